@@ -1,0 +1,217 @@
+"""Every error of the plugin, by who must act.
+
+::
+
+    VmsnapError
+    ├── HostError                 the host lacks something; `hint` says what to do
+    │   ├── NoHypervisor          libvirt or QEMU is missing, or may not be used
+    │   └── AcceleratorError      the accelerator that was asked for does not work
+    ├── SpecError                 the machine that was asked for cannot be
+    ├── ImageError                the base image cannot be had
+    ├── BootError                 the guest did not come up
+    ├── StateError
+    │   ├── UnknownState          no such state
+    │   └── StateFailed           the preparation of a state failed
+    ├── StoreError
+    │   ├── StoreDamaged          an entry is not what was saved
+    │   ├── StoreFull             no space for another entry
+    │   └── StoreFormat           the store is of another version
+    ├── RevertError               a clean machine cannot be given
+    │   └── RepairFailed          a clone could not be made sound
+    ├── ChannelError              commands do not reach the guest
+    │   ├── GuestHung             the guest is there and does not answer
+    │   └── GuestGone             the guest's QEMU has ended
+    ├── CommandError
+    │   ├── CommandFailed         also an AssertionError
+    │   ├── CommandSucceeded      also an AssertionError
+    │   └── CommandTimeout        also a TimeoutError
+    ├── WaitTimeout               also a TimeoutError
+    └── MachineReleased           a machine was used after its test
+
+Errors carry their parts as fields, build the message in ``__str__``, and survive pickling, since
+pytest-xdist sends them from worker to controller.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_vmsnap.model.result import Result
+
+TAIL_LINES = 20
+
+
+def tail(text: str, lines: int = TAIL_LINES) -> str:
+    """The last `lines` lines of `text`."""
+    return "\n".join(text.rstrip().splitlines()[-lines:])
+
+
+def _block(title: str, text: str, lines: int = TAIL_LINES) -> str:
+    """`text`'s last lines, indented under a title; empty if there are none."""
+    body = tail(text, lines)
+    return f"\n{title}:\n" + "\n".join(f"  {line}" for line in body.splitlines()) if body else ""
+
+
+def _rebuilt(kind: type[VmsnapError], fields: dict[str, Any]) -> VmsnapError:
+    error = kind.__new__(kind)
+    error.__dict__.update(fields)
+    return error
+
+
+class VmsnapError(Exception):
+    """Base of all errors of the plugin.
+
+    `message` is what happened; `hint` is what the person can do, or empty.
+    """
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n{self.hint}" if self.hint else self.message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuilt, (type(self), self.__dict__)
+
+
+class HostError(VmsnapError):
+    """The host lacks something that a machine needs."""
+
+
+class NoHypervisor(HostError):
+    """libvirt or QEMU is missing, does not answer, or may not be used."""
+
+
+class AcceleratorError(HostError):
+    """The accelerator that was asked for does not work here."""
+
+
+class SpecError(VmsnapError):
+    """A machine was asked for that cannot be, or that QEMU could not save."""
+
+
+class ImageError(VmsnapError):
+    """The base image is missing, damaged, or could not be fetched or built."""
+
+
+class BootError(VmsnapError):
+    """The guest did not come up; `console` is what it printed, `log` what QEMU did."""
+
+    def __init__(self, message: str, *, hint: str = "", console: str = "", log: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.console = console
+        self.log = log
+
+    def __str__(self) -> str:
+        return (
+            super().__str__()
+            + (_block("the console's last lines", self.console) or "\nthe console is empty")
+            + _block("QEMU's last lines", self.log)
+        )
+
+
+class StateError(VmsnapError):
+    """Something is wrong with a state."""
+
+
+class UnknownState(StateError):
+    """A state was asked for that nobody defines."""
+
+
+class StateFailed(StateError):
+    """The preparation of a state failed; the cause is its ``__cause__``."""
+
+
+class StoreError(VmsnapError):
+    """Something is wrong with the store."""
+
+
+class StoreDamaged(StoreError):
+    """An entry of the store is not what was saved."""
+
+
+class StoreFull(StoreError):
+    """There is no space for another entry."""
+
+
+class StoreFormat(StoreError):
+    """The store was written by another version of the plugin."""
+
+
+class RevertError(VmsnapError):
+    """A clean machine cannot be given."""
+
+
+class RepairFailed(RevertError):
+    """A clone could not be made sound, so it is not handed out."""
+
+
+class ChannelError(VmsnapError):
+    """Commands or data do not reach the guest; `console` is what the guest printed."""
+
+    def __init__(self, message: str, *, hint: str = "", console: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.console = console
+
+    def __str__(self) -> str:
+        return super().__str__() + _block("the console's last lines", self.console)
+
+
+class GuestHung(ChannelError):
+    """The guest's QEMU is there, and the guest does not answer."""
+
+
+class GuestGone(ChannelError):
+    """The guest's QEMU has ended, or the guest has shut down."""
+
+
+class CommandError(VmsnapError):
+    """A command did not do what the test said it would."""
+
+    def __init__(self, message: str, *, result: Result) -> None:
+        super().__init__(message)
+        self.result = result
+
+    def __str__(self) -> str:
+        return (
+            self.message
+            + _block("stdout", self.result.stdout.decode(errors="replace"), 40)
+            + _block("stderr", self.result.stderr.decode(errors="replace"), 40)
+        )
+
+
+class CommandFailed(CommandError, AssertionError):
+    """A command that was to succeed did not; `result` has both streams."""
+
+
+class CommandSucceeded(CommandError, AssertionError):
+    """A command that was to fail succeeded; `result` has both streams."""
+
+
+class CommandTimeout(CommandError, TimeoutError):
+    """A command ran over its time and was killed; `result` has what it had printed."""
+
+
+class WaitTimeout(VmsnapError, TimeoutError):
+    """What was waited for did not happen; `detail` has the last that was seen."""
+
+    def __init__(self, message: str, *, hint: str = "", detail: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return super().__str__() + _block("the last that was seen", self.detail, 40)
+
+
+class MachineReleased(VmsnapError):
+    """A machine was used after the test that it belonged to."""
+
+
+def describe(errors: Sequence[BaseException]) -> str:
+    """Several errors in a line each."""
+    return "; ".join(str(error).splitlines()[0] for error in errors)

@@ -1,0 +1,22 @@
+"""Frozen data without effects: what is asked for, and what came of it."""
+
+from pytest_vmsnap.model.image import Image, ImageRequest
+from pytest_vmsnap.model.keys import digest
+from pytest_vmsnap.model.result import Result
+from pytest_vmsnap.model.settings import Accel, Missing, Origin, Revert, Settings
+from pytest_vmsnap.model.spec import Disk, MachineSpec, Network
+
+__all__ = [
+    "MachineSpec",
+    "Disk",
+    "Network",
+    "Result",
+    "Image",
+    "ImageRequest",
+    "Settings",
+    "Origin",
+    "Accel",
+    "Missing",
+    "Revert",
+    "digest",
+]

@@ -1,0 +1,59 @@
+"""The options' values, once read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from pytest_vmsnap.model.spec import MachineSpec, Network
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Accel = Literal["auto", "kvm", "tcg"]
+Revert = Literal["always", "marked", "on-failure"]
+Missing = Literal["fail", "skip"]
+Origin = Literal["command line", "environment", "ini", "default"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the options say, each of its type; `origins` tells for each where its value is from.
+
+    `memory` in MiB; `timeout` in seconds for one command; `timeout_factor` on every deadline, None for the
+    accelerator's default; `uri` and `store` None for what the host suggests; `root` is pytest's rootdir, to
+    which relative paths are relative.
+    """
+
+    root: Path
+    image: str = "debian:trixie"
+    image_sha256: str | None = None
+    packages: tuple[str, ...] = ()
+    kernel: str | None = None
+    initrd: str | None = None
+    cmdline: str | None = None
+    memory: int = 512
+    cpus: int = 2
+    network: Network = "user"
+    uri: str | None = None
+    accel: Accel = "auto"
+    revert: Revert = "always"
+    missing: Missing = "fail"
+    timeout: float = 60.0
+    timeout_factor: float | None = None
+    store: Path | None = None
+    origins: dict[str, Origin] = field(default_factory=dict)
+
+    def spec(self) -> MachineSpec:
+        """The machine that the options describe; raises `SpecError`."""
+        return MachineSpec(
+            image=self.image,
+            image_sha256=self.image_sha256,
+            packages=self.packages,
+            kernel=self.kernel,
+            initrd=self.initrd,
+            cmdline=self.cmdline,
+            memory=self.memory,
+            cpus=self.cpus,
+            network=self.network,
+        )

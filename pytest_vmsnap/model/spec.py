@@ -1,0 +1,119 @@
+"""The machine that is asked for."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from pytest_vmsnap.errors import SpecError
+
+Network = Literal["user", "isolated", "none"]
+
+MEMORY_MIB_FLOOR = 32
+CPUS_CEILING = 255
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disk:
+    """A further disk: empty, of `size` MiB, or an overlay on the prepared image at `source`.
+
+    It appears in the guest as ``/dev/vdb``, ``/dev/vdc`` and so on, with `serial` in ``/dev/disk/by-id/``.
+    """
+
+    size: int | None = None
+    source: str | None = None
+    serial: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.size is None) == (self.source is None):
+            raise SpecError("a disk has either a size in MiB or a source", hint='e.g. {"size": 1024}')
+        if self.size is not None and (not isinstance(self.size, int) or self.size < 1):
+            raise SpecError(f"a disk's size is a whole number of MiB from 1 on, not {self.size!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MachineSpec:
+    """The hardware and the image of a machine.
+
+    `image`, `kernel`, `initrd` and `cmdline` are as the options of these names; `memory` is in MiB; `cpus`
+    the number of virtual processors; `network` is ``user`` (reaches out through the host), ``isolated``
+    (port forwards only) or ``none``; `disks` are further disks; `screen` adds a display.
+
+    Raises `SpecError` where such a machine cannot be, or where QEMU could not save it.
+    """
+
+    image: str | None = "debian:trixie"
+    image_sha256: str | None = None
+    packages: tuple[str, ...] = ()
+    kernel: str | None = None
+    initrd: str | None = None
+    cmdline: str | None = None
+    memory: int = 512
+    cpus: int = 2
+    network: Network = "user"
+    disks: tuple[Disk, ...] = ()
+    screen: bool = False
+
+    def __post_init__(self) -> None:
+        if self.image is None and self.kernel is None:
+            raise SpecError(
+                "a machine without an image needs a kernel", hint="set vmsnap_kernel, or kernel=..."
+            )
+        for name in ("image", "image_sha256", "kernel", "initrd", "cmdline"):
+            _expect(name, getattr(self, name), (str, type(None)), "text")
+        _expect_number("memory", self.memory, MEMORY_MIB_FLOOR, None, "MiB")
+        _expect_number("cpus", self.cpus, 1, CPUS_CEILING, "processors")
+        if self.network not in get_args(Network):
+            raise SpecError(f"network={self.network!r}: allowed are {', '.join(get_args(Network))}")
+        _expect("screen", self.screen, (bool,), "True or False")
+        object.__setattr__(self, "packages", _texts("packages", self.packages))
+        object.__setattr__(self, "disks", tuple(_disk(disk) for disk in self.disks))
+
+    def replace(self, **changes: Any) -> MachineSpec:
+        """This spec with `changes`; raises `SpecError` for a field that there is not."""
+        known = [field.name for field in dataclasses.fields(self)]
+        for name in changes:
+            if name not in known:
+                raise SpecError(f"a machine has no {name!r}", hint=f"there are: {', '.join(known)}")
+        return dataclasses.replace(self, **changes)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, equal for equal specs: part of a state's key."""
+        return dataclasses.asdict(self)
+
+
+def _expect(name: str, value: object, kinds: tuple[type, ...], words: str) -> None:
+    if not isinstance(value, kinds):
+        raise SpecError(f"{name}={value!r}: must be {words}")
+
+
+def _expect_number(name: str, value: object, low: int, high: int | None, unit: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < low or (high and value > high):
+        span = f"from {low} to {high}" if high else f"from {low} on"
+        raise SpecError(f"{name}={value!r}: must be a whole number of {unit} {span}")
+
+
+def _texts(name: str, value: object) -> tuple[str, ...]:
+    if isinstance(value, str) or not hasattr(value, "__iter__"):
+        raise SpecError(f"{name}={value!r}: must be a list of texts")
+    items = tuple(value)
+    for item in items:
+        _expect(name, item, (str,), "a list of texts")
+    return items
+
+
+# Devices whose state QEMU cannot save, or that write where clones share: design §5.3.
+_UNSAVEABLE = "9p, virtiofs, NVMe, virtio-gpu, vhost-user networks and virtio-mem cannot be saved by QEMU"
+
+
+def _disk(value: object) -> Disk:
+    if isinstance(value, Disk):
+        return value
+    if not isinstance(value, dict):
+        raise SpecError(f"disks: {value!r} is no disk", hint='e.g. disks=[{"size": 1024}]')
+    known = [field.name for field in dataclasses.fields(Disk)]
+    for name in value:
+        if name not in known:
+            raise SpecError(f"a disk has no {name!r}; it has {', '.join(known)}", hint=_UNSAVEABLE)
+    return Disk(**value)
