@@ -57,9 +57,7 @@ class MachineSpec:
 
     def __post_init__(self) -> None:
         if self.image is None and self.kernel is None:
-            raise SpecError(
-                "a machine without an image needs a kernel", hint="set vmsnap_kernel, or kernel=..."
-            )
+            raise SpecError("a machine without an image needs a kernel", hint="set vmsnap_kernel")
         for name in ("image", "image_sha256", "kernel", "initrd", "cmdline"):
             _expect(name, getattr(self, name), (str, type(None)), "text")
         _expect_number("memory", self.memory, MEMORY_MIB_FLOOR, None, "MiB")
