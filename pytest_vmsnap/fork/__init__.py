@@ -1,0 +1,11 @@
+"""The fork engine: a template is saved, and clones of the snapshot share its memory file.
+
+Knows no channel and no test; what is on a machine is others' concern.
+"""
+
+from pytest_vmsnap.fork.clone import Clone
+from pytest_vmsnap.fork.forge import Forge
+from pytest_vmsnap.fork.snapshot import Snapshot
+from pytest_vmsnap.fork.template import Template
+
+__all__ = ["Forge", "Template", "Snapshot", "Clone"]

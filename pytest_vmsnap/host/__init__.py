@@ -1,0 +1,23 @@
+"""The host: its libvirt, its accelerator, its processes, and the description of a domain."""
+
+from pytest_vmsnap.host.domain_xml import Blueprint, Memory, describe
+from pytest_vmsnap.host.host import Facts, Host, choose_uri, default_store, open_host
+from pytest_vmsnap.host.libvirt import Connection, Domain
+from pytest_vmsnap.host.run import Run, sweep
+from pytest_vmsnap.host.uri import UriChoice
+
+__all__ = [
+    "open_host",
+    "choose_uri",
+    "default_store",
+    "Host",
+    "Facts",
+    "UriChoice",
+    "Connection",
+    "Domain",
+    "Blueprint",
+    "Memory",
+    "describe",
+    "Run",
+    "sweep",
+]

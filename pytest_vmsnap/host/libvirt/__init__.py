@@ -1,0 +1,7 @@
+"""The one place that imports libvirt."""
+
+from pytest_vmsnap.host.libvirt.connection import Connection
+from pytest_vmsnap.host.libvirt.domain import Domain
+from pytest_vmsnap.host.libvirt.library import INSTALL
+
+__all__ = ["Connection", "Domain", "INSTALL"]

@@ -1,0 +1,118 @@
+"""Domains of a run: their files, their descriptions, their start."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_vmsnap.fork import files
+from pytest_vmsnap.host import Blueprint, Memory, describe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from xml.etree.ElementTree import Element
+
+    from pytest_vmsnap.host import Domain, Host
+    from pytest_vmsnap.model import Image, MachineSpec
+
+    Customize = Callable[[Element, MachineSpec], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forge:
+    """Makes the domains of a run; `customize` may change each one's description before it is used."""
+
+    host: Host
+    root: Path
+    customize: Customize
+
+    def directory(self, name: str) -> Path:
+        """A new directory for the files of the machine `name`, which QEMU may write in."""
+        path = self.host.run.data / name
+        path.mkdir(mode=0o700)
+        self.host.access.to_write(path)
+        return path
+
+    def first_disks(self, spec: MachineSpec, image: Image, directory: Path) -> tuple[Path, ...]:
+        """The disks of a machine that boots: overlays on the image and on prepared disks, and empty ones."""
+        disks = []
+        if image.disk:
+            backing = self.host.reachable(image.disk)
+            disks.append(files.overlay(directory / "disk0.qcow2", backing=backing, backing_format=image.format))
+        for number, disk in enumerate(spec.disks, start=1):
+            path = directory / f"disk{number}.qcow2"
+            if disk.source:
+                source = self.host.reachable((self.root / Path(disk.source).expanduser()).resolve())
+                files.overlay(path, backing=source, backing_format=files.format_of(source))
+            else:
+                files.empty_disk(path, size_mib=disk.size or 0)
+            disks.append(path)
+        return tuple(self._given(path) for path in disks)
+
+    def overlays(self, backings: tuple[Path, ...], directory: Path) -> tuple[Path, ...]:
+        """An overlay for each of `backings`, which are overlays of ours themselves."""
+        return tuple(
+            self._given(files.overlay(directory / backing.name, backing=backing, backing_format="qcow2"))
+            for backing in backings
+        )
+
+    def memory(self, directory: Path, size_mib: int) -> Path:
+        """A new memory file; raises `StoreFull` where there is no space for it."""
+        self.host.expect_space(size_mib)
+        return self._given(files.memory_file(directory / "ram", size_mib=size_mib))
+
+    def _given(self, path: Path) -> Path:
+        self.host.access.to_write(path)
+        return path
+
+    def start(
+        self,
+        *,
+        name: str,
+        spec: MachineSpec,
+        image: Image,
+        disks: tuple[Path, ...],
+        memory: Memory,
+        console: Path,
+        incoming: bool = False,
+    ) -> Domain:
+        """Start a domain; with `incoming` it is paused and waits for a device state."""
+        facts = self.host.facts
+        console.touch(mode=0o600)
+        self._given(console)
+        description = describe(
+            Blueprint(
+                name=name,
+                kind=facts.kind,
+                emulator=facts.emulator,
+                machine_type=facts.machine_type,
+                spec=spec,
+                image=self._booted_directly(image),
+                disks=disks,
+                memory=memory,
+                console=console,
+                incoming=incoming,
+                qemu_user=self.host.access.user,
+                unconfined=self.host.unconfined,
+            )
+        )
+        self.customize(description, spec)
+        return self.host.connection.create(description, console=console, paused=incoming)
+
+    def _booted_directly(self, image: Image) -> Image:
+        kernel = self.host.reachable(image.kernel) if image.kernel else None
+        initrd = self.host.reachable(image.initrd) if image.initrd else None
+        return replace(image, kernel=kernel, initrd=initrd)
+
+    def log_of(self, domain: Domain) -> str:
+        """What QEMU itself printed; empty where this user cannot read it."""
+        try:
+            return (self.host.log_directory / f"{domain.name}.log").read_text(errors="replace")
+        except OSError:
+            return ""
+
+    def end(self, domain: Domain) -> None:
+        """End a domain at once. Takes up to 2 s where process 1 reaps slowly."""
+        domain.destroy()
+        self.host.connection.forget(domain)

@@ -1,0 +1,108 @@
+"""Device state to and from a file, by QEMU's migration with the memory left where it is.
+
+QEMU, "Migration framework": the capability ``x-ignore-shared`` skips memory that is shared with a file.
+QEMU ≥ 8.2 writes to ``file:PATH``; before that a descriptor is passed (``getfd``, ``fd:NAME``), which 11.1
+refuses for a regular file. ``exec:`` is forbidden by the sandbox that libvirt sets.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pytest_vmsnap.errors import HostError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from pytest_vmsnap.host import Domain
+
+IGNORE_SHARED = "x-ignore-shared"
+POLL_SECONDS = 0.002
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Abilities:
+    """What this QEMU can do.
+
+    `file_address`: migration to ``file:PATH``; `sealed_memory`: ``readonly=on,rom=off`` of a memory file.
+    """
+
+    file_address: bool
+    sealed_memory: bool
+
+    def __str__(self) -> str:
+        return (
+            f"device state by {'file:' if self.file_address else 'fd:'}, "
+            f"memory file {'read-only (rom=off)' if self.sealed_memory else 'opened for writing, checked'}"
+        )
+
+
+def abilities(domain: Domain) -> Abilities:
+    """Ask the QEMU of a running domain; raises `HostError` where it cannot leave shared memory in place."""
+    found = domain.qmp("query-migrate-capabilities")
+    if not any(entry["capability"] == IGNORE_SHARED for entry in found):
+        raise HostError(
+            f"this QEMU lacks the migration capability {IGNORE_SHARED}", hint="QEMU 7.2 or later has it"
+        )
+    schema = domain.qmp("query-qmp-schema")
+    return Abilities(
+        file_address=any({"socket", "exec", "file"} <= set(_values(entry)) for entry in schema),
+        sealed_memory=any({"mem-path", "rom"} <= set(_members(entry)) for entry in schema),
+    )
+
+
+def _values(entry: dict[str, Any]) -> Iterator[str]:
+    """The values of an enumeration of QEMU's schema."""
+    yield from entry.get("values", ()) if entry["meta-type"] == "enum" else ()
+
+
+def _members(entry: dict[str, Any]) -> Iterator[str]:
+    """The names of the members of an object of QEMU's schema."""
+    yield from (m["name"] for m in entry["members"]) if entry["meta-type"] == "object" else ()
+
+
+def save_devices(domain: Domain, path: Path, *, abilities: Abilities, timeout: float) -> None:
+    """Write the device state of a paused domain to `path`; its memory stays in its file."""
+    _transfer(
+        domain, "migrate", path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, abilities=abilities, timeout=timeout
+    )
+
+
+def load_devices(domain: Domain, path: Path, *, abilities: Abilities, timeout: float) -> None:
+    """Load the device state at `path` into a domain that waits for it (``-incoming defer``)."""
+    _transfer(domain, "migrate-incoming", path, os.O_RDONLY, abilities=abilities, timeout=timeout)
+
+
+def _transfer(
+    domain: Domain, command: str, path: Path, flags: int, *, abilities: Abilities, timeout: float
+) -> None:
+    capabilities = [{"capability": IGNORE_SHARED, "state": True}]
+    domain.qmp("migrate-set-capabilities", capabilities=capabilities)
+    if abilities.file_address:
+        domain.qmp(command, uri=f"file:{path}")
+    else:
+        descriptor = os.open(path, flags, 0o600)
+        try:
+            domain.qmp("getfd", files=[descriptor], fdname="vmsnap-state")
+            domain.qmp(command, uri="fd:vmsnap-state")
+        finally:
+            os.close(descriptor)
+    _wait(domain, command, timeout=timeout)
+
+
+def _wait(domain: Domain, command: str, *, timeout: float) -> None:
+    deadline = time.monotonic() + timeout
+    while True:
+        answer = domain.qmp("query-migrate")
+        status = answer.get("status")
+        if status == "completed":
+            return
+        if status in ("failed", "failing", "cancelled"):
+            raise HostError(f"QEMU's {command} {status}: {answer.get('error-desc', 'no reason given')}")
+        if time.monotonic() > deadline:
+            raise HostError(f"QEMU's {command} is still {status} after {timeout:.0f} s")
+        time.sleep(POLL_SECONDS)  # an end by itself has no event that libvirt passes on

@@ -1,0 +1,92 @@
+"""The machine that boots for the base state, and its save."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+from pytest_vmsnap.errors import BootError, HostError
+from pytest_vmsnap.fork import files, migration
+from pytest_vmsnap.fork.snapshot import Snapshot
+from pytest_vmsnap.host import Memory
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import TracebackType
+
+    from pytest_vmsnap.fork.forge import Forge
+    from pytest_vmsnap.host import Domain
+    from pytest_vmsnap.model import Image, MachineSpec
+
+SAVE_SECONDS = 60.0
+
+
+class Template:
+    """A machine that boots, is prepared, and is saved once; it ends with the ``with`` block.
+
+    Its memory is a file that it shares, so that a save has only device state to write. Raises `BootError`,
+    with the console, where QEMU does not start.
+    """
+
+    domain: Domain
+
+    def __init__(self, forge: Forge, *, spec: MachineSpec, image: Image) -> None:
+        self._forge = forge
+        self.spec = spec
+        self.image = image
+        self.name = forge.host.run.domain_name("template")
+        self.directory: Path = forge.directory(self.name)
+        self.console = self.directory / "console"
+
+    def __enter__(self) -> Self:
+        try:
+            self.disks = self._forge.first_disks(self.spec, self.image, self.directory)
+            self.memory = self._forge.memory(self.directory, self.spec.memory)
+            self.domain = self._forge.start(
+                name=self.name,
+                spec=self.spec,
+                image=self.image,
+                disks=self.disks,
+                memory=Memory(path=self.memory, share=True),
+                console=self.console,
+            )
+        except HostError as error:
+            files.remove(self.directory)
+            raise BootError(error.message, hint=error.hint) from error
+        except BaseException:
+            files.remove(self.directory)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._forge.end(self.domain)
+        if kind is not None:
+            files.remove(self.directory)
+
+    def log(self) -> str:
+        """What QEMU printed."""
+        return self._forge.log_of(self.domain)
+
+    def save(self) -> Snapshot:
+        """Stop the machine where it is, write its device state, end it; its files are the snapshot."""
+        devices = self.directory / "device-state"
+        devices.touch(mode=0o600)
+        self._forge.host.access.to_write(devices)
+        abilities = migration.abilities(self.domain)
+        self.domain.suspend()
+        migration.save_devices(self.domain, devices, abilities=abilities, timeout=SAVE_SECONDS)
+        self._forge.end(self.domain)
+        for path in (*self.disks, devices):
+            path.chmod(0o440 if self._forge.host.access.user else 0o400)
+        if abilities.sealed_memory:  # QEMU 7.2 opens it for writing even where the mapping is private
+            self.memory.chmod(0o440 if self._forge.host.access.user else 0o400)
+        return Snapshot(
+            directory=self.directory,
+            spec=self.spec,
+            image=self.image,
+            disks=self.disks,
+            memory=files.fingerprint(self.memory),
+            devices=devices,
+            abilities=abilities,
+        )

@@ -1,0 +1,173 @@
+"""The QEMU guest agent as a channel (QEMU, "QEMU Guest Agent protocol reference").
+
+Its own capture of output ends at 16 MiB a stream, with a flag and no error, and libvirt's calls end earlier.
+So a command's streams go to files in the guest's memory, and are read from there in pieces.
+"""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import shlex
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from pytest_vmsnap.errors import ChannelError, GuestHung
+from pytest_vmsnap.guest.channel import PATH, Completed, Request
+
+if TYPE_CHECKING:
+    from pytest_vmsnap.host import Domain
+
+PIECE = 1 << 20  # bytes; libvirt takes answers of up to 10 MiB, of base64
+FIRST_POLL_SECONDS = 0.005
+LONGEST_POLL_SECONDS = 0.2
+ANSWER_SECONDS = 30.0  # for one step of the agent, however loaded the guest is
+GRACE_SECONDS = 5.0  # for the killing of a command that ran over
+
+# $1: where the streams go; $2: the command; $3: its input's file, or empty. It says which streams have bytes.
+# The command is a process group of its own, so that all that it started can be killed; TERM does so.
+RUNNER = f"""
+export PATH={PATH}
+umask 077
+set -m 2>/dev/null
+if [ -n "$3" ]; then sh -c "$2" <"$3" >"$1.out" 2>"$1.err" &
+else sh -c "$2" </dev/null >"$1.out" 2>"$1.err" & fi
+p=$!
+trap 'kill -KILL -- "-$p" 2>/dev/null || kill -KILL "$p"' TERM
+while :; do wait "$p"; r=$?; kill -0 "$p" 2>/dev/null || break; done
+[ -s "$1.out" ] && echo out
+[ -s "$1.err" ] && echo err
+exit "$r"
+"""
+PLACES = "/dev/shm /run /tmp"  # noqa: S108 - in the guest; a directory of our own is made there
+MAKE_DIRECTORY = f"""
+for place in {PLACES}; do
+  if mkdir -p -m 700 "$place/.vmsnap" 2>/dev/null && [ -w "$place/.vmsnap" ]; then echo "$place/.vmsnap"; exit 0; fi
+done
+exit 1
+"""
+
+
+class AgentChannel:
+    """The guest agent of `domain`."""
+
+    name = "agent"
+
+    def __init__(self, domain: Domain) -> None:
+        self._domain = domain
+        self._numbers = itertools.count(1)
+        self._place = ""
+        self._opening = threading.Lock()
+
+    def open(self, *, timeout: float) -> None:
+        self._domain.wait_for_agent(timeout=timeout)
+        with self._opening:
+            self._place = ""
+
+    def close(self) -> None:
+        """The agent keeps nothing open between calls."""
+
+    def run(self, request: Request, *, timeout: float) -> Completed:
+        deadline = time.monotonic() + timeout
+        stem = f"{self._directory()}/{next(self._numbers)}"
+        source = f"{stem}.in" if request.input else ""
+        if request.input:
+            self.put(source, request.input, timeout=ANSWER_SECONDS)
+        pid = self._start(RUNNER, stem, request.script(), source)
+        ended = self._wait(pid, deadline)
+        if timed_out := ended is None:
+            self._start(f"kill -TERM {pid}")
+            ended = self._wait(pid, time.monotonic() + GRACE_SECONDS)
+        filled = _stream(ended, "out-data").decode().split() if ended else ["out", "err"]
+        streams = {name: self.get(f"{stem}.{name}", timeout=ANSWER_SECONDS) for name in filled}
+        self._start(f"rm -f {shlex.quote(stem)}.*")
+        return Completed(
+            status=_status(ended),
+            stdout=streams.get("out", b""),
+            stderr=streams.get("err", b""),
+            timed_out=timed_out,
+        )
+
+    def _directory(self) -> str:
+        """A directory of ours in the guest, in its memory where it has one, for a disk may be full."""
+        with self._opening:
+            if not self._place:
+                ended = self._wait(self._start(MAKE_DIRECTORY), time.monotonic() + ANSWER_SECONDS)
+                if ended is None or ended["exitcode"]:
+                    raise ChannelError(f"the guest has no place for a command's output: none of {PLACES}")
+                self._place = _stream(ended, "out-data").decode().strip()
+            return self._place
+
+    def _start(self, script: str, *arguments: str) -> int:
+        answer = self._call(
+            "guest-exec", path="/bin/sh", arg=["-c", script, "sh", *arguments], capture_output=True
+        )
+        return int(answer["pid"])
+
+    def _wait(self, pid: int, deadline: float) -> dict[str, Any] | None:
+        """The command's end, or None at the deadline (monotonic clock)."""
+        pause = FIRST_POLL_SECONDS
+        while True:
+            answer: dict[str, Any] = self._call("guest-exec-status", pid=pid)
+            if answer["exited"]:
+                return answer
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return None
+            time.sleep(min(pause, left))  # the agent has no event for it
+            pause = min(pause * 1.5, LONGEST_POLL_SECONDS)
+
+    def put(self, path: str, data: bytes, *, timeout: float) -> None:
+        deadline = time.monotonic() + timeout
+        handle = self._call("guest-file-open", path=path, mode="w")
+        try:
+            view = memoryview(data)
+            while view:
+                piece = base64.b64encode(view[:PIECE]).decode()
+                written = self._call("guest-file-write", handle=handle, buf_b64=piece)["count"]
+                view = view[written:]
+                self._expect_time(deadline, f"writing {path}")
+        finally:
+            self._call("guest-file-close", handle=handle)
+
+    def get(self, path: str, *, timeout: float) -> bytes:
+        deadline = time.monotonic() + timeout
+        handle = self._call("guest-file-open", path=path, mode="r")
+        pieces = []
+        try:
+            while True:
+                answer = self._call("guest-file-read", handle=handle, count=PIECE)
+                pieces.append(base64.b64decode(answer["buf-b64"]))
+                if answer["eof"]:
+                    return b"".join(pieces)
+                self._expect_time(deadline, f"reading {path}")
+        finally:
+            self._call("guest-file-close", handle=handle)
+
+    def _expect_time(self, deadline: float, what: str) -> None:
+        if time.monotonic() > deadline:
+            raise GuestHung(f"{what} in the guest took too long", console=self._domain.console_text())
+
+    def _call(self, command: str, **arguments: Any) -> Any:
+        try:
+            return self._domain.agent(command, timeout=ANSWER_SECONDS, **arguments)
+        except ChannelError as error:
+            if "has been disabled" in error.message or "not found" in error.message:
+                raise ChannelError(
+                    f"the guest agent does not allow {command}",
+                    hint="some distributions forbid it: allow it in /etc/sysconfig/qemu-ga "
+                    "(or /etc/qemu/qemu-ga.conf) of the image",
+                ) from error
+            raise
+
+
+def _stream(ended: dict[str, Any], name: str) -> bytes:
+    return base64.b64decode(ended.get(name, ""))
+
+
+def _status(ended: dict[str, Any] | None) -> int:
+    """The status as a shell gives it: a death by signal is 128 and its number."""
+    if ended is None:
+        return 128 + 9
+    return int(ended["exitcode"]) if "exitcode" in ended else 128 + int(ended.get("signal", 9))

@@ -1,0 +1,75 @@
+"""The way by which commands and data reach the guest."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# What a login would give; the guest agent and init start with less.
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+DEFAULT_ENVIRONMENT = {"PATH": PATH, "HOME": "/root", "USER": "root", "LOGNAME": "root"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A command for the guest's ``sh``: its `text`, what it reads (`input`), and where and as whom it runs.
+
+    `cwd` None is ``/``, `user` None is root; `env` is added to what a login would give.
+    """
+
+    text: str
+    input: bytes = b""
+    cwd: str | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    user: str | None = None
+
+    def script(self) -> str:
+        """The whole as one script for POSIX ``sh``."""
+        lines = [f"cd {shlex.quote(self.cwd or '/')} || exit 126"]
+        lines += [f"export {name}={shlex.quote(value)}" for name, value in self.env.items()]
+        lines.append(self.text)
+        script = "\n".join(lines)
+        if self.user is None:
+            login = [f"export {name}={shlex.quote(value)}" for name, value in DEFAULT_ENVIRONMENT.items()]
+            return "\n".join([*login, script])
+        # `su` sets HOME, USER and LOGNAME; without a login it keeps the rest
+        return f"export PATH={PATH}; exec su -s /bin/sh -c {shlex.quote(script)} {shlex.quote(self.user)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completed:
+    """What came of a request: the shell's status, and both streams. `timed_out` if it was killed for it."""
+
+    status: int
+    stdout: bytes
+    stderr: bytes
+    timed_out: bool = False
+
+
+class Channel(Protocol):
+    """Commands and data to the guest and back. All time-outs are in seconds.
+
+    What is on the way raises `GuestGone` where QEMU has ended, `GuestHung` where the guest does not answer
+    in time, and `ChannelError` with the reason for anything else.
+    """
+
+    name: str
+
+    def open(self, *, timeout: float) -> None:
+        """Make it ready: returns when the guest answers. Opens again after a reboot too."""
+
+    def run(self, request: Request, *, timeout: float) -> Completed:
+        """Run a command to its end; one that runs over its time is killed, with all that it started."""
+
+    def put(self, path: str, data: bytes, *, timeout: float) -> None:
+        """Write `data` to a file of the guest."""
+
+    def get(self, path: str, *, timeout: float) -> bytes:
+        """Read a file of the guest."""
+
+    def close(self) -> None:
+        """Let go of it; the guest may be gone already."""

@@ -1,0 +1,98 @@
+"""The user that QEMU runs as, and what it may reach.
+
+In system mode QEMU runs as a user of its own. libvirt would give it the disk and every backing file, and
+leave the person's image with another owner; so libvirt is told to change nothing, and this module sees to
+access: files of the run are given to that user, files of a person are never touched.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pytest_vmsnap.errors import HostError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from xml.etree.ElementTree import Element
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """What QEMU may reach: `user` is its (uid, gid), or None where it runs as this process does."""
+
+    user: tuple[int, int] | None
+
+    def to_enter(self, directory: Path) -> None:
+        """Let QEMU pass through a directory of ours."""
+        self._grant(directory, 0o710, "x", own=False)
+
+    def to_read(self, path: Path) -> None:
+        """Let QEMU read a file of ours."""
+        self._grant(path, 0o640, "r", own=False)
+
+    def to_write(self, path: Path) -> None:
+        """Let QEMU write a file, or in a directory, of ours."""
+        self._grant(path, 0o770 if path.is_dir() else 0o660, "rwx" if path.is_dir() else "rw", own=True)
+
+    def _grant(self, path: Path, mode: int, letters: str, *, own: bool) -> None:
+        if self.user is None:
+            return
+        uid, gid = self.user
+        if os.geteuid() == 0:
+            os.chown(path, uid if own else -1, gid)
+            path.chmod(mode)
+            return
+        if not shutil.which("setfacl"):
+            raise HostError(
+                f"QEMU runs as user {uid} and needs access to {path}, which takes setfacl",
+                hint="install the package acl, or use vmsnap_uri=qemu:///session",
+            )
+        subprocess.run(["setfacl", "-m", f"u:{uid}:{letters}", str(path)], check=True)
+
+    def can_read(self, path: Path) -> bool:
+        """Whether QEMU can read `path` as things are, all directories above it included."""
+        if self.user is None:
+            return os.access(path, os.R_OK)
+        if os.geteuid() != 0:  # we cannot become that user: what everybody may, it may
+            return all(parent.stat().st_mode & 0o001 for parent in path.resolve().parents) and bool(
+                path.stat().st_mode & 0o004
+            )
+        return self.runs(["test", "-r", str(path)])
+
+    def runs(self, command: list[str]) -> bool:
+        """Whether `command` succeeds as the user that QEMU runs as; only root can ask."""
+        uid, gid = self.user or (os.geteuid(), os.getegid())
+        groups = os.getgrouplist(_name(uid), gid) if self.user else None
+        done = subprocess.run(
+            command, user=uid, group=gid, extra_groups=groups, capture_output=True, check=False
+        )
+        return done.returncode == 0
+
+
+def _name(uid: int) -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def qemu_user(capabilities: Element) -> tuple[int, int] | None:
+    """The (uid, gid) that libvirt starts QEMU as, from its ``<capabilities>``; None where it does not say."""
+    for model in capabilities.findall("./host/secmodel"):
+        label = model.findtext("./baselabel[@type='kvm']") or model.findtext("./baselabel") or ""
+        if model.findtext("model") == "dac" and label:
+            uid, gid = label.replace("+", "").split(":")
+            return int(uid), int(gid)
+    return None
+
+
+def other_security_models(capabilities: Element) -> tuple[str, ...]:
+    """The security models beside file ownership that confine QEMU: ``apparmor``, ``selinux``."""
+    names = (model.findtext("model") or "" for model in capabilities.findall("./host/secmodel"))
+    return tuple(name for name in names if name not in ("dac", "none", ""))

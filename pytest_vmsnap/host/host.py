@@ -1,0 +1,221 @@
+"""The host's facts, and a connection to its libvirt, for one run."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import subprocess
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pytest_vmsnap.errors import HostError, NoHypervisor, StoreFull
+from pytest_vmsnap.host import accelerator, access, embed, uri
+from pytest_vmsnap.host.domain_xml import MACHINE_TYPE
+from pytest_vmsnap.host.libvirt import INSTALL, Connection, library
+from pytest_vmsnap.host.run import Run, sweep
+from pytest_vmsnap.host.watchdog import Watchdog
+
+if TYPE_CHECKING:
+    from pytest_vmsnap.host.accelerator import Accelerator
+    from pytest_vmsnap.host.access import Access
+    from pytest_vmsnap.host.uri import UriChoice
+    from pytest_vmsnap.model import Settings
+
+log = logging.getLogger("pytest_vmsnap.host")
+
+LIBVIRT_FLOOR = (9, 0)
+QEMU_FLOOR = (7, 2)
+SPARE_MIB = 256  # what overlays, consoles and device states may need beside the memory
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What was found on this host: shown in the header, and part of what a machine is made from."""
+
+    uri: UriChoice
+    accelerator: Accelerator
+    emulator: Path
+    machine_type: str
+    libvirt_version: str
+    qemu_version: str
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> Literal["kvm", "qemu"]:
+        """libvirt's domain type."""
+        return "kvm" if self.accelerator.name == "kvm" else "qemu"
+
+
+class Host:
+    """This host for one run: facts, connection, the run's directories, and what QEMU may reach.
+
+    Made by `open_host`; `close` ends every machine of the run and removes what the run had on disk.
+    """
+
+    def __init__(
+        self, *, facts: Facts, connection: Connection, run: Run, access: Access, stack: ExitStack, store: Path
+    ) -> None:
+        self.facts = facts
+        self.connection = connection
+        self.run = run
+        self.access = access
+        self._stack = stack
+        self._store = store
+
+    @property
+    def unconfined(self) -> tuple[str, ...]:
+        """Security models that are switched off for our domains: they know nothing of a memory file."""
+        return access.other_security_models(self.connection.capabilities()) if self.access.user else ()
+
+    @property
+    def log_directory(self) -> Path:
+        """Where libvirt keeps QEMU's own output, a file for each domain (libvirt.org, "QEMU driver")."""
+        import platformdirs
+
+        return {
+            "session": platformdirs.user_cache_path("libvirt") / "qemu" / "log",
+            "system": Path("/var/log/libvirt/qemu"),
+            "embed": self.run.sockets / "log" / "qemu",
+        }[self.facts.uri.mode]
+
+    def reachable(self, path: Path) -> Path:
+        """`path`, or a copy of it in the run's directory where QEMU could not read it itself.
+
+        Files in the store are given to QEMU; a person's file keeps its owner and mode.
+        """
+        if self.access.user is None:
+            return path
+        if path.is_relative_to(self._store):
+            for parent in [p for p in path.parents if p.is_relative_to(self._store)]:
+                self.access.to_enter(parent)
+            self.access.to_read(path)
+            return path
+        if self.access.can_read(path):
+            return path
+        copy = self.run.data / f"copy-{path.stat().st_ino}-{path.name}"
+        if not copy.exists():
+            log.info("QEMU's user cannot read %s: copied for this run", path)
+            command = ["cp", "--reflink=auto", "--sparse=always", "--no-preserve=all", str(path), str(copy)]
+            subprocess.run(command, check=True)
+            self.access.to_read(copy)
+        return copy
+
+    def expect_space(self, memory_mib: int) -> None:
+        """Raise `StoreFull` where the store has no room for a machine's memory: QEMU would die of it."""
+        free = shutil.disk_usage(self.run.data).free >> 20
+        if free < memory_mib + SPARE_MIB:
+            raise StoreFull(
+                f"{self._store} has {free} MiB free; a machine of {memory_mib} MiB needs "
+                f"{memory_mib + SPARE_MIB} MiB there for its memory",
+                hint="free some space, or choose another directory with --vmsnap-store",
+            )
+
+    def close(self) -> None:
+        """End the run."""
+        self._stack.close()
+
+
+def default_store(choice: UriChoice) -> Path:
+    """Where the store is when no option says: the user's cache directory.
+
+    In system mode QEMU is another user, who can reach nothing in root's home: there it is the system's.
+    """
+    import platformdirs
+
+    if choice.mode == "system" and os.geteuid() == 0:
+        return Path("/var/cache/pytest-vmsnap")
+    return platformdirs.user_cache_path("pytest-vmsnap")
+
+
+def choose_uri(settings: Settings) -> UriChoice:
+    """Which libvirt is used, before anything is connected."""
+    uid = os.geteuid()
+    answers = settings.uri is None and uid == 0 and uri.system_daemon_answers()
+    return uri.choose(settings.uri, uid=uid, system_answers=answers)
+
+
+def open_host(settings: Settings, choice: UriChoice, *, store: Path) -> Host:
+    """Connect, look at the host, and begin a run with its directories under ``store/runs``.
+
+    What killed runs left there is removed first. Raises `NoHypervisor`, `AcceleratorError`, `HostError`.
+    """
+    for swept in sweep(store / "runs"):
+        log.info("removed what the killed run %s left behind", swept)
+    with ExitStack() as stack:
+        run = Run(store / "runs")
+        stack.callback(run.close)
+        connection = _connect(choice, run, stack)
+        _check_versions(connection)
+        user = access.qemu_user(connection.capabilities()) if choice.mode == "system" else None
+        reach = access.Access(user=user)
+        for directory in (store, store / "runs", run.data, run.sockets):
+            reach.to_enter(directory)
+        facts = _facts(settings, choice, connection, cache=store, user=user, reach=reach)
+        return Host(
+            facts=facts, connection=connection, run=run, access=reach, stack=stack.pop_all(), store=store
+        )
+
+
+def _connect(choice: UriChoice, run: Run, stack: ExitStack) -> Connection:
+    if choice.mode != "embed":
+        connection = Connection(choice.uri)
+    else:
+        address = embed.prepare(run.sockets)
+        with embed.logs_to(run.sockets / "libvirt.log"):
+            library.modules()
+        stack.callback(Watchdog(run).close)
+        connection = Connection(address)
+    stack.callback(connection.close)
+    return connection
+
+
+def _check_versions(connection: Connection) -> None:
+    for name, found, floor in (
+        ("libvirt", connection.library_version, LIBVIRT_FLOOR),
+        ("QEMU", connection.qemu_version, QEMU_FLOOR),
+    ):
+        if tuple(int(part) for part in found.split("."))[:2] < floor:
+            needed = ".".join(str(part) for part in floor)
+            raise HostError(f"{name} {found} is too old: {needed} or later is needed", hint=INSTALL)
+
+
+def _facts(
+    settings: Settings,
+    choice: UriChoice,
+    connection: Connection,
+    *,
+    cache: Path,
+    user: tuple[int, int] | None,
+    reach: Access,
+) -> Facts:
+    found = connection.domain_capabilities(kind="qemu", machine=MACHINE_TYPE)
+    emulator = Path(found.findtext("path") or "")
+    if not emulator.is_file():
+        raise NoHypervisor("libvirt knows no QEMU for x86_64 on this host", hint=INSTALL)
+    if not shutil.which("qemu-img"):
+        raise NoHypervisor("qemu-img is not installed", hint=INSTALL)
+    return Facts(
+        uri=choice,
+        accelerator=accelerator.choose(settings.accel, emulator=emulator, cache=cache, as_user=user),
+        emulator=emulator,
+        machine_type=found.findtext("machine") or MACHINE_TYPE,
+        libvirt_version=connection.library_version,
+        qemu_version=connection.qemu_version,
+        warnings=_warnings(user, reach),
+    )
+
+
+def _warnings(user: tuple[int, int] | None, reach: Access) -> tuple[str, ...]:
+    kvm = Path("/dev/kvm")
+    root_may = user and kvm.exists() and os.geteuid() == 0 and os.access(kvm, os.R_OK | os.W_OK)
+    # Measured on libvirt 9.0: it compares the device as it sees it itself with what QEMU's user saw.
+    if user and root_may and not reach.runs(["test", "-r", str(kvm), "-a", "-w", str(kvm)]):
+        return (
+            f"/dev/kvm opens for root and not for user {user[0]}, whom libvirt runs QEMU as: libvirt asks "
+            "QEMU for its capabilities anew at each start, which takes a minute. Give that user access "
+            "(sudo chmod 666 /dev/kvm), or use vmsnap_uri=qemu:///embed",
+        )
+    return ()

@@ -1,0 +1,165 @@
+"""The connection to libvirt, and its event loop."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
+
+from pytest_vmsnap.errors import HostError, NoHypervisor
+from pytest_vmsnap.host.libvirt import library
+from pytest_vmsnap.host.libvirt.domain import Domain
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from xml.etree.ElementTree import Element
+
+log = logging.getLogger("pytest_vmsnap.libvirt")
+
+_loop_started = threading.Lock()
+_loop: threading.Thread | None = None
+
+
+def _run_event_loop() -> None:
+    libvirt, _ = library.modules()
+    while True:
+        try:
+            libvirt.virEventRunDefaultImpl()
+        except libvirt.libvirtError as error:  # a connection that went away; others are served on
+            log.debug("event loop: %s", error)
+
+
+def _start_event_loop() -> None:
+    """One daemon thread for the process; libvirt has no way to end its default loop."""
+    global _loop  # the loop is the process's, as libvirt's own is
+    library.modules()
+    with _loop_started:
+        if _loop is None:
+            _loop = threading.Thread(target=_run_event_loop, name="vmsnap-libvirt-events", daemon=True)
+            _loop.start()
+
+
+class Connection:
+    """A connection to libvirt's QEMU driver at `uri`.
+
+    Raises `NoHypervisor` where nobody answers there, or where the user may not connect.
+    """
+
+    def __init__(self, uri: str) -> None:
+        libvirt, _ = library.modules()
+        _start_event_loop()
+        self.uri = uri
+        try:
+            self._handle = libvirt.open(uri)
+        except libvirt.libvirtError as error:
+            raise NoHypervisor(f"libvirt does not answer at {uri}: {error}", hint=_advice(uri)) from error
+        self._domains: dict[str, Domain] = {}
+        self._handle.domainEventRegisterAny(
+            None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._on_lifecycle, None
+        )
+        self._handle.domainEventRegisterAny(
+            None, libvirt.VIR_DOMAIN_EVENT_ID_AGENT_LIFECYCLE, self._on_agent, None
+        )
+
+    def _on_lifecycle(self, _conn: object, handle: Any, event: int, detail: int, _opaque: object) -> None:
+        libvirt, _ = library.modules()
+        log.debug("%s: lifecycle event %s, detail %s", handle.name(), event, detail)
+        if (domain := self._domains.get(handle.UUIDString())) is None:
+            return
+        if event == libvirt.VIR_DOMAIN_EVENT_STOPPED:
+            domain.events.stopped.set()
+        domain.events.wake()
+
+    def _on_agent(self, _conn: object, handle: Any, state: int, _reason: int, _opaque: object) -> None:
+        libvirt, _ = library.modules()
+        if (domain := self._domains.get(handle.UUIDString())) is None:
+            return
+        connected = state == libvirt.VIR_CONNECT_DOMAIN_EVENT_AGENT_LIFECYCLE_STATE_CONNECTED
+        log.debug("%s: agent %s", handle.name(), "connected" if connected else "disconnected")
+        domain.events.wake()
+
+    @property
+    def library_version(self) -> str:
+        """The version of the libvirt that runs the machines, e.g. ``11.3.0``."""
+        return _version(self._handle.getLibVersion())
+
+    @property
+    def qemu_version(self) -> str:
+        """The version of QEMU that libvirt found, e.g. ``10.0.2``."""
+        return _version(self._handle.getVersion())
+
+    def capabilities(self) -> Element:
+        """The host's ``<capabilities>`` (libvirt, "Driver capabilities XML format")."""
+        return ElementTree.fromstring(self._handle.getCapabilities())  # noqa: S314 - libvirt's own
+
+    def domain_capabilities(self, *, kind: str, machine: str) -> Element:
+        """``<domainCapabilities>`` of a `kind` (``kvm`` or ``qemu``) on a `machine` type.
+
+        Raises `NoHypervisor` where libvirt has no QEMU for it.
+        """
+        libvirt, _ = library.modules()
+        try:
+            text = self._handle.getDomainCapabilities(None, "x86_64", machine, kind, 0)
+        except libvirt.libvirtError as error:
+            raise NoHypervisor(
+                f"libvirt at {self.uri} finds no QEMU that emulates x86_64: {error}", hint=library.INSTALL
+            ) from error
+        return ElementTree.fromstring(text)  # noqa: S314 - libvirt's own
+
+    def create(self, description: Element, *, console: Path, paused: bool = False) -> Domain:
+        """Start a transient domain that ends with this connection (AUTODESTROY).
+
+        `console` is the file that its serial console is recorded in; `paused` leaves its processors stopped.
+        Raises `HostError` with libvirt's words where it does not start.
+        """
+        libvirt, _ = library.modules()
+        flags = libvirt.VIR_DOMAIN_START_AUTODESTROY
+        if paused:
+            flags |= libvirt.VIR_DOMAIN_START_PAUSED
+        uuid = description.findtext("uuid") or ""
+        domain = Domain(name=description.findtext("name") or "", uuid=uuid, console=console)
+        self._domains[uuid] = domain  # before it starts: its first events come within createXML
+        try:
+            domain.handle = self._handle.createXML(ElementTree.tostring(description, encoding="unicode"), flags)
+        except libvirt.libvirtError as error:
+            del self._domains[uuid]
+            raise HostError(
+                f"libvirt could not start a machine: {error}", hint=_start_advice(str(error))
+            ) from error
+        return domain
+
+    def forget(self, domain: Domain) -> None:
+        """Stop following the events of a domain that has ended."""
+        self._domains.pop(domain.uuid, None)
+
+    def close(self) -> None:
+        """Close the connection; machines that are left end with it."""
+        libvirt, _ = library.modules()
+        try:
+            self._handle.close()
+        except libvirt.libvirtError as error:
+            log.debug("close: %s", error)
+
+
+def _version(number: int) -> str:
+    # libvirt.org, virConnectGetVersion: major * 1,000,000 + minor * 1,000 + release
+    return f"{number // 1_000_000}.{number // 1_000 % 1_000}.{number % 1_000}"
+
+
+def _advice(uri: str) -> str:
+    if uri.startswith("qemu:///system"):
+        return (
+            "start its daemon (sudo systemctl start libvirtd, or virtqemud) and join its group "
+            "(sudo usermod -aG libvirt $USER, then log in again), or use vmsnap_uri=qemu:///session\n"
+            + library.INSTALL
+        )
+    return library.INSTALL
+
+
+def _start_advice(message: str) -> str:
+    if "memory" in message and "allocate" in message:
+        return "the host has too little memory for it: lower vmsnap_memory, or free some"
+    if "Permission denied" in message:
+        return "the user that QEMU runs as cannot reach a file: see the path above, and vmsnap_store"
+    return ""

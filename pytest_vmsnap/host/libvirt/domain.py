@@ -1,0 +1,180 @@
+"""A running domain: its monitor, its agent, its processors."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Literal
+
+from pytest_vmsnap.errors import ChannelError, GuestGone, GuestHung, HostError
+from pytest_vmsnap.host.libvirt import library
+from pytest_vmsnap.host.processes import qemu_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+log = logging.getLogger("pytest_vmsnap.libvirt")
+
+Condition = Literal["running", "paused", "stopped"]
+
+
+class Events:
+    """What libvirt has told of a domain; `wait` sleeps until it tells more."""
+
+    def __init__(self) -> None:
+        self.stopped = threading.Event()
+        self._changed = threading.Condition()
+
+    def wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    def wait(self, timeout: float) -> None:
+        """Return at the next event, or after `timeout` seconds."""
+        with self._changed:
+            self._changed.wait(timeout)
+
+
+class Domain:
+    """A transient libvirt domain that this process started.
+
+    `name` and `uuid` are its own; `console` is the file of its serial console; `handle` is libvirt's object.
+    """
+
+    handle: Any
+
+    def __init__(self, *, name: str, uuid: str, console: Path) -> None:
+        self.name = name
+        self.uuid = uuid
+        self.console = console
+        self.events = Events()
+
+    def condition(self) -> Condition:
+        """Whether it runs, is paused, or has stopped."""
+        libvirt, _ = library.modules()
+        if self.events.stopped.is_set():
+            return "stopped"
+        try:
+            state, _reason = self.handle.state()
+        except libvirt.libvirtError:  # a transient domain is gone when it stops
+            return "stopped"
+        if state in (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_CRASHED):
+            return "stopped"
+        return "paused" if state == libvirt.VIR_DOMAIN_PAUSED else "running"
+
+    def pid(self) -> int | None:
+        """QEMU's process id, where the monitor's owner is on this host and can be found."""
+        return qemu_of(self.name)
+
+    def xml(self) -> str:
+        """libvirt's description of the running domain."""
+        return str(self.handle.XMLDesc())
+
+    def suspend(self) -> None:
+        """Stop its processors."""
+        self._call("suspend", self.handle.suspend)
+
+    def resume(self) -> None:
+        """Let its processors run."""
+        self._call("resume", self.handle.resume)
+
+    def destroy(self) -> None:
+        """End it at once; nothing happens if it has ended. Takes up to 2 s where process 1 reaps slowly."""
+        libvirt, _ = library.modules()
+        try:
+            self.handle.destroy()
+        except libvirt.libvirtError as error:
+            log.debug("%s: destroy: %s", self.name, error)
+
+    def _call(self, what: str, call: Callable[[], object]) -> None:
+        libvirt, _ = library.modules()
+        try:
+            call()
+        except libvirt.libvirtError as error:
+            if self.condition() == "stopped":
+                raise GuestGone(
+                    f"{self.name} has ended, {what} came too late", console=self.console_text()
+                ) from error
+            raise HostError(f"libvirt could not {what} {self.name}: {error}") from error
+
+    def qmp(self, command: str, *, files: Sequence[int] = (), **arguments: Any) -> Any:
+        """QEMU's answer to a monitor command (QEMU, "QMP reference"); `files` are descriptors to pass along.
+
+        Names with a dash are given with an underscore in their place where Python needs it. Raises
+        `HostError` with QEMU's words, `GuestGone` where QEMU has ended.
+        """
+        libvirt, libvirt_qemu = library.modules()
+        text = json.dumps({"execute": command, "arguments": arguments})
+        try:
+            if files:
+                answer = libvirt_qemu.qemuMonitorCommandWithFiles(self.handle, text, list(files), 0)
+                answer = answer[0] if isinstance(answer, tuple) else answer
+            else:
+                answer = libvirt_qemu.qemuMonitorCommand(self.handle, text, 0)
+        except libvirt.libvirtError as error:
+            if self.condition() == "stopped":
+                raise GuestGone(f"QEMU of {self.name} has ended", console=self.console_text()) from error
+            raise HostError(f"QEMU's monitor refused {command}: {error}") from error
+        reply = json.loads(answer)
+        if "error" in reply:
+            raise HostError(f"QEMU refused {command}: {reply['error'].get('desc', reply['error'])}")
+        return reply.get("return")
+
+    def agent(self, command: str, *, timeout: float, **arguments: Any) -> Any:
+        """The guest agent's answer to a command (QEMU, "QEMU Guest Agent protocol reference").
+
+        `timeout` in seconds, at least 1. Raises `GuestHung` where the agent does not answer within it,
+        `GuestGone` where QEMU has ended, `ChannelError` with the agent's words where it refuses.
+        """
+        libvirt, libvirt_qemu = library.modules()
+        text = json.dumps(
+            {"execute": command, "arguments": {k.replace("_", "-"): v for k, v in arguments.items()}}
+        )
+        try:
+            answer = libvirt_qemu.qemuAgentCommand(self.handle, text, max(1, round(timeout)), 0)
+        except libvirt.libvirtError as error:
+            if self.condition() == "stopped":
+                raise GuestGone(f"{self.name} has ended", console=self.console_text()) from error
+            if error.get_error_code() in (
+                libvirt.VIR_ERR_AGENT_UNRESPONSIVE,
+                libvirt.VIR_ERR_AGENT_UNSYNCED,
+                libvirt.VIR_ERR_OPERATION_TIMEOUT,
+            ):
+                raise GuestHung(
+                    f"the guest agent of {self.name} does not answer: {error}", console=self.console_text()
+                ) from error
+            raise ChannelError(
+                f"the guest agent refused {command}: {error}", console=self.console_text()
+            ) from error
+        return json.loads(answer).get("return")
+
+    def wait_for_agent(self, *, timeout: float) -> None:
+        """Return when the guest agent answers; `timeout` in seconds.
+
+        Raises `GuestGone` as soon as the guest has ended, `GuestHung` at the time-out.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                self.agent("guest-ping", timeout=min(5.0, max(1.0, deadline - time.monotonic())))
+            except GuestHung:
+                if time.monotonic() >= deadline:
+                    raise GuestHung(
+                        f"the guest agent of {self.name} did not answer within {timeout:.0f} s",
+                        console=self.console_text(),
+                    ) from None
+                self.events.wait(0.1)  # libvirt tells when the guest opens its end; a ping proves it
+            else:
+                return
+
+    def console_text(self, since: int = 0) -> str:
+        """What the serial console has shown, from the byte `since` on."""
+        try:
+            with self.console.open("rb") as file:
+                file.seek(since)
+                return file.read().decode(errors="replace")
+        except OSError:
+            return ""

@@ -1,0 +1,50 @@
+"""libvirt's Python binding, imported when it is first needed.
+
+It has no wheels and needs libvirt's own library, so a machine without it must still be able to collect.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import cache
+from typing import TYPE_CHECKING
+
+from pytest_vmsnap.errors import NoHypervisor
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+log = logging.getLogger("pytest_vmsnap.libvirt")
+
+INSTALL = """\
+what a machine needs:
+  Debian, Ubuntu:  sudo apt install libvirt-daemon-system libvirt-clients qemu-system-x86 qemu-utils
+  Fedora:          sudo dnf install libvirt-daemon-driver-qemu libvirt-client qemu-kvm qemu-img
+  Arch:            sudo pacman -S libvirt qemu-base"""
+
+BINDING = """\
+libvirt-python is built where it is installed, which needs libvirt's headers and a compiler:
+  Debian, Ubuntu:  sudo apt install libvirt-dev pkg-config gcc python3-dev
+  Fedora:          sudo dnf install libvirt-devel pkgconf gcc python3-devel
+  Arch:            sudo pacman -S libvirt pkgconf gcc
+then: pip install libvirt-python"""
+
+
+@cache
+def modules() -> tuple[ModuleType, ModuleType]:
+    """The modules ``libvirt`` and ``libvirt_qemu``; raises `NoHypervisor` where they are not installed."""
+    try:
+        import libvirt
+        import libvirt_qemu
+    except ImportError as error:
+        raise NoHypervisor(
+            f"libvirt's Python binding cannot be imported: {error}", hint=f"{BINDING}\n{INSTALL}"
+        ) from error
+    libvirt.registerErrorHandler(_log_error, None)
+    libvirt.virEventRegisterDefaultImpl()  # before the first connection, or it has no events
+    return libvirt, libvirt_qemu
+
+
+def _log_error(_context: object, error: tuple[object, ...]) -> None:
+    # libvirt's default handler prints every error to stderr, those that are expected too
+    log.debug("%s", error[2])

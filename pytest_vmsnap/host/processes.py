@@ -1,0 +1,70 @@
+"""QEMU processes of ours, known by the name of their domain, and ended by their descriptor."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PROC = Path("/proc")
+
+
+def _arguments(pid: int) -> list[bytes]:
+    try:
+        return (PROC / str(pid) / "cmdline").read_bytes().split(b"\0")
+    except OSError:  # it has ended, or is hidden from us
+        return []
+
+
+def _guest_name(pid: int) -> str | None:
+    """The domain that a QEMU process runs: libvirt starts it with ``-name guest=NAME,...``."""
+    arguments = _arguments(pid)
+    if not arguments or not Path(os.fsdecode(arguments[0])).name.startswith("qemu"):
+        return None
+    for argument in arguments:
+        if argument.startswith(b"guest="):
+            return os.fsdecode(argument[len(b"guest=") :].split(b",")[0])
+    return None
+
+
+def qemus() -> Iterator[tuple[int, str]]:
+    """Process id and domain's name of every QEMU that libvirt started and that we can see."""
+    for entry in PROC.iterdir():
+        if entry.name.isdigit() and (name := _guest_name(int(entry.name))):
+            yield int(entry.name), name
+
+
+def qemu_of(name: str) -> int | None:
+    """The process id of the QEMU that runs the domain `name`."""
+    return next((pid for pid, guest in qemus() if guest == name), None)
+
+
+def end_qemus(prefix: str) -> list[int]:
+    """Kill every QEMU whose domain's name begins with `prefix`; returns the process ids.
+
+    The process is held by a descriptor (pidfd_open(2)) and looked at again before the signal, so that a
+    number that was given to another process meanwhile is never hit.
+    """
+    ended = []
+    for pid, name in qemus():
+        if not name.startswith(prefix):
+            continue
+        try:
+            descriptor = os.pidfd_open(pid)
+        except OSError:
+            continue
+        try:
+            if _guest_name(pid) == name:
+                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+                select.select([descriptor], [], [], 5.0)  # readable once it has ended
+                ended.append(pid)
+        except (ProcessLookupError, PermissionError):
+            continue
+        finally:
+            os.close(descriptor)
+    return ended
