@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -20,13 +21,13 @@ Origin = Literal["command line", "environment", "ini", "default"]
 class Settings:
     """What the options say, each of its type; `origins` tells for each where its value is from.
 
-    `memory` in MiB; `timeout` in seconds for one command; `timeout_factor` on every deadline, None for the
-    accelerator's default; `uri` and `store` None for what the host suggests; `root` is pytest's rootdir, to
-    which relative paths are relative.
+    `image` None is a machine without a disk; `memory` in MiB; `timeout` in seconds for one command;
+    `timeout_factor` on every deadline, None for the accelerator's default; `uri` and `store` None for what
+    the host suggests. Paths are absolute; `root` is pytest's rootdir, to which those in markers are relative.
     """
 
     root: Path
-    image: str = "debian:trixie"
+    image: str | None = "debian:trixie"
     image_sha256: str | None = None
     packages: tuple[str, ...] = ()
     kernel: str | None = None
@@ -57,3 +58,9 @@ class Settings:
             cpus=self.cpus,
             network=self.network,
         )
+
+
+def masked(text: str) -> str:
+    """`text` with what may be a secret in its addresses hidden: user, password, and an http query."""
+    text = re.sub(r"(?<=://)[^/?#\s]*@", "***@", text)
+    return re.sub(r"(https?://[^\s?]*\?)\S*", r"\1***", text)

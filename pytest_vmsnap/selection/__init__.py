@@ -1,0 +1,17 @@
+"""What a test asks for by its markers, and what it gets under the policy: pure functions."""
+
+from pytest_vmsnap.selection.markers import MarkerError, Wishes, check, marker_lines, uses_machine, wishes
+from pytest_vmsnap.selection.policy import Grant, Last, Mark, decide
+
+__all__ = [
+    "Wishes",
+    "wishes",
+    "check",
+    "uses_machine",
+    "marker_lines",
+    "MarkerError",
+    "Mark",
+    "Last",
+    "Grant",
+    "decide",
+]

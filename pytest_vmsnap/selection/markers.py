@@ -1,0 +1,127 @@
+"""What a test's markers ask for."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pytest_vmsnap.errors import SpecError, VmsnapError
+from pytest_vmsnap.model import MachineSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable
+
+    import pytest
+
+    from pytest_vmsnap.selection.policy import Mark
+
+WIDER = ("vm_class", "vm_module", "vm_session")
+MACHINES = ("vm", *WIDER, "vm_factory")
+
+
+class MarkerError(VmsnapError):
+    """A marker has arguments that it does not take, or does not go with the test."""
+
+
+def vm_fresh() -> None:
+    """this test gets a just-reverted machine, whatever the policy"""
+
+
+def vm_readonly() -> None:
+    """this test promises to change nothing; such tests share a machine, one after another"""
+
+
+def vm(**spec: Any) -> None:
+    """changes to the machine for this test, class or module, which gets snapshots of its own"""
+
+
+MARKERS: dict[str, Callable[..., None]] = {"vm_fresh": vm_fresh, "vm_readonly": vm_readonly, "vm": vm}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wishes:
+    """What the markers of a test (or of a class or module) ask for.
+
+    `mark` is ``"fresh"``, ``"readonly"`` or None; `changes` are fields of `MachineSpec`.
+    """
+
+    mark: Mark | None = None
+    changes: dict[str, Any] = field(default_factory=dict)
+
+
+def signature(name: str) -> inspect.Signature:
+    """The signature of the marker `name`; that of ``vm`` has `MachineSpec`'s fields, all of them optional."""
+    if name != "vm":
+        return inspect.signature(MARKERS[name]).replace(return_annotation=inspect.Signature.empty)
+    fields = [spec.name for spec in dataclasses.fields(MachineSpec)]
+    return inspect.Signature([inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in fields])
+
+
+def marker_lines() -> list[str]:
+    """A line for each marker, with its signature and its meaning, for ``pytest --markers``."""
+    return [f"{_call(name)}: {function.__doc__}" for name, function in MARKERS.items()]
+
+
+def wishes(marks: Iterable[pytest.Mark], where: str) -> Wishes:
+    """What `marks` (the closest first; those of others are passed over) ask for at the node id `where`.
+
+    Fields of several ``vm(...)`` add up; where two name the same, the closest wins.
+
+    Raises `MarkerError` for arguments that a marker does not take, and for ``vm_fresh`` with ``vm_readonly``.
+    """
+    names: set[str] = set()
+    changes: dict[str, Any] = {}
+    for mark in marks:
+        if mark.name in MARKERS:
+            names.add(mark.name)
+            changes = _arguments(mark, where) | changes
+    if {"vm_fresh", "vm_readonly"} <= names:
+        raise MarkerError(f"{where}: vm_fresh and vm_readonly exclude each other")
+    return Wishes(
+        mark="fresh" if "vm_fresh" in names else "readonly" if "vm_readonly" in names else None,
+        changes=changes,
+    )
+
+
+def check(marks: Iterable[pytest.Mark], fixtures: Collection[str], where: str) -> None:
+    """Whether the test at `where`, which uses `fixtures`, has markers that it can have.
+
+    Raises `MarkerError` as `wishes` does, and for ``vm_fresh`` on a test whose only machines are shared ones.
+    """
+    found = wishes(marks, where)
+    wider = [name for name in WIDER if name in fixtures]
+    if found.mark == "fresh" and wider and "vm" not in fixtures:
+        raise MarkerError(
+            f"{where}: vm_fresh acts on the fixture vm, and this test has only {', '.join(wider)}, "
+            "which its scope shares"
+        )
+
+
+def uses_machine(fixtures: Collection[str]) -> bool:
+    """Whether a test with these fixtures gets a machine."""
+    return any(name in fixtures for name in MACHINES)
+
+
+def _arguments(mark: pytest.Mark, where: str) -> dict[str, Any]:
+    try:
+        bound = signature(mark.name).bind_partial(*mark.args, **mark.kwargs)
+        for name, value in bound.arguments.items():
+            # each by itself: what it is combined with is known when the fixture vm_spec is
+            MachineSpec(**({"kernel": "any"} | {name: value}))
+    except (TypeError, SpecError) as error:
+        reason = error.message if isinstance(error, SpecError) else error
+        raise MarkerError(
+            f"{where}: {_written(mark)}: {reason}", hint=f"the marker is {_call(mark.name)}"
+        ) from error
+    return dict(bound.arguments)
+
+
+def _written(mark: pytest.Mark) -> str:
+    parts = [repr(value) for value in mark.args] + [f"{name}={value!r}" for name, value in mark.kwargs.items()]
+    return f"{mark.name}({', '.join(parts)})"
+
+
+def _call(name: str) -> str:
+    return f"{name}{signature(name)}"
