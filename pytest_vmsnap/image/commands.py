@@ -1,0 +1,43 @@
+"""Helper programs, run to their end."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from typing import TYPE_CHECKING
+
+from pytest_vmsnap.errors import ImageError, tail
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+# Where mke2fs is; not in an ordinary user's PATH on Debian.
+SYSTEM_DIRECTORIES = ("/usr/local/sbin", "/usr/sbin", "/sbin")
+
+
+def environment(**more: str) -> Mapping[str, str]:
+    """The environment for helper programs: messages in English, system programs in the path."""
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), *SYSTEM_DIRECTORIES])
+    return {**os.environ, "PATH": path, "LC_ALL": "C.UTF-8", **more}
+
+
+def run(
+    command: Sequence[str], *, failed: str, hint: str = "", install: str = "", accept: Sequence[int] = (0,)
+) -> str:
+    """Run `command` to its end and return its stdout.
+
+    `failed` says what went wrong where its status is not in `accept`; `install` what to do where the program
+    is missing.
+
+    Raises `ImageError` with the last lines of its stderr.
+    """
+    try:
+        done = subprocess.run(
+            command, env=environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError as error:
+        raise ImageError(f"{command[0]} is missing", hint=install) from error
+    if done.returncode not in accept:
+        words = tail(done.stderr or done.stdout, 5)
+        raise ImageError(f"{failed}\n{words}".rstrip(), hint=hint)
+    return done.stdout

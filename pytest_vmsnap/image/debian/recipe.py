@@ -1,0 +1,151 @@
+"""What is in the image of a Debian: packages, files, settings. All of it is part of the image's key."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from typing import Any
+
+from pytest_vmsnap.image.debian import initrd, trim
+from pytest_vmsnap.model import digest
+
+VERSION = 1  # raise it where the building changes and nothing below does
+DISK_MIB = 4096
+
+KERNEL_PACKAGE = "linux-image-cloud-amd64"
+PACKAGES = (
+    "systemd-sysv",
+    "dbus",
+    "udev",
+    "kmod",
+    "procps",
+    "iproute2",
+    "netbase",
+    "ca-certificates",
+    "openssh-server",
+    "qemu-guest-agent",
+    "initramfs-tools",
+)
+
+# QEMU's user-mode network: the host is 10.0.2.2, the name server 10.0.2.3 (QEMU, "Network emulation").
+FILES = {
+    "/etc/hostname": "vm\n",
+    "/etc/hosts": "127.0.0.1 localhost\n127.0.1.1 vm\n::1 localhost ip6-localhost ip6-loopback\n",
+    "/etc/fstab": "# the root file system is mounted by the kernel's command line\n",
+    "/etc/resolv.conf": "nameserver 10.0.2.3\n",
+    "/etc/locale.conf": "LANG=C.UTF-8\n",
+    "/etc/default/locale": "LANG=C.UTF-8\n",
+    "/etc/systemd/network/80-vmsnap.network": """\
+[Match]
+Name=en* eth*
+
+[Network]
+DHCP=ipv4
+LinkLocalAddressing=no
+IPv6AcceptRA=no
+""",
+}
+
+# Whatever fires by the calendar would fire in the first test after a revert: design §7.
+TIMERS = (
+    "apt-daily.timer",
+    "apt-daily-upgrade.timer",
+    "dpkg-db-backup.timer",
+    "e2scrub_all.timer",
+    "fstrim.timer",
+    "logrotate.timer",
+    "man-db.timer",
+    "systemd-tmpfiles-clean.timer",
+)
+
+# Not needed in a machine that lives for a test; licences stay.
+LEFT_OUT = (
+    "path-exclude=/usr/share/man/*",
+    "path-exclude=/usr/share/locale/*",
+    "path-exclude=/usr/share/doc/*",
+    "path-include=/usr/share/doc/*/copyright",
+)
+
+CMDLINE = "root=/dev/vda rw console=ttyS0 net.ifnames=0"
+
+# Runs in the new root, after all packages are in.
+SETUP = """\
+set -eu
+passwd -q -d root
+ln -sfn /etc/machine-id /var/lib/dbus/machine-id
+systemctl -q enable systemd-networkd.service ssh.service serial-getty@ttyS0.service
+systemctl -q disable systemd-networkd-wait-online.service
+ssh-keygen -A >/dev/null
+rm -rf /var/lib/systemd/random-seed /var/log/apt /var/log/dpkg.log /var/log/alternatives.log
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """What an image is made of.
+
+    `packages` are the user's; without `trim` the units, the initrd and the kernel's command line are
+    Debian's own.
+    """
+
+    suite: str
+    packages: tuple[str, ...]
+    trim: bool = True
+
+    @property
+    def include(self) -> tuple[str, ...]:
+        """All packages to install."""
+        own_kernel = any(package.startswith("linux-image-") for package in self.packages)
+        trimmed = trim.PACKAGES if self.trim else ()
+        return (*PACKAGES, *(() if own_kernel else (KERNEL_PACKAGE,)), *trimmed, *self.packages)
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Path and content of each file to add."""
+        return FILES | (trim.FILES if self.trim else {})
+
+    @property
+    def links(self) -> dict[str, str]:
+        """Path and target of each symbolic link to add."""
+        masked = {f"/etc/systemd/system/{name}": "/dev/null" for name in TIMERS}
+        return masked | (trim.links() if self.trim else {})
+
+    @property
+    def setup(self) -> str:
+        """The shell script that finishes the root."""
+        return SETUP + (trim.SETUP if self.trim else "")
+
+    @property
+    def cmdline(self) -> str:
+        """The kernel's command line."""
+        return f"{CMDLINE} {trim.CMDLINE}" if self.trim else CMDLINE
+
+    @property
+    def options(self) -> list[str]:
+        """Options for mmdebstrap."""
+        options = ["--variant=minbase", f"--include={','.join(self.include)}"]
+        options += [f"--dpkgopt={line}" for line in LEFT_OUT]
+        options += ["--skip=cleanup/reproducible"]  # it empties /etc/machine-id
+        if self.suite in ("sid", "unstable"):
+            options.append('--aptopt=Acquire::Check-Valid-Until "false"')
+        return options
+
+    def hooks(self, overlay: str) -> list[str]:
+        """mmdebstrap's hooks that put in the tar file `overlay` and run `setup`."""
+        script = f'chroot "$1" sh -c {shlex.quote(self.setup)}'
+        return [f"--customize-hook=tar-in {shlex.quote(overlay)} /", f"--customize-hook={script}"]
+
+    def identity(self) -> str:
+        """A name for the recipe: another one is another image."""
+        parts: dict[str, Any] = {
+            "version": VERSION,
+            "options": self.options,
+            "suite": self.suite,
+            "files": self.files,
+            "links": self.links,
+            "setup": self.setup,
+            "cmdline": self.cmdline,
+            "initrd": [initrd.INIT, initrd.MODULES] if self.trim else None,
+            "disk": DISK_MIB,
+        }
+        return digest(parts)

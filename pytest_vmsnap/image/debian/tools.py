@@ -1,0 +1,73 @@
+"""The programs that build a Debian, and which of them this user may use."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import platform
+import shutil
+from pathlib import Path
+from typing import Literal
+
+from pytest_vmsnap.errors import ImageError
+from pytest_vmsnap.image import commands
+
+Mode = Literal["root", "unshare", "fakechroot"]
+
+DEBIAN_PACKAGES = "mmdebstrap uidmap fakeroot e2fsprogs qemu-utils"
+INSTALL = f"""\
+debian: images are built by mmdebstrap and its helpers; install them:
+  Debian, Ubuntu: apt install {DEBIAN_PACKAGES} (on Ubuntu also debian-archive-keyring)
+  Fedora: dnf install mmdebstrap debian-keyring fakeroot e2fsprogs qemu-img
+  Arch: mmdebstrap and debian-archive-keyring (AUR), fakeroot, e2fsprogs, qemu-img
+or use an image of your own: --vmsnap-image=PATH (VMSNAP_IMAGE, vmsnap_image)"""
+
+SUBORDINATE = Path("/etc/subuid"), Path("/etc/subgid")
+
+
+def mode() -> Mode:
+    """The way in which mmdebstrap can work for this user (mmdebstrap(1), MODES).
+
+    Raises `ImageError` where a program is missing, or this host cannot build.
+    """
+    if platform.machine() != "x86_64":
+        raise ImageError(
+            f"debian: images are made for x86_64, and this host is {platform.machine()}",
+            hint="use an image of your own: --vmsnap-image=PATH",
+        )
+    _need("mmdebstrap", "mke2fs", "qemu-img", "tar")
+    if os.geteuid() == 0:
+        return "root"
+    _need("fakeroot")
+    if _found("newuidmap") and all(_has_range(path) for path in SUBORDINATE):
+        return "unshare"
+    if _found("fakechroot"):
+        return "fakechroot"
+    if not _found("newuidmap"):
+        raise ImageError("newuidmap is missing", hint=INSTALL)
+    user = getpass.getuser()
+    raise ImageError(
+        f"the user {user} has no subordinate user ids, which mmdebstrap needs",
+        hint=f"as root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}\n"
+        "(with ranges that nobody else has, see /etc/subuid), or install fakechroot",
+    )
+
+
+def _found(name: str) -> str | None:
+    return shutil.which(name, path=commands.environment()["PATH"])
+
+
+def _need(*names: str) -> None:
+    if missing := [name for name in names if not _found(name)]:
+        verb = "is" if len(missing) == 1 else "are"
+        raise ImageError(f"{', '.join(missing)} {verb} missing", hint=INSTALL)
+
+
+def _has_range(path: Path) -> bool:
+    """Whether this user has a range in `path` (subuid(5): name or number, first id, count)."""
+    ours = {str(os.getuid()), getpass.getuser()}
+    try:
+        lines = path.read_text().splitlines()
+    except OSError:
+        return False
+    return any(line.split(":")[0] in ours for line in lines)

@@ -1,0 +1,218 @@
+"""An image from an address, known by its digest."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit, urlunsplit
+
+import pooch
+import requests
+
+from pytest_vmsnap.errors import ImageError
+from pytest_vmsnap.image.path import describe
+from pytest_vmsnap.model import Image, ImageRequest, digest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import BinaryIO
+
+    from pytest_vmsnap.progress import Progress, Step
+    from pytest_vmsnap.store import Store
+
+CONNECT_SECONDS, SILENCE_SECONDS = 30.0, 60.0
+CHUNK = 1 << 20
+FRUITLESS_ATTEMPTS = 2
+DISK, META = "disk", "meta.json"
+
+
+def provide_download(request: ImageRequest, address: str, *, store: Store, progress: Progress) -> Image:
+    """The image at `address`, from the store or fetched; `request.sha256` is its digest.
+
+    An interrupted download is continued by the next one. Raises `ImageError`.
+    """
+    shown = without_secrets(address)
+    sha256 = _checked_digest(request.sha256, shown)
+    part = store.path / "downloads" / f"{sha256}.part"
+
+    def fetch(draft: Path) -> None:
+        with progress.step(f"fetching the image {shown}") as step:
+            download(address, part, sha256, step)
+        part.rename(draft / DISK)
+        (draft / META).write_text(json.dumps({"address": shown, "sha256": sha256, "fetched": time.time()}))
+
+    key = digest({"kind": "download", "sha256": sha256})
+    entry = store.provide("images", key, f"image {shown}", fetch)
+    return describe(request, entry / DISK, origin=shown, content=sha256)
+
+
+def without_secrets(address: str) -> str:
+    """`address` without what may be secret in it: user, password, query."""
+    parts = urlsplit(address)
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit((parts.scheme, host, parts.path, "..." if parts.query else "", ""))
+
+
+def _checked_digest(sha256: str | None, shown: str) -> str:
+    how = (
+        f"get it from the distribution's SHA256SUMS, or by: curl -fsSL {shown} | sha256sum\n"
+        "and set vmsnap_image_sha256"
+    )
+    if not sha256:
+        raise ImageError(f"the image {shown} is an address, so its SHA-256 digest is needed", hint=how)
+    text = sha256.strip().lower().removeprefix("sha256:")
+    if not re.fullmatch(r"[0-9a-f]{64}", text):
+        raise ImageError(
+            f"image_sha256={sha256!r} is no SHA-256 digest: it has 64 hexadecimal digits", hint=how
+        )
+    return text
+
+
+def download(address: str, part: Path, sha256: str, step: Step) -> None:
+    """Fetch `address` into the file `part`, going on from what is there; returns when its digest is `sha256`.
+
+    Raises `ImageError`; `part` stays then if going on may be of use.
+    """
+    fruitless = 0
+    while True:
+        before = _size(part)
+        try:
+            _fetch_rest(address, part, step)
+            break
+        except requests.RequestException as error:
+            if _final(error):
+                raise _failure(address, error) from None  # the original shows the whole address
+            fruitless = 0 if _size(part) > before else fruitless + 1
+            if fruitless >= FRUITLESS_ATTEMPTS:
+                raise _failure(address, error) from None
+    step.say("checking the digest")
+    found = pooch.file_hash(str(part))
+    if found != sha256:
+        part.unlink()
+        raise ImageError(
+            f"the image {without_secrets(address)} has another digest\n  expected {sha256}\n  found    {found}",
+            hint="the file was deleted. Has the address got a newer image? Then set vmsnap_image_sha256 anew; "
+            "an address that names a version does not change",
+        )
+
+
+def _size(part: Path) -> int:
+    return part.stat().st_size if part.exists() else 0
+
+
+def _fetch_rest(address: str, part: Path, step: Step) -> None:
+    """Append to `part` what is missing; a server that knows no ranges sends all, and `part` starts anew."""
+    with part.open("ab") as file:
+        start = file.tell()
+        response_seen = _Response(file)
+        meter = _Meter(file, step)
+        downloader = pooch.HTTPDownloader(
+            progressbar=meter,
+            chunk_size=CHUNK,
+            timeout=(CONNECT_SECONDS, SILENCE_SECONDS),
+            hooks={"response": response_seen},
+            headers={"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {}),
+        )
+        try:
+            downloader(address, file, None)
+        except requests.HTTPError as error:
+            # 416: nothing is missing, or what we have is of another file (RFC 9110, 15.5.17)
+            if start and error.response is not None and error.response.status_code == 416:
+                if response_seen.length != start:
+                    file.truncate(0)
+                    raise requests.ConnectionError("the part that was fetched is of another file") from error
+                return
+            raise
+        if response_seen.length is not None and file.tell() != response_seen.length:
+            raise requests.ConnectionError("the connection ended early")  # urllib3 1 does not say so
+
+
+class _Response:
+    """Looks at the headers before the body is written; `length` is that of the whole file, where told."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.length: int | None = None
+
+    def __call__(self, response: requests.Response, **_: object) -> None:
+        start = self._file.tell()
+        span = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", response.headers.get("Content-Range", ""))
+        if response.status_code in (206, 416):
+            self.length = int(span[2]) if span and span[2].isdigit() else None
+        if response.status_code == 200 or (
+            response.status_code == 206 and not (span and span[1] == str(start))
+        ):
+            self._file.seek(0)
+            self._file.truncate(0)
+        if response.status_code == 206 and not (span and span[1] == str(start)):
+            raise requests.ConnectionError("the server sent another part than was asked for")
+        if response.status_code == 200 and (length := response.headers.get("Content-Length")):
+            self.length = int(length)
+
+
+class _Meter:
+    """What pooch takes for a progress bar; `total` is set by pooch to what this response brings."""
+
+    def __init__(self, file: BinaryIO, step: Step) -> None:
+        self._file = file
+        self._step = step
+        self._start: int | None = None
+        self.total = 0
+
+    def update(self, _count: int) -> None:
+        have = self._file.tell()
+        if self._start is None:
+            self._start = max(0, have - CHUNK)
+        whole = f" of {(self._start + self.total) / 1e6:.0f}" if self.total else ""
+        self._step.say(f"{have / 1e6:.0f}{whole} MB")
+
+    def reset(self) -> None:
+        """Nothing to do: how far it is, the file tells."""
+
+    def close(self) -> None:
+        """Nothing to do: the step ends itself."""
+
+
+def _final(error: requests.RequestException) -> bool:
+    """Whether asking again cannot help: the server has answered, with no."""
+    return (error.response is not None and error.response.status_code < 500) or isinstance(
+        error, requests.exceptions.InvalidURL | requests.exceptions.SSLError | requests.TooManyRedirects
+    )
+
+
+def _failure(address: str, error: requests.RequestException) -> ImageError:
+    if error.response is not None:
+        why = f"the server answers {error.response.status_code} {error.response.reason}"
+        hint = {
+            401: "it wants a name and a password: fetch the file yourself and give its path",
+            403: "it wants a name and a password: fetch the file yourself and give its path",
+            404: "is the address right? Servers remove old images: look at its directory in a browser",
+        }.get(error.response.status_code, "try again later, or fetch the file yourself and give its path")
+    else:
+        why = {
+            requests.ConnectTimeout: f"no connection within {CONNECT_SECONDS:.0f} s",
+            requests.ReadTimeout: f"nothing came for {SILENCE_SECONDS:.0f} s",
+            requests.exceptions.SSLError: "the server's certificate is not accepted",
+        }.get(type(error), _cause(error))
+        hint = "is there a network, is a proxy needed (https_proxy)? What was fetched is kept for the next run"
+    return ImageError(f"the image {without_secrets(address)} cannot be fetched: {why}", hint=hint)
+
+
+def _cause(error: BaseException) -> str:
+    """The innermost reason in few words; the outer ones show the address with its secrets."""
+    text = str(error)
+    for words in (
+        "Connection refused",
+        "Name or service not known",
+        "Temporary failure in name resolution",
+        "Network is unreachable",
+        "No route to host",
+        "ended early",
+        "another part",
+        "another file",
+    ):
+        if words in text:
+            return words.lower() if words[0].isupper() else f"the connection failed ({words})"
+    return "the connection broke" if isinstance(error, requests.ConnectionError) else type(error).__name__
