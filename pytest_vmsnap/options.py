@@ -441,11 +441,10 @@ def _shown(option: Option, value: object, root: Path) -> str:
 def native_table(path: Path | None) -> Mapping[str, object]:
     """pytest's own TOML table in the file `path` (pytest 9), whose values have types; empty without one.
 
-    It is ``[tool.pytest]`` in ``pyproject.toml`` and ``[pytest]`` in ``pytest.toml``.
+    It is ``[tool.pytest]`` as in ``pyproject.toml``, or ``[pytest]`` as in ``pytest.toml``.
     """
     if path is None or path.suffix != ".toml":
         return {}
     document = tomllib.loads(path.read_text(encoding="utf-8"))
-    table = document.get("tool", {}) if path.name == "pyproject.toml" else document
-    found: Mapping[str, object] = table.get("pytest", {})
+    found: Mapping[str, object] = document.get("tool", {}).get("pytest") or document.get("pytest", {})
     return found

@@ -1,0 +1,143 @@
+"""pytest's hooks: options in, header, markers, reports."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Literal
+
+import pytest
+
+from pytest_vmsnap import hookspecs, selection
+from pytest_vmsnap.fixtures import vm, vm_class, vm_module, vm_session, vm_spec, vmsnap
+from pytest_vmsnap.options import OPTIONS, OptionError, changed, native_table, resolve, strangers
+from pytest_vmsnap.session import SESSION_KEY, SETTINGS_KEY, VmsnapSession
+from pytest_vmsnap.terminal import SILENT_VERBOSITY, Terminal
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Generator, Sequence
+
+    from pytest_vmsnap.model import Settings
+
+__all__ = ["vm", "vm_class", "vm_module", "vm_session", "vm_spec", "vmsnap"]  # fixtures, for pytest to find
+
+TERMINAL_KEY = pytest.StashKey[Terminal]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup(
+        "vmsnap",
+        "virtual machines (each also as VMSNAP_NAME in the environment, vmsnap_NAME in the configuration file)",
+    )
+    for option in OPTIONS:
+        group.addoption(
+            option.flag,
+            dest=option.key,
+            action="append" if option.many else "store",
+            metavar=option.name.rpartition("_")[2].upper(),
+            default=None,
+            help=option.description.replace("%", "%%"),
+        )
+        if not option.command_line_only:
+            kind: Literal["linelist", "string"] = "linelist" if option.many else "string"
+            parser.addini(option.key, option.description, type=kind, default=None)
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    pluginmanager.add_hookspecs(hookspecs)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for line in selection.marker_lines():
+        config.addinivalue_line("markers", line)
+    if config.option.help:  # help for who has a wrong value too
+        return
+    settings = _settings(config)
+    terminal = Terminal(config)
+    config.stash[SETTINGS_KEY] = settings
+    config.stash[TERMINAL_KEY] = terminal
+    config.stash[SESSION_KEY] = VmsnapSession(settings, write=terminal.write, hooks=config.hook)
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    found = [f"{name}={text} ({origin})" for name, text, origin in changed(config.stash[SETTINGS_KEY])]
+    found += [f"{name} in the environment is no option" for name in strangers(os.environ)]
+    return [f"vmsnap: {', '.join(found)}"] if found else []
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        try:
+            selection.check(item.iter_markers(), _fixtures(item), item.nodeid)
+        except selection.MarkerError as error:
+            raise pytest.UsageError(str(error)) from error
+
+
+def pytest_report_collectionfinish(config: pytest.Config, items: Sequence[pytest.Item]) -> list[str]:
+    unseen = config.option.collectonly or config.get_verbosity() <= SILENT_VERBOSITY
+    if unseen or not any(selection.uses_machine(_fixtures(item)) for item in items):
+        return []
+    return config.stash[SESSION_KEY].describe()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    session = item.config.stash[SESSION_KEY]
+    # an expected failure leaves as much behind as any other
+    session.note_outcome(item, report.failed or (hasattr(report, "wasxfail") and call.excinfo is not None))
+    if report.failed:
+        report.sections.extend(session.report_sections(item))
+    return report
+
+
+@pytest.hookimpl(trylast=True)  # after the fixtures of the session are gone
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    _close(session.config)
+    if terminal := session.config.stash.get(TERMINAL_KEY, None):
+        terminal.continued()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    _close(config)
+    if terminal := config.stash.get(TERMINAL_KEY, None):
+        terminal.close()
+
+
+def _settings(config: pytest.Config) -> Settings:
+    try:
+        return resolve(
+            vars(config.option),
+            os.environ,
+            _ini(config),
+            config.rootpath,
+            cwd=config.invocation_params.dir,
+        )
+    except OptionError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+def _ini(config: pytest.Config) -> dict[str, object]:
+    """The configuration file's values, None where it has none."""
+    values: dict[str, object] = {}
+    for option in OPTIONS:
+        try:
+            values[option.key] = config.getini(option.key)
+        except (TypeError, pytest.UsageError):
+            # pytest 9's native table: what has several types there (1024 or "2G") fits none of addini's
+            native = native_table(config.inipath)
+            if option.key not in native:
+                raise
+            values[option.key] = native[option.key]
+    return values
+
+
+def _fixtures(item: pytest.Item) -> Collection[str]:
+    names: Collection[str] = getattr(item, "fixturenames", ())
+    return names
+
+
+def _close(config: pytest.Config) -> None:
+    if session := config.stash.get(SESSION_KEY, None):
+        session.close()

@@ -1,0 +1,78 @@
+"""Lines that a person sees at once, although pytest captures what tests print."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import sys
+import threading
+from typing import TextIO
+
+import pytest
+
+log = logging.getLogger("pytest_vmsnap.progress")
+
+SILENT_VERBOSITY = -2  # -qq
+
+
+class Terminal:
+    """Writes lines to where pytest's own go, in the midst of a test too.
+
+    Create it in ``pytest_configure``, where nothing is captured. Under xdist's workers, without pytest's
+    terminal and with ``-qq``, lines are only logged.
+    """
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._lock = threading.Lock()
+        self._stream: TextIO | None = None
+        self._owned = False
+        self._unended = False
+        self._broken_at: tuple[object, int] | None = None
+        if not hasattr(config, "workerinput") and config.get_verbosity() > SILENT_VERBOSITY:
+            self._stream, self._owned = _uncaptured()
+
+    def write(self, line: str) -> None:
+        """Show `line`, without its end, at once."""
+        log.debug("%s", line)
+        reporter = self._config.pluginmanager.get_plugin("terminalreporter")
+        with self._lock:
+            if self._stream and isinstance(reporter, pytest.TerminalReporter):
+                self._stream.write(self._placed(f"vmsnap: {line}", reporter))
+                self._stream.flush()
+
+    def _placed(self, line: str, reporter: pytest.TerminalReporter) -> str:
+        """`line` with the line ends that it needs where the reporter stands."""
+        if self._config.get_verbosity(pytest.Config.VERBOSITY_TEST_CASES) > 0:
+            # within a test's line: the reporter ends it and names the test anew, if it finds none current
+            if reporter.currentfspath is not None:
+                reporter.currentfspath = None
+                self._unended = True
+            return f"\n{line}" if self._unended else f"{line}\n"
+        width = self._config.get_terminal_writer().width_of_current_line
+        place = (reporter.currentfspath, width)  # does not know of our line ends
+        start = "\n" if width and place != self._broken_at else ""
+        self._broken_at = place
+        return f"{start}{line}\n"
+
+    def continued(self) -> None:
+        """Note that pytest has written since, from the start of a line."""
+        with self._lock:
+            self._unended = False
+
+    def close(self) -> None:
+        """Write no more."""
+        with self._lock:
+            if self._stream and self._owned:
+                self._stream.close()
+            self._stream = None
+
+
+def _uncaptured() -> tuple[TextIO, bool]:
+    """A stream to where stdout goes now, whatever is captured later; and whether it is to be closed."""
+    try:
+        copy = os.dup(sys.stdout.fileno())
+    except (io.UnsupportedOperation, AttributeError, OSError):  # stdout is an object in memory
+        return sys.stdout, False
+    return os.fdopen(copy, "w", encoding=sys.stdout.encoding, errors="replace"), True
