@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["vm", "vm_class", "vm_module", "vm_session", "vm_spec", "vmsnap"]  # fixtures, for pytest to find
 
 TERMINAL_KEY = pytest.StashKey[Terminal]()
+USAGE_ERROR = "vmsnap_usage_error"  # in what an xdist worker leaves to its controller
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -64,12 +65,22 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     return [f"vmsnap: {', '.join(found)}"] if found else []
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        try:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    try:
+        for item in items:
             selection.check(item.iter_markers(), _fixtures(item), item.nodeid)
-        except selection.MarkerError as error:
-            raise pytest.UsageError(str(error)) from error
+    except selection.MarkerError as error:
+        items.clear()  # nothing is reported as collected, or begun by xdist
+        if hasattr(config, "workerinput"):
+            config.workeroutput[USAGE_ERROR] = str(error)  # type: ignore[attr-defined] # xdist's
+        raise pytest.UsageError(str(error)) from error
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: object) -> None:
+    """Raise in xdist's controller what a worker found wrong, which xdist itself does not show."""
+    if message := getattr(node, "workeroutput", {}).get(USAGE_ERROR):
+        raise pytest.UsageError(message)
 
 
 def pytest_report_collectionfinish(config: pytest.Config, items: Sequence[pytest.Item]) -> list[str]:
