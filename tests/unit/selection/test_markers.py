@@ -1,0 +1,122 @@
+"""What markers ask for, and which are refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from typing import Any
+
+import pytest
+
+from pytest_vmsnap.model import MachineSpec
+from pytest_vmsnap.selection import MarkerError, check, marker_lines, uses_machine, wishes
+from pytest_vmsnap.selection.markers import MARKERS, signature
+
+WHERE = "tests/test_x.py::test_x"
+
+
+def mark(name: str, *args: Any, **kwargs: Any) -> pytest.Mark:
+    decorator = getattr(pytest.mark, name)
+    found: pytest.Mark = decorator.with_args(*args, **kwargs).mark
+    return found
+
+
+def test_without_markers_nothing_is_asked_for() -> None:
+    found = wishes([], WHERE)
+    assert (found.mark, found.changes) == (None, {})
+
+
+def test_markers_of_others_are_passed_over() -> None:
+    found = wishes([mark("skipif", True, reason="x"), mark("usefixtures", "vm")], WHERE)
+    assert (found.mark, found.changes) == (None, {})
+
+
+@pytest.mark.parametrize(("name", "wish"), [("vm_fresh", "fresh"), ("vm_readonly", "readonly")])
+def test_a_mark_is_found(name: str, wish: str) -> None:
+    assert wishes([mark(name)], WHERE).mark == wish
+
+
+def test_a_mark_may_be_there_twice() -> None:
+    assert wishes([mark("vm_fresh"), mark("vm_fresh")], WHERE).mark == "fresh"
+
+
+def test_of_stacked_changes_the_closest_wins_field_by_field() -> None:
+    closest_first = [
+        mark("vm", memory=1024),
+        mark("vm", memory=2048, cpus=4),
+        mark("vm", cpus=8, network="none"),
+    ]
+    assert wishes(closest_first, WHERE).changes == {"memory": 1024, "cpus": 4, "network": "none"}
+
+
+def test_the_signature_of_vm_has_the_fields_of_the_spec() -> None:
+    parameters = signature("vm").parameters.values()
+    assert [parameter.name for parameter in parameters] == [
+        field.name for field in dataclasses.fields(MachineSpec)
+    ]
+    assert {parameter.kind for parameter in parameters} == {inspect.Parameter.KEYWORD_ONLY}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (mark("vm_fresh", 1), "vm_fresh(1): too many positional arguments"),
+        (mark("vm_fresh", when="now"), "vm_fresh(when='now'): got an unexpected keyword argument 'when'"),
+        (mark("vm_readonly", True), "vm_readonly(True): too many positional arguments"),
+        (mark("vm", 1024), "vm(1024): too many positional arguments"),
+        (mark("vm", memroy=1024), "vm(memroy=1024): got an unexpected keyword argument 'memroy'"),
+        (mark("vm", memory="2G"), "must be a whole number of MiB"),
+        (mark("vm", cpus=0), "must be a whole number of processors"),
+        (mark("vm", network="bridge"), "allowed are user, isolated, none"),
+        (mark("vm", packages="nginx"), "must be a list of texts"),
+        (mark("vm", disks=[{"bus": "nvme"}]), "a disk has no 'bus'"),
+        (mark("vm", disks=5), "vm(disks=5)"),
+        (mark("vm", screen="yes"), "must be True or False"),
+        (mark("vm", image=5), "must be text"),
+    ],
+)
+def test_a_wrong_argument_is_refused_with_the_signature_and_the_test(wrong: pytest.Mark, words: str) -> None:
+    with pytest.raises(MarkerError) as caught:
+        wishes([wrong], WHERE)
+    message = str(caught.value)
+    assert message.startswith(f"{WHERE}: {wrong.name}(")
+    assert words in message
+    assert message.endswith(f"the marker is {wrong.name}{signature(wrong.name)}")
+
+
+def test_a_machine_without_a_disk_may_be_asked_for_since_the_kernel_may_come_from_elsewhere() -> None:
+    assert wishes([mark("vm", image=None)], WHERE).changes == {"image": None}
+
+
+@pytest.mark.parametrize("names", [("vm_fresh", "vm_readonly"), ("vm_readonly", "vm_fresh")])
+def test_fresh_and_readonly_exclude_each_other(names: tuple[str, str]) -> None:
+    with pytest.raises(MarkerError, match=f"^{WHERE}: vm_fresh and vm_readonly exclude each other$"):
+        wishes([mark(name) for name in names], WHERE)
+
+
+@pytest.mark.parametrize("wider", ["vm_class", "vm_module", "vm_session"])
+def test_fresh_is_refused_where_a_test_has_only_machines_that_are_shared(wider: str) -> None:
+    with pytest.raises(MarkerError, match=f"{WHERE}: vm_fresh acts on the fixture vm, .* only {wider}"):
+        check([mark("vm_fresh")], ["request", wider], WHERE)
+    check([mark("vm_fresh")], ["vm", wider], WHERE)
+    check([mark("vm_readonly")], [wider], WHERE)
+
+
+def test_fresh_is_allowed_on_a_test_without_a_machine_since_a_class_may_bear_it_for_others() -> None:
+    check([mark("vm_fresh")], ["tmp_path"], WHERE)
+
+
+@pytest.mark.parametrize("fixture", ["vm", "vm_class", "vm_module", "vm_session", "vm_factory"])
+def test_a_test_uses_a_machine_by_one_of_the_fixtures(fixture: str) -> None:
+    assert uses_machine(["tmp_path", fixture])
+
+
+def test_the_spec_and_the_handle_are_no_machines() -> None:
+    assert not uses_machine(["vm_spec", "vmsnap"])
+
+
+def test_every_marker_has_a_line_with_its_signature_and_meaning() -> None:
+    lines = marker_lines()
+    assert [line.partition("(")[0] for line in lines] == list(MARKERS)
+    assert lines[0].startswith("vm_fresh(): this test gets")
+    assert "memory" in lines[2].partition(":")[0]

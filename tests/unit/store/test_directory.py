@@ -1,0 +1,179 @@
+"""Entries appear whole or not at all, however many runs build them at once."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_vmsnap.errors import StoreError, StoreFormat, StoreFull
+from pytest_vmsnap.progress import silent
+from pytest_vmsnap.store import Store
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DEADLINE = 30.0
+
+# builds the entry "k", noting each build; says "building", and goes on when told to
+BUILDER = """\
+import sys
+from pathlib import Path
+from pytest_vmsnap.progress import Progress
+from pytest_vmsnap.store import Store
+
+def build(draft):
+    with open(sys.argv[2], "a") as notes:
+        notes.write("built\\n")
+    (draft / "begun").write_text("half")
+    print("building", flush=True)
+    sys.stdin.readline()
+    (draft / "disk").write_text("whole")
+
+store = Store(Path(sys.argv[1]), progress=Progress(lambda line: print(line, flush=True)))
+entry = store.provide("images", "k", "image k", build)
+print((entry / "disk").read_text(), flush=True)
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def store(path: Path) -> Store:
+    return Store(path, progress=silent())
+
+
+def whole(draft: Path) -> None:
+    (draft / "disk").write_text("whole")
+
+
+def left_in(path: Path) -> list[str]:
+    return sorted(entry.name for entry in (path / "images").iterdir())
+
+
+def builder(path: Path, notes: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", BUILDER, str(path), str(notes)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def said(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def test_an_entry_is_built_once_and_found_again(store: Store) -> None:
+    builds: list[Path] = []
+
+    def build(draft: Path) -> None:
+        builds.append(draft)
+        whole(draft)
+
+    assert store.entry("images", "k") is None
+    entry = store.provide("images", "k", "image k", build)
+    assert (entry / "disk").read_text() == "whole"
+    assert store.provide("images", "k", "image k", build) == entry
+    assert store.entry("images", "k") == entry
+    assert len(builds) == 1
+
+
+def test_what_is_being_built_is_not_seen(store: Store) -> None:
+    def build(draft: Path) -> None:
+        whole(draft)
+        assert store.entry("images", "k") is None
+
+    store.provide("images", "k", "image k", build)
+
+
+def test_a_failing_build_leaves_nothing_and_can_be_tried_again(store: Store, path: Path) -> None:
+    def fail(draft: Path) -> None:
+        (draft / "begun").write_text("half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        store.provide("images", "k", "image k", fail)
+    assert left_in(path) == []
+    store.provide("images", "k", "image k", whole)
+    assert left_in(path) == ["k"]
+
+
+def test_of_two_runs_that_want_the_same_one_builds_and_the_other_waits_and_says_so(
+    path: Path, tmp_path: Path
+) -> None:
+    notes = tmp_path / "notes"
+    with builder(path, notes) as first:
+        assert said(first) == "building"
+        with builder(path, notes) as second:
+            assert said(second) == "waiting for another run that makes the image k ..."
+            assert first.communicate("\n", timeout=DEADLINE)[0] == "whole\n"
+            assert second.communicate(timeout=DEADLINE)[0].endswith("whole\n")
+    assert notes.read_text() == "built\n"
+
+
+def test_a_build_that_was_killed_is_never_seen_and_removed_by_the_next(path: Path, tmp_path: Path) -> None:
+    with builder(path, tmp_path / "notes") as process:
+        assert said(process) == "building"
+        process.send_signal(signal.SIGKILL)
+    assert len(left_in(path)) == 1
+    store = Store(path, progress=silent())
+    assert store.entry("images", "k") is None
+    entry = store.provide("images", "k", "image k", whole)
+    assert left_in(path) == ["k"]
+    assert [file.name for file in entry.iterdir()] == ["disk"]
+
+
+def test_drafts_of_other_entries_are_left_alone(store: Store, path: Path) -> None:
+    other = path / "images" / ".other.abc"
+    other.mkdir()
+    store.provide("images", "k", "image k", whole)
+    assert left_in(path) == [".other.abc", "k"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_build_without_space_says_what_is_full_and_leaves_nothing(
+    store: Store, path: Path, number: int
+) -> None:
+    def fill(draft: Path) -> None:
+        (draft / "begun").write_text("half")
+        raise OSError(number, os.strerror(number))
+
+    with pytest.raises(StoreFull, match=rf"no space left for image k in the store {path} \(\d+ MiB free\)"):
+        store.provide("images", "k", "image k", fill)
+    assert left_in(path) == []
+
+
+def test_others_cannot_read_the_store(store: Store, path: Path) -> None:
+    entry = store.provide("images", "k", "image k", whole)
+    for directory in (path, path / "images", store.runs, entry):
+        assert directory.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_store_is_opened_again(store: Store, path: Path) -> None:
+    store.provide("images", "k", "image k", whole)
+    assert Store(path, progress=silent()).entry("images", "k") is not None
+
+
+def test_a_store_of_another_format_is_left_alone(store: Store, path: Path) -> None:
+    store.provide("images", "k", "image k", whole)
+    (path / "format").write_text("0\n")
+    with pytest.raises(StoreFormat, match="has format 0") as caught:
+        Store(path, progress=silent())
+    assert "left alone" in str(caught.value)
+    assert left_in(path) == ["k"]
+
+
+def test_a_directory_that_cannot_be_used_is_an_error_that_names_the_option(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="--vmsnap-store"):
+        Store(tmp_path / "file" / "store", progress=silent())
