@@ -35,20 +35,13 @@ class Template:
         self.image = image
         self.name = forge.host.run.domain_name("template")
         self.directory: Path = forge.directory(self.name)
-        self.console = self.directory / "console"
+        self.consoles: list[Path] = []
 
     def __enter__(self) -> Self:
         try:
             self.disks = self._forge.first_disks(self.spec, self.image, self.directory)
             self.memory = self._forge.memory(self.directory, self.spec.memory)
-            self.domain = self._forge.start(
-                name=self.name,
-                spec=self.spec,
-                image=self.image,
-                disks=self.disks,
-                memory=Memory(path=self.memory, share=True),
-                console=self.console,
-            )
+            self.boot()
         except HostError as error:
             files.remove(self.directory)
             raise BootError(error.message, hint=error.hint) from error
@@ -63,6 +56,25 @@ class Template:
         self._forge.end(self.domain)
         if kind is not None:
             files.remove(self.directory)
+
+    def boot(self) -> None:
+        """Start QEMU on its disks: the first time, and again after it ended."""
+        if self.consoles:
+            self._forge.end(self.domain)
+        console = self.directory / f"console{len(self.consoles)}"
+        self.consoles.append(console)
+        self.domain = self._forge.start(
+            name=self._forge.host.run.domain_name("template") if len(self.consoles) > 1 else self.name,
+            spec=self.spec,
+            image=self.image,
+            disks=self.disks,
+            memory=Memory(path=self.memory, share=True),
+            console=console,
+        )
+
+    def cut_power(self) -> None:
+        """End its QEMU at once; its disks stay as they are."""
+        self.domain.destroy()
 
     def log(self) -> str:
         """What QEMU printed."""

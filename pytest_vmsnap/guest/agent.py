@@ -7,34 +7,39 @@ So a command's streams go to files in the guest's memory, and are read from ther
 from __future__ import annotations
 
 import base64
-import itertools
 import shlex
 import threading
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pytest_vmsnap.errors import ChannelError, GuestHung
 from pytest_vmsnap.guest.channel import PATH, Completed, Request
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from pytest_vmsnap.host import Domain
 
-PIECE = 1 << 20  # bytes; libvirt takes answers of up to 10 MiB, of base64
+PIECE = 4 << 20  # bytes; libvirt takes answers of up to 10 MiB, of base64
+FIRST_PIECE = 64 << 10  # files of /proc refuse a large count with ENOMEM
+KEPT = 64 << 10  # bytes of a command's output that may stay in the guest until the next command
 FIRST_POLL_SECONDS = 0.005
 LONGEST_POLL_SECONDS = 0.2
 ANSWER_SECONDS = 30.0  # for one step of the agent, however loaded the guest is
 GRACE_SECONDS = 5.0  # for the killing of a command that ran over
 
 # $1: where the streams go; $2: the command; $3: its input's file, or empty. It says which streams have bytes.
-# The command is a process group of its own, so that all that it started can be killed; TERM does so.
+# The command is a process group of its own, so that all that it started can be killed; TERM does so. dash has
+# job control on a terminal only ("can't access tty", 0.5.12): there setsid(1) makes the group.
 RUNNER = f"""
 export PATH={PATH}
 umask 077
 set -m 2>/dev/null
-if [ -n "$3" ]; then sh -c "$2" <"$3" >"$1.out" 2>"$1.err" &
-else sh -c "$2" </dev/null >"$1.out" 2>"$1.err" & fi
+case $- in *m*) lead= ;; *) lead=setsid ;; esac
+$lead sh -c "$2" <"${{3:-/dev/null}}" >"$1.out" 2>"$1.err" &
 p=$!
-trap 'kill -KILL -- "-$p" 2>/dev/null || kill -KILL "$p"' TERM
+trap 'kill -s KILL -- "-$p" 2>/dev/null || kill -s KILL "$p"' TERM
 while :; do wait "$p"; r=$?; kill -0 "$p" 2>/dev/null || break; done
 [ -s "$1.out" ] && echo out
 [ -s "$1.err" ] && echo err
@@ -43,25 +48,48 @@ exit "$r"
 PLACES = "/dev/shm /run /tmp"  # noqa: S108 - in the guest; a directory of our own is made there
 MAKE_DIRECTORY = f"""
 for place in {PLACES}; do
-  if mkdir -p -m 700 "$place/.vmsnap" 2>/dev/null && [ -w "$place/.vmsnap" ]; then echo "$place/.vmsnap"; exit 0; fi
+  ours="$place/.vmsnap"
+  mkdir -p -m 700 "$ours" 2>/dev/null && [ -w "$ours" ] && echo "$ours" && exit 0
 done
 exit 1
 """
 
 
+class Slots:
+    """Numbers for the commands that run at once, each given out again when its command has ended."""
+
+    def __init__(self) -> None:
+        self._free: list[int] = []
+        self._made = 0
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def one(self) -> Iterator[int]:
+        with self._lock:
+            if not self._free:
+                self._made += 1
+                self._free.append(self._made)
+            number = self._free.pop()
+        try:
+            yield number
+        finally:
+            with self._lock:
+                self._free.append(number)
+
+
 class AgentChannel:
-    """The guest agent of `domain`."""
+    """The guest agent of a domain; `domain` gives the one that is there now, for a machine may boot again."""
 
     name = "agent"
 
-    def __init__(self, domain: Domain) -> None:
+    def __init__(self, domain: Callable[[], Domain]) -> None:
         self._domain = domain
-        self._numbers = itertools.count(1)
+        self._slots = Slots()
         self._place = ""
         self._opening = threading.Lock()
 
     def open(self, *, timeout: float) -> None:
-        self._domain.wait_for_agent(timeout=timeout)
+        self._domain().wait_for_agent(timeout=timeout)
         with self._opening:
             self._place = ""
 
@@ -70,18 +98,20 @@ class AgentChannel:
 
     def run(self, request: Request, *, timeout: float) -> Completed:
         deadline = time.monotonic() + timeout
-        stem = f"{self._directory()}/{next(self._numbers)}"
-        source = f"{stem}.in" if request.input else ""
-        if request.input:
-            self.put(source, request.input, timeout=ANSWER_SECONDS)
-        pid = self._start(RUNNER, stem, request.script(), source)
-        ended = self._wait(pid, deadline)
-        if timed_out := ended is None:
-            self._start(f"kill -TERM {pid}")
-            ended = self._wait(pid, time.monotonic() + GRACE_SECONDS)
-        filled = _stream(ended, "out-data").decode().split() if ended else ["out", "err"]
-        streams = {name: self.get(f"{stem}.{name}", timeout=ANSWER_SECONDS) for name in filled}
-        self._start(f"rm -f {shlex.quote(stem)}.*")
+        with self._slots.one() as slot:
+            stem = f"{self._directory()}/{slot}"
+            source = f"{stem}.in" if request.input else ""
+            if request.input:
+                self.put(source, request.input, timeout=ANSWER_SECONDS)
+            pid = self._start(RUNNER, stem, request.script(), source)
+            ended = self._wait(pid, deadline)
+            if timed_out := ended is None:
+                self._start(f"kill -TERM {pid}")
+                ended = self._wait(pid, time.monotonic() + GRACE_SECONDS)
+            filled = _stream(ended, "out-data").decode().split() if ended else ["out", "err"]
+            streams = {name: self.get(f"{stem}.{name}", timeout=ANSWER_SECONDS) for name in filled}
+            if source or sum(map(len, streams.values())) > KEPT:
+                self._start(f"rm -f {shlex.quote(stem)}.*")
         return Completed(
             status=_status(ended),
             stdout=streams.get("out", b""),
@@ -134,10 +164,11 @@ class AgentChannel:
     def get(self, path: str, *, timeout: float) -> bytes:
         deadline = time.monotonic() + timeout
         handle = self._call("guest-file-open", path=path, mode="r")
-        pieces = []
+        pieces: list[bytes] = []
         try:
             while True:
-                answer = self._call("guest-file-read", handle=handle, count=PIECE)
+                count = PIECE if pieces else FIRST_PIECE
+                answer = self._call("guest-file-read", handle=handle, count=count)
                 pieces.append(base64.b64decode(answer["buf-b64"]))
                 if answer["eof"]:
                     return b"".join(pieces)
@@ -147,11 +178,11 @@ class AgentChannel:
 
     def _expect_time(self, deadline: float, what: str) -> None:
         if time.monotonic() > deadline:
-            raise GuestHung(f"{what} in the guest took too long", console=self._domain.console_text())
+            raise GuestHung(f"{what} in the guest took too long", console=self._domain().console_text())
 
     def _call(self, command: str, **arguments: Any) -> Any:
         try:
-            return self._domain.agent(command, timeout=ANSWER_SECONDS, **arguments)
+            return self._domain().agent(command, timeout=ANSWER_SECONDS, **arguments)
         except ChannelError as error:
             if "has been disabled" in error.message or "not found" in error.message:
                 raise ChannelError(

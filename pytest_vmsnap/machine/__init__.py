@@ -1,1 +1,6 @@
-"""What a test holds."""
+"""What a test holds: commands, waits, files, power."""
+
+from pytest_vmsnap.machine.body import Body, Deadlines
+from pytest_vmsnap.machine.machine import Machine
+
+__all__ = ["Machine", "Body", "Deadlines"]

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("pytest_vmsnap.libvirt")
 
+EMBEDDED = "qemu:///embed"
+
 _loop_started = threading.Lock()
 _loop: threading.Thread | None = None
 
@@ -108,13 +110,15 @@ class Connection:
         return ElementTree.fromstring(text)  # noqa: S314 - libvirt's own
 
     def create(self, description: Element, *, console: Path, paused: bool = False) -> Domain:
-        """Start a transient domain that ends with this connection (AUTODESTROY).
+        """Start a transient domain that ends with this connection.
 
         `console` is the file that its serial console is recorded in; `paused` leaves its processors stopped.
         Raises `HostError` with libvirt's words where it does not start.
         """
         libvirt, _ = library.modules()
-        flags = libvirt.VIR_DOMAIN_START_AUTODESTROY
+        flags = 0
+        if not self.uri.startswith(EMBEDDED):  # "autodestroy not supported for embedded drivers yet" (9.0)
+            flags |= libvirt.VIR_DOMAIN_START_AUTODESTROY
         if paused:
             flags |= libvirt.VIR_DOMAIN_START_PAUSED
         uuid = description.findtext("uuid") or ""
@@ -136,6 +140,8 @@ class Connection:
     def close(self) -> None:
         """Close the connection; machines that are left end with it."""
         libvirt, _ = library.modules()
+        for domain in list(self._domains.values()):
+            domain.destroy()
         try:
             self._handle.close()
         except libvirt.libvirtError as error:

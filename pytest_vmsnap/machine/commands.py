@@ -1,0 +1,151 @@
+"""Commands in the guest."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from typing import TYPE_CHECKING
+
+from pytest_vmsnap.errors import (
+    CommandFailed,
+    CommandSucceeded,
+    CommandTimeout,
+    GuestGone,
+    GuestHung,
+    MachineReleased,
+)
+from pytest_vmsnap.guest import Request
+from pytest_vmsnap.machine.body import console_since, mark_of
+from pytest_vmsnap.model import Result
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pytest_vmsnap.guest import Channel
+    from pytest_vmsnap.machine.body import Body, Deadlines
+
+SIGNAL_BASE = 128  # POSIX, "Exit Status for Commands": a death by signal is reported as more than 128
+
+
+class Commands:
+    """A machine's commands, and what everything else on it stands on."""
+
+    def __init__(self, body: Body, channel: Channel, deadlines: Deadlines) -> None:
+        self._body = body
+        self._channel = channel
+        self._deadlines = deadlines
+        self._mark = mark_of(body)
+        self._released = ""
+
+    def _expect_usable(self) -> None:
+        __tracebackhide__ = True
+        if self._released:
+            raise MachineReleased(
+                f"this machine belonged to {self._released}, which has ended",
+                hint="take a machine by a fixture of your own test, or share one with vm_module or vm_session",
+            )
+
+    @property
+    def is_running(self) -> bool:
+        """Whether its processors run: it is neither paused nor off."""
+        return self._body.domain.condition() == "running"
+
+    @property
+    def console_log(self) -> str:
+        """What the guest has printed on its serial console since the test began."""
+        return console_since(self._body, self._mark)
+
+    def run(
+        self,
+        cmd: str | Sequence[str],
+        *,
+        input: bytes | str | None = None,  # noqa: A002 - as subprocess.run has it
+        timeout: float | None = None,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        user: str | None = None,
+        check: bool = False,
+    ) -> Result:
+        """Run a command in the guest and return its `Result`.
+
+        A string runs in the guest's ``sh``, a sequence is quoted for it. `input` is what it reads (text as
+        UTF-8); it runs in `cwd` (default ``/``), as `user` (default root), with `env` added to what a login
+        would give. `timeout` in seconds, None for the option's.
+
+        Raises `CommandTimeout`, with what it had printed, where it runs over its time: it is killed then, with
+        all that it started; `CommandFailed` where `check` is true and it fails; `GuestGone` or `GuestHung`
+        where the guest does not answer.
+        """
+        __tracebackhide__ = True
+        self._expect_usable()
+        text = cmd if isinstance(cmd, str) else shlex.join(cmd)
+        data = input.encode() if isinstance(input, str) else input or b""
+        request = Request(text=text, input=data, cwd=cwd, env=env or {}, user=user)
+        seconds = self._deadlines.seconds(timeout)
+        started = time.monotonic()
+        try:
+            done = self._channel.run(request, timeout=seconds)
+        except (GuestGone, GuestHung) as error:
+            raise self._explained(f"while it ran {_short(text)}") from error
+        result = Result(
+            command=text,
+            returncode=done.status,
+            signal=done.status - SIGNAL_BASE if done.status > SIGNAL_BASE else None,
+            stdout=done.stdout,
+            stderr=done.stderr,
+            duration=time.monotonic() - started,
+        )
+        if done.timed_out:
+            raise CommandTimeout(f"{_short(text)} was killed: it ran over its {seconds:g} s", result=result)
+        if check and result.returncode:
+            raise CommandFailed(f"{_short(text)} failed with status {result.returncode}", result=result)
+        return result
+
+    def succeed(self, *cmds: str | Sequence[str], timeout: float | None = None) -> str:
+        """Run commands that are to succeed, one after another; returns the stdout of all, as it came.
+
+        Raises `CommandFailed`, with both streams, at the first that fails. `timeout` in seconds, for each.
+        """
+        __tracebackhide__ = True
+        return "".join(self.run(cmd, timeout=timeout, check=True).text for cmd in cmds)
+
+    def fail(self, *cmds: str | Sequence[str], timeout: float | None = None) -> str:
+        """Run commands that are to fail, one after another; returns the stdout of all.
+
+        Raises `CommandSucceeded`, with both streams, at the first that succeeds. `timeout` in seconds, each.
+        """
+        __tracebackhide__ = True
+        texts = []
+        for cmd in cmds:
+            result = self.run(cmd, timeout=timeout)
+            if not result.returncode:
+                raise CommandSucceeded(f"{_short(result.command)} succeeded, and was to fail", result=result)
+            texts.append(result.text)
+        return "".join(texts)
+
+    def _explained(self, when: str) -> GuestGone | GuestHung:
+        """An error with what can be said of the guest: whether its QEMU runs, and what it printed."""
+        name, condition = self._body.name, self._body.domain.condition()
+        console = self.console_log + (
+            "\n" + log if (log := self._body.log()) and condition == "stopped" else ""
+        )
+        if condition == "stopped":
+            return GuestGone(
+                f"the machine {name} is off {when}", hint="vm.start() boots it again", console=console
+            )
+        if condition == "paused":
+            return GuestHung(
+                f"the machine {name} stands still {when}: QEMU paused it",
+                hint="QEMU pauses a guest whose disk cannot be written: is the host's disk full?",
+                console=console,
+            )
+        return GuestHung(
+            f"the machine {name} did not answer {when}",
+            hint="its QEMU runs: the guest is overloaded, or its kernel hangs; the console may say",
+            console=console,
+        )
+
+
+def _short(text: str, length: int = 200) -> str:
+    """A command for a message: quoted, and cut where it is long."""
+    return repr(text) if len(text) <= length else f"{text[:length]!r}..."

@@ -1,0 +1,110 @@
+"""A machine's power."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+
+from pytest_vmsnap.errors import ChannelError, GuestGone, GuestHung, WaitTimeout
+from pytest_vmsnap.guest import Request
+from pytest_vmsnap.machine.commands import Commands
+
+BOOT_SECONDS = 120.0
+POLL_SECONDS = 0.2
+
+# the command returns before the guest goes down
+REBOOT = "(systemctl reboot || reboot) >/dev/null 2>&1 &"
+POWER_OFF = "(systemctl poweroff || poweroff) >/dev/null 2>&1 &"
+
+
+class Power(Commands):
+    """A machine's power: off, on, and cut. Time-outs are in seconds, None for two minutes."""
+
+    def start(self) -> None:
+        """Boot it again after it ended; returns when it answers. Nothing happens if it runs.
+
+        Raises `GuestHung` with the console where it does not come up.
+        """
+        __tracebackhide__ = True
+        self._expect_usable()
+        if self._body.domain.condition() == "stopped":
+            self._body.boot()
+            self._connect(BOOT_SECONDS * self._deadlines.factor)
+
+    def shutdown(self, *, timeout: float | None = None) -> None:
+        """Ask the guest to power off, and wait until it has; nothing happens if it is off.
+
+        Raises `WaitTimeout` with the console where it stays on.
+        """
+        __tracebackhide__ = True
+        self._expect_usable()
+        if self._body.domain.condition() == "stopped":
+            return
+        seconds = self._boot_seconds(timeout)
+        deadline = time.monotonic() + seconds
+        with suppress(GuestGone, GuestHung):  # it may be quicker than its answer
+            self._channel.run(Request(text=POWER_OFF), timeout=seconds)
+        while self._body.domain.condition() != "stopped":
+            if time.monotonic() > deadline:
+                raise WaitTimeout(
+                    f"the machine did not power off within {seconds:g} s", detail=self.console_log
+                )
+            self._body.domain.events.wait(POLL_SECONDS)
+
+    def reboot(self, *, timeout: float | None = None) -> None:
+        """Reboot from within, and wait until the guest answers again, with a new boot id.
+
+        Raises `WaitTimeout` with the console where it does not come back.
+        """
+        __tracebackhide__ = True
+        self._expect_usable()
+        seconds = self._boot_seconds(timeout)
+        deadline = time.monotonic() + seconds
+        before = self._boot_id(seconds)
+        with suppress(GuestGone, GuestHung):
+            self._channel.run(Request(text=REBOOT), timeout=seconds)
+        while not self._came_back(before, deadline):
+            if time.monotonic() > deadline:
+                raise WaitTimeout(f"the machine did not reboot within {seconds:g} s", detail=self.console_log)
+            self._body.domain.events.wait(POLL_SECONDS)
+
+    def crash(self) -> None:
+        """Cut its power: QEMU ends at once, and what the guest had not synced is lost. `start` boots again."""
+        __tracebackhide__ = True
+        self._expect_usable()
+        self._body.cut_power()
+
+    def pause(self) -> None:
+        """Stop its processors where they are."""
+        __tracebackhide__ = True
+        self._expect_usable()
+        self._body.domain.suspend()
+
+    def resume(self) -> None:
+        """Let its processors go on."""
+        __tracebackhide__ = True
+        self._expect_usable()
+        self._body.domain.resume()
+
+    def _boot_seconds(self, timeout: float | None) -> float:
+        return self._deadlines.seconds(BOOT_SECONDS if timeout is None else timeout)
+
+    def _connect(self, seconds: float) -> None:
+        try:
+            self._channel.open(timeout=seconds)
+        except (GuestGone, GuestHung) as error:
+            raise self._explained("while it booted") from error
+
+    def _boot_id(self, seconds: float) -> bytes:
+        return self._channel.get("/proc/sys/kernel/random/boot_id", timeout=seconds)
+
+    def _came_back(self, before: bytes, deadline: float) -> bool:
+        """Whether the guest answers, and is another boot than `before`."""
+        left = max(1.0, deadline - time.monotonic())
+        try:
+            self._channel.open(timeout=left)
+            return self._boot_id(left) != before
+        except GuestGone as error:
+            raise self._explained("while it rebooted") from error
+        except ChannelError:  # it is on its way down or up
+            return False

@@ -1,0 +1,183 @@
+"""Waiting for something in the guest."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import time
+from typing import TYPE_CHECKING, TypeVar
+
+from pytest_vmsnap.errors import CommandFailed, WaitTimeout
+from pytest_vmsnap.machine import ports
+from pytest_vmsnap.machine.commands import Commands
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from pytest_vmsnap.model import Result
+
+T = TypeVar("T")
+
+FIRST_PAUSE_SECONDS = 0.05
+LONGEST_PAUSE_SECONDS = 1.0
+JOURNAL_LINES = 30
+
+
+class Waits(Commands):
+    """A machine's waits. Each ends by its time-out (seconds, None for the option's) with a `WaitTimeout`."""
+
+    def wait_until_succeeds(
+        self, cmd: str | Sequence[str], *, timeout: float | None = None, interval: float | None = None
+    ) -> str:
+        """Run a command until it succeeds; returns its stdout.
+
+        `interval` is the pause between two tries in seconds; without it, pauses grow from 0.05 to 1 s.
+        Raises `WaitTimeout` with what the last try printed.
+        """
+        __tracebackhide__ = True
+        return self._until_status(cmd, lambda status: status == 0, "succeed", timeout, interval)
+
+    def wait_until_fails(
+        self, cmd: str | Sequence[str], *, timeout: float | None = None, interval: float | None = None
+    ) -> str:
+        """Run a command until it fails; returns its stdout. Otherwise as `wait_until_succeeds`."""
+        __tracebackhide__ = True
+        return self._until_status(cmd, lambda status: status != 0, "fail", timeout, interval)
+
+    def _until_status(
+        self,
+        cmd: str | Sequence[str],
+        wanted: Callable[[int], bool],
+        verb: str,
+        timeout: float | None,
+        interval: float | None,
+    ) -> str:
+        __tracebackhide__ = True
+        text = cmd if isinstance(cmd, str) else shlex.join(cmd)
+        last: list[Result] = []
+
+        def attempt() -> Result | None:
+            last[:] = [self.run(cmd, timeout=timeout)]
+            return last[0] if wanted(last[0].returncode) else None
+
+        return self._poll(attempt, f"{text!r} to {verb}", timeout, interval, lambda: _shown(last)).text
+
+    def wait_until(self, probe: Callable[[], T], *, timeout: float | None = None) -> T:
+        """Call `probe` until what it returns is true; returns that. What it raises ends the wait."""
+        __tracebackhide__ = True
+        seen: list[object] = []
+
+        def attempt() -> T | None:
+            value = probe()
+            seen[:] = [value]
+            return value or None
+
+        name = getattr(probe, "__name__", repr(probe))
+        return self._poll(attempt, f"{name}() to be true", timeout, None, lambda: f"it returned {seen[0]!r}")
+
+    def wait_for_unit(self, unit: str, *, user: str | None = None, timeout: float | None = None) -> None:
+        """Wait until a systemd unit is active; `user` for one of that user's own units.
+
+        Raises `CommandFailed` at once where it failed, with its journal; `WaitTimeout` with its journal.
+        """
+        __tracebackhide__ = True
+        manager = "systemctl" if user is None else f"systemctl --user --machine={shlex.quote(user)}@.host"
+        command = f"{manager} show --property=ActiveState --value -- {shlex.quote(unit)}"
+        last: list[str] = []
+
+        def attempt() -> bool | None:
+            result = self.run(command, timeout=timeout, check=True)
+            last[:] = [result.text.strip()]
+            if last == ["failed"]:
+                raise CommandFailed(f"the unit {unit} failed\n{self._journal(unit)}", result=result)
+            return last == ["active"] or None
+
+        self._poll(
+            attempt, f"the unit {unit} to be active", timeout, None, lambda: f"{last[0]}\n{self._journal(unit)}"
+        )
+
+    def _journal(self, unit: str) -> str:
+        command = f"journalctl --no-pager -o short-monotonic -n {JOURNAL_LINES} -u {shlex.quote(unit)}"
+        return self.run(command).text
+
+    def wait_for_file(self, path: str, *, timeout: float | None = None) -> None:
+        """Wait until there is something at `path` in the guest."""
+        __tracebackhide__ = True
+        command = f"[ -e {shlex.quote(path)} ]"
+
+        def attempt() -> bool | None:
+            return self.run(command, timeout=timeout).returncode == 0 or None
+
+        self._poll(attempt, f"{path} to be there", timeout, None, lambda: "")
+
+    def wait_for_open_port(
+        self, port: int, *, address: str = "localhost", timeout: float | None = None
+    ) -> None:
+        """Wait until somebody listens on a TCP port, as seen from the guest."""
+        __tracebackhide__ = True
+        self._port(port, address, True, timeout)
+
+    def wait_for_closed_port(
+        self, port: int, *, address: str = "localhost", timeout: float | None = None
+    ) -> None:
+        """Wait until nobody listens on a TCP port, as seen from the guest."""
+        __tracebackhide__ = True
+        self._port(port, address, False, timeout)
+
+    def _port(self, port: int, address: str, is_open: bool, timeout: float | None) -> None:
+        __tracebackhide__ = True
+        last: list[Result] = []
+
+        def attempt() -> bool | None:
+            last[:] = [self.run(ports.command(port, address), timeout=timeout)]
+            return ports.is_open(last[0], port, address) == is_open or None
+
+        wanted = f"port {port} of {address} to be {'open' if is_open else 'closed'}"
+        self._poll(attempt, wanted, timeout, None, lambda: ports.listening(last[0]))
+
+    def wait_for_console_text(self, pattern: str, *, timeout: float | None = None) -> re.Match[str]:
+        """Wait until the serial console has shown text that `pattern`, a regular expression, is found in.
+
+        What was shown since the test began counts. Returns the match.
+        """
+        __tracebackhide__ = True
+        self._expect_usable()
+        compiled = re.compile(pattern)
+        return self._poll(
+            lambda: compiled.search(self.console_log),
+            f"{pattern!r} on the console",
+            timeout,
+            None,
+            lambda: self.console_log,
+        )
+
+    def _poll(
+        self,
+        attempt: Callable[[], T | None],
+        what: str,
+        timeout: float | None,
+        interval: float | None,
+        detail: Callable[[], str],
+    ) -> T:
+        """Try until `attempt` returns something, with pauses that grow; never beyond the deadline."""
+        __tracebackhide__ = True
+        seconds = self._deadlines.seconds(timeout)
+        deadline = time.monotonic() + seconds
+        pause = interval or FIRST_PAUSE_SECONDS
+        while True:
+            found = attempt()
+            if found is not None:
+                return found
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise WaitTimeout(f"waited {seconds:g} s for {what}", detail=detail())
+            time.sleep(min(pause, left))  # the guest has no way to tell us
+            pause = interval or min(pause * 1.5, LONGEST_PAUSE_SECONDS)
+
+
+def _shown(last: list[Result]) -> str:
+    if not last:
+        return ""
+    result = last[0]
+    streams = result.stdout.decode(errors="replace") + result.stderr.decode(errors="replace")
+    return f"status {result.returncode}\n{streams}"
