@@ -90,6 +90,11 @@ def pytest_report_collectionfinish(config: pytest.Config, items: Sequence[pytest
     return config.stash[SESSION_KEY].describe()
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    item.config.stash[SESSION_KEY].begin(item)
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]

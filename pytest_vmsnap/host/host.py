@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -112,6 +112,11 @@ class Host:
                 f"{memory_mib + SPARE_MIB} MiB there for its memory",
                 hint="free some space, or choose another directory with --vmsnap-store",
             )
+
+    def demote(self, reason: str) -> None:
+        """Go on with software emulation, in this run and in later ones: KVM does not run a real guest here."""
+        accelerator.demote(self._store, self.facts.emulator, reason)
+        self.facts = replace(self.facts, accelerator=accelerator.Accelerator(name="tcg", reason=reason))
 
     def close(self) -> None:
         """End the run."""

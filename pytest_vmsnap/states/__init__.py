@@ -1,5 +1,5 @@
 """Known-good states, and how they are made."""
 
-from pytest_vmsnap.states.base import BASE, build_base
+from pytest_vmsnap.states.base import BASE, DiedOfKvm, build_base
 
-__all__ = ["build_base", "BASE"]
+__all__ = ["build_base", "BASE", "DiedOfKvm"]

@@ -1,0 +1,105 @@
+"""The fixtures: what users see, and the seams where a project puts its own."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_vmsnap import selection
+from pytest_vmsnap.errors import NoHypervisor, SpecError, StateFailed, VmsnapError
+from pytest_vmsnap.session import SESSION_KEY, SETTINGS_KEY, VmsnapSession
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pytest_vmsnap.machine import Machine
+    from pytest_vmsnap.model import MachineSpec
+
+log = logging.getLogger("pytest_vmsnap.fixtures")
+
+
+@pytest.fixture(scope="session")
+def vmsnap(pytestconfig: pytest.Config) -> VmsnapSession:
+    """The plugin's own handle: facts of the host, store, states, timings."""
+    return pytestconfig.stash[SESSION_KEY]
+
+
+@pytest.fixture(scope="session")
+def vm_spec(pytestconfig: pytest.Config) -> MachineSpec:
+    """The machine that tests get, a MachineSpec from the options; override it to change the machine."""
+    return pytestconfig.stash[SETTINGS_KEY].spec()
+
+
+@pytest.fixture
+def vm(request: pytest.FixtureRequest, vmsnap: VmsnapSession, vm_spec: MachineSpec) -> Iterator[Machine]:
+    """A clean virtual machine (a Machine), by the policy and the test's markers."""
+    __tracebackhide__ = True
+    wishes = _wishes(request)
+    with _errors_told(vmsnap):
+        lent = vmsnap.lend(request.node, vm_spec.replace(**wishes.changes), wishes.mark)
+        machine = lent.__enter__()
+    try:
+        yield machine
+    finally:
+        lent.__exit__(None, None, None)
+
+
+@pytest.fixture(scope="class")
+def vm_class(request: pytest.FixtureRequest, vmsnap: VmsnapSession, vm_spec: MachineSpec) -> Iterator[Machine]:
+    """A virtual machine that the tests of a class share, clean at its start."""
+    yield from _shared("vm_class", request, vmsnap, vm_spec)
+
+
+@pytest.fixture(scope="module")
+def vm_module(request: pytest.FixtureRequest, vmsnap: VmsnapSession, vm_spec: MachineSpec) -> Iterator[Machine]:
+    """A virtual machine that the tests of a module share, clean at its start."""
+    yield from _shared("vm_module", request, vmsnap, vm_spec)
+
+
+@pytest.fixture(scope="session")
+def vm_session(
+    request: pytest.FixtureRequest, vmsnap: VmsnapSession, vm_spec: MachineSpec
+) -> Iterator[Machine]:
+    """A virtual machine that all tests of the run share, clean at its start."""
+    yield from _shared("vm_session", request, vmsnap, vm_spec)
+
+
+def _shared(
+    fixture: str, request: pytest.FixtureRequest, vmsnap: VmsnapSession, vm_spec: MachineSpec
+) -> Iterator[Machine]:
+    __tracebackhide__ = True
+    with _errors_told(vmsnap):
+        lent = vmsnap.lend_shared(fixture, request.node, vm_spec.replace(**_wishes(request).changes))
+        machine = lent.__enter__()
+    try:
+        yield machine
+    finally:
+        lent.__exit__(None, None, None)
+
+
+def _wishes(request: pytest.FixtureRequest) -> selection.Wishes:
+    return selection.wishes(request.node.iter_markers(), request.node.nodeid)
+
+
+@contextmanager
+def _errors_told(vmsnap: VmsnapSession) -> Iterator[None]:
+    """Turn what went wrong into what a person reads: the message, without the plugin's inner frames."""
+    __tracebackhide__ = True
+    try:
+        yield
+    except NoHypervisor as error:
+        if vmsnap.settings.missing == "skip":
+            pytest.skip(f"no machine can run here: {error.message}")
+        pytest.fail(str(error), pytrace=False)
+    except SpecError as error:
+        raise pytest.UsageError(str(error)) from error
+    except StateFailed as error:
+        if error.__cause__ is not None:  # the project's own preparation: its traceback is what counts
+            raise
+        pytest.fail(str(error), pytrace=False)
+    except VmsnapError as error:
+        log.debug("no machine", exc_info=error)
+        pytest.fail(str(error), pytrace=False)

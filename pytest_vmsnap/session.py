@@ -1,0 +1,304 @@
+"""What a pytest run has of machines: its host, its snapshots, and who holds what."""
+
+from __future__ import annotations
+
+import logging
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_vmsnap import hooks, image, selection
+from pytest_vmsnap.errors import HostError, StateFailed, VmsnapError, tail
+from pytest_vmsnap.fork import Forge
+from pytest_vmsnap.host import choose_uri, default_store, open_host
+from pytest_vmsnap.machine import Deadlines, Machine
+from pytest_vmsnap.model import ImageRequest, Settings
+from pytest_vmsnap.pool import Lease, Pool
+from pytest_vmsnap.progress import Progress
+from pytest_vmsnap.states import BASE, DiedOfKvm, build_base
+from pytest_vmsnap.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from pytest_vmsnap.fork import Snapshot
+    from pytest_vmsnap.host import Facts, Host
+    from pytest_vmsnap.model import MachineSpec
+
+log = logging.getLogger("pytest_vmsnap.session")
+
+CONSOLE_LINES = 40
+TCG_FACTOR = 3.0  # software emulation is slower: what takes a second under KVM takes tens
+
+
+@dataclass(kw_only=True)
+class _Held:
+    """A machine that a test has, or had: a later one may get it."""
+
+    lease: Lease
+    spec: MachineSpec
+    owner: str
+    failed: bool = False
+    read_only: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Failure:
+    """What broke before, and where it was told in full."""
+
+    kind: type[VmsnapError]
+    summary: str
+    told: str
+
+
+class VmsnapSession:
+    """The plugin's handle, which the fixture ``vmsnap`` gives: host facts, store, states, timings.
+
+    Nothing is connected or started before the first machine is asked for, or `describe`.
+    """
+
+    def __init__(self, settings: Settings, *, write: Callable[[str], None], hooks: Any) -> None:
+        self.settings = settings
+        self.timings: dict[str, list[float]] = {"boot": [], "revert": []}
+        self._progress = Progress(write)
+        self._hooks = hooks
+        self._host: Host | None = None
+        self._pool: Pool | None = None
+        self._store: Store | None = None
+        self._snapshots: dict[MachineSpec, Snapshot] = {}
+        self._failures: dict[MachineSpec | None, _Failure] = {}
+        self._kept: _Held | None = None
+        self._live: dict[tuple[str, str], Machine] = {}  # by fixture and the node it was made for
+        self._failed: set[str] = set()
+
+    @property
+    def facts(self) -> Facts:
+        """What was found on this host; raises `HostError` where no machine can run."""
+        return self._opened("the fixture vmsnap").facts
+
+    @property
+    def store(self) -> Store:
+        """What outlives the run."""
+        self._opened("the fixture vmsnap")
+        assert self._store  # noqa: S101 - opened with the host
+        return self._store
+
+    @property
+    def states(self) -> tuple[tuple[str, MachineSpec], ...]:
+        """The states that this run has built: name and machine."""
+        return tuple((BASE, spec) for spec in self._snapshots)
+
+    def describe(self) -> list[str]:
+        """Lines for the header: which libvirt and accelerator run which machine, and why. Never raises."""
+        try:
+            facts = self._opened("the header").facts
+        except VmsnapError as error:
+            self._failures.clear()  # the first test is to tell it in full
+            return [f"vmsnap: no machine can run here: {str(error).splitlines()[0]}"]
+        settings = self.settings
+        lines = [
+            f"vmsnap: {facts.uri.uri} ({facts.uri.reason}), libvirt {facts.libvirt_version}, "
+            f"QEMU {facts.qemu_version}, {facts.accelerator.name} ({facts.accelerator.reason})",
+            *(f"        {line}" for line in facts.accelerator.hint.splitlines()),
+            f"vmsnap: image {settings.image or 'none'}, {settings.memory} MiB, {settings.cpus} CPUs, "
+            f"network {settings.network}, revert {settings.revert}",
+        ]
+        return lines + [f"vmsnap: warning: {warning}" for warning in facts.warnings]
+
+    @contextmanager
+    def lend(self, node: pytest.Item, spec: MachineSpec, mark: selection.Mark | None) -> Iterator[Machine]:
+        """The machine of the fixture ``vm`` for the test `node`, by the policy."""
+        __tracebackhide__ = True
+        where = node.nodeid
+        snapshot = self._snapshot(spec, where)
+        grant = selection.decide(self.settings.revert, mark, self._last(spec))
+        if grant.machine == "clean" or self._kept is None:
+            self._discard_kept()
+            held = _Held(lease=self._taken(snapshot), spec=spec, owner=where)
+        else:
+            held, self._kept = self._kept, None
+            held.owner = where
+        machine = self._live["vm", where] = self._machine(held.lease, spec)
+        try:
+            yield machine
+        finally:
+            machine.release(where)
+            del self._live["vm", where]
+            held.failed = held.failed or where in self._failed
+            held.read_only = held.read_only and mark == "readonly"
+            if grant.keep:
+                self._kept = held
+            else:
+                self._discard(held.lease)
+
+    @contextmanager
+    def lend_shared(
+        self, fixture: str, node: pytest.Item | pytest.Collector, spec: MachineSpec
+    ) -> Iterator[Machine]:
+        """The machine of a wider `fixture` for its scope's `node`: its own, clean at the start."""
+        __tracebackhide__ = True
+        where = node.nodeid or "the session"
+        lease = self._taken(self._snapshot(spec, where))
+        machine = self._live[fixture, where] = self._machine(lease, spec)
+        try:
+            yield machine
+        finally:
+            machine.release(where)
+            del self._live[fixture, where]
+            self._discard(lease)
+
+    def begin(self, item: pytest.Item) -> None:
+        """A test begins: what the consoles of machines that are there already show is of this test now."""
+        for machine in self._machines_of(item):
+            machine.begin()
+
+    def note_outcome(self, item: pytest.Item, failed: bool) -> None:
+        """A phase of a test ended."""
+        if not failed:
+            return
+        self._failed.add(item.nodeid)
+        if self._kept and self._kept.owner == item.nodeid:
+            self._kept.failed = True
+
+    def report_sections(self, item: pytest.Item) -> list[tuple[str, str]]:
+        """Title and text of what the machines of a failed test can say: the ends of their consoles."""
+        return [
+            (f"Console of {machine.name} during this test", text)
+            for machine in self._machines_of(item)
+            if (text := tail(machine.console_log, CONSOLE_LINES))
+        ]
+
+    def close(self) -> None:
+        """End every machine, and remove what the run had on disk. Nothing happens the second time."""
+        self._discard_kept()
+        pool, self._pool = self._pool, None
+        host, self._host = self._host, None
+        try:
+            if pool:
+                pool.close()
+            for snapshot in self._snapshots.values():
+                snapshot.memory.expect_unchanged()
+        finally:
+            self._snapshots.clear()
+            if host:
+                host.close()
+
+    def _machines_of(self, item: pytest.Item) -> list[Machine]:
+        names = getattr(item, "fixturenames", ())
+        return [machine for (fixture, _), machine in self._live.items() if fixture in names]
+
+    def _last(self, spec: MachineSpec) -> selection.Last | None:
+        kept = self._kept
+        if kept is None:
+            return None
+        fits = kept.spec == spec
+        return selection.Last(
+            fits=fits, well=fits and kept.lease.is_well(), failed=kept.failed, read_only=kept.read_only
+        )
+
+    def _machine(self, lease: Lease, spec: MachineSpec) -> Machine:
+        return Machine(lease.clone, lease.channel, spec=spec, state=BASE, deadlines=self._deadlines())
+
+    def _deadlines(self) -> Deadlines:
+        factor = self.settings.timeout_factor
+        if factor is None:
+            factor = 1.0 if self.facts.accelerator.name == "kvm" else TCG_FACTOR
+        return Deadlines(command=self.settings.timeout, factor=factor)
+
+    def _taken(self, snapshot: Snapshot) -> Lease:
+        assert self._pool  # noqa: S101 - there is a snapshot, so the host is open
+        started = time.monotonic()
+        lease = self._pool.take(snapshot)
+        self.timings["revert"].append(time.monotonic() - started)
+        return lease
+
+    def _discard_kept(self) -> None:
+        kept, self._kept = self._kept, None
+        if kept:
+            self._discard(kept.lease)
+
+    def _discard(self, lease: Lease) -> None:
+        if self._pool:
+            self._pool.discard(lease)
+
+    @contextmanager
+    def _told_once(self, key: MachineSpec | None, where: str) -> Iterator[None]:
+        """Let an error of the body be told in full the first time, and in a line from then on."""
+        if failure := self._failures.get(key):
+            raise failure.kind(f"{failure.summary} (see {failure.told})")
+        try:
+            yield
+        except VmsnapError as error:
+            kind = HostError if isinstance(error, HostError) else StateFailed
+            kind = type(error) if isinstance(error, HostError) else kind
+            self._failures[key] = _Failure(kind=kind, summary=str(error).splitlines()[0], told=where)
+            raise
+
+    def _opened(self, where: str) -> Host:
+        if self._host is None:
+            with self._told_once(None, where):
+                choice = choose_uri(self.settings)
+                self._store = Store(self.settings.store or default_store(choice), progress=self._progress)
+                with self._progress.step(f"connecting to {choice.uri}"):
+                    self._host = open_host(self.settings, choice, store=self._store.path)
+                forge = Forge(host=self._host, root=self.settings.root, customize=self._customize)
+                self._pool = Pool(forge, factor=self._deadlines().factor)
+                self._forge = forge
+        return self._host
+
+    def _customize(self, domain: Any, spec: MachineSpec) -> None:
+        hooks.call_outermost_first(self._hooks.pytest_vmsnap_domain_xml, domain=domain, spec=spec)
+
+    def _snapshot(self, spec: MachineSpec, where: str) -> Snapshot:
+        __tracebackhide__ = True
+        if spec not in self._snapshots:
+            self._opened(where)
+            with self._told_once(spec, where):
+                self._snapshots[spec] = self._built(spec)
+        return self._snapshots[spec]
+
+    def _built(self, spec: MachineSpec) -> Snapshot:
+        __tracebackhide__ = True
+        host = self._opened("the header")
+        try:
+            return self._build(spec)
+        except DiedOfKvm as error:
+            if self.settings.accel != "auto":
+                raise
+            self._progress.say(f"{error.message}: going on with software emulation")
+            host.demote(error.message)
+            return self._build(spec)
+
+    def _build(self, spec: MachineSpec) -> Snapshot:
+        __tracebackhide__ = True
+        request = ImageRequest(
+            image=spec.image,
+            root=self.settings.root,
+            sha256=spec.image_sha256,
+            packages=spec.packages,
+            kernel=spec.kernel,
+            initrd=spec.initrd,
+            cmdline=spec.cmdline,
+        )
+        found = image.provide(request, store=self.store, progress=self._progress)
+        started = time.monotonic()
+        snapshot = build_base(
+            self._forge,
+            spec=spec,
+            image=found,
+            prepare=lambda machine: hooks.call_outermost_first(
+                self._hooks.pytest_vmsnap_prepare, vm=machine, spec=spec
+            ),
+            deadlines=self._deadlines(),
+            progress=self._progress,
+        )
+        self.timings["boot"].append(time.monotonic() - started)
+        log.info("base state saved: %s", snapshot.abilities)
+        return snapshot
+
+
+SETTINGS_KEY = pytest.StashKey[Settings]()
+SESSION_KEY = pytest.StashKey[VmsnapSession]()
