@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import platform
+import pwd
 import shutil
 from pathlib import Path
 from typing import Literal
@@ -45,12 +45,19 @@ def mode() -> Mode:
         return "fakechroot"
     if not _found("newuidmap"):
         raise ImageError("newuidmap is missing", hint=INSTALL)
-    user = getpass.getuser()
+    user = _user()
     raise ImageError(
         f"the user {user} has no subordinate user ids, which mmdebstrap needs",
         hint=f"as root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}\n"
         "(with ranges that nobody else has, see /etc/subuid), or install fakechroot",
     )
+
+
+def _user() -> str:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # a number without a name, as in some containers
+        return str(os.getuid())
 
 
 def _found(name: str) -> str | None:
@@ -65,7 +72,7 @@ def _need(*names: str) -> None:
 
 def _has_range(path: Path) -> bool:
     """Whether this user has a range in `path` (subuid(5): name or number, first id, count)."""
-    ours = {str(os.getuid()), getpass.getuser()}
+    ours = {str(os.getuid()), _user()}
     try:
         lines = path.read_text().splitlines()
     except OSError:
