@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["vm", "vm_class", "vm_module", "vm_session", "vm_spec", "vmsnap"]  # fixtures, for pytest to find
 
 TERMINAL_KEY = pytest.StashKey[Terminal]()
+LISTINGS = ("collectonly", "showfixtures", "show_fixtures_per_test", "setupplan")  # they collect, and run nothing
 USAGE_ERROR = "vmsnap_usage_error"  # in what an xdist worker leaves to its controller
 
 
@@ -84,8 +85,10 @@ def pytest_testnodedown(node: object) -> None:
 
 
 def pytest_report_collectionfinish(config: pytest.Config, items: Sequence[pytest.Item]) -> list[str]:
-    unseen = config.option.collectonly or config.get_verbosity() <= SILENT_VERBOSITY
-    if unseen or not any(selection.uses_machine(_fixtures(item)) for item in items):
+    lists = any(getattr(config.option, name, False) for name in LISTINGS)
+    if lists or config.get_verbosity() <= SILENT_VERBOSITY:
+        return []
+    if not any(selection.uses_machine(_fixtures(item)) for item in items):
         return []
     return config.stash[SESSION_KEY].describe()
 

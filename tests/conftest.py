@@ -16,7 +16,7 @@ def own_environment(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytes
     """An environment without the plugin's variables, and with an empty home, which is returned."""
     home = tmp_path_factory.mktemp("home")
     for name in os.environ:
-        if name.startswith(("VMSNAP_", "PYTEST_", "XDG_")):
+        if name.startswith(("VMSNAP_", "XDG_")) or name in ("PYTEST_ADDOPTS", "PYTEST_PLUGINS"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(home))
     return home

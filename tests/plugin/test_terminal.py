@@ -1,0 +1,129 @@
+"""Lines that are seen at once, on a line of their own, while pytest captures."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+DEADLINE = 30.0
+
+
+@pytest.fixture(autouse=True)
+def _said(project: pytest.Pytester) -> None:
+    """Tests that have a line written, twice, before and within them."""
+    project.makeconftest(
+        """
+        import pytest
+        from pytest_vmsnap.plugin import TERMINAL_KEY
+
+        @pytest.fixture
+        def say(pytestconfig):
+            write = pytestconfig.stash[TERMINAL_KEY].write
+            write("SAID BEFORE")
+            write("SAID AGAIN")
+            return write
+        """
+    )
+    project.makepyfile(
+        test_a="def test_one(say): say('SAID WITHIN')\ndef test_two(): pass",
+        test_b="def test_three(say): print('captured')",
+    )
+
+
+def lines(project: pytest.Pytester, *args: str) -> list[str]:
+    result = project.runpytest_subprocess(*args)
+    assert result.ret == pytest.ExitCode.OK
+    return result.outlines
+
+
+def between(found: Sequence[str], first: str) -> list[str]:
+    """The lines from that which begins with `first` to the summary, without those that are empty."""
+    start = next(number for number, line in enumerate(found) if line.startswith(first))
+    return [line.rstrip() for line in found[start:-1] if line.strip()]
+
+
+@pytest.mark.parametrize("capture", ["fd", "sys", "no"])
+def test_a_line_stands_alone_between_the_dots(project: pytest.Pytester, capture: str) -> None:
+    found = between(lines(project, f"--capture={capture}", "-o", "console_output_style=classic"), "test_a.py")
+    assert [line for line in found if "captured" not in line] == [
+        "test_a.py",
+        "vmsnap: SAID BEFORE",
+        "vmsnap: SAID AGAIN",
+        "vmsnap: SAID WITHIN",
+        "..",
+        "test_b.py",
+        "vmsnap: SAID BEFORE",
+        "vmsnap: SAID AGAIN",
+        ".",
+    ]
+
+
+def test_with_verbose_the_test_is_named_anew_after_it(project: pytest.Pytester) -> None:
+    assert between(lines(project, "-v", "-o", "console_output_style=classic"), "test_a.py") == [
+        "test_a.py::test_one",
+        "vmsnap: SAID BEFORE",
+        "vmsnap: SAID AGAIN",
+        "vmsnap: SAID WITHIN",
+        "test_a.py::test_one PASSED",
+        "test_a.py::test_two PASSED",
+        "test_b.py::test_three",
+        "vmsnap: SAID BEFORE",
+        "vmsnap: SAID AGAIN",
+        "test_b.py::test_three PASSED",
+    ]
+
+
+def test_with_quiet_it_is_still_seen(project: pytest.Pytester) -> None:
+    found = between(lines(project, "-q", "-o", "console_output_style=classic"), "vmsnap")
+    assert found[:4] == ["vmsnap: SAID BEFORE", "vmsnap: SAID AGAIN", "vmsnap: SAID WITHIN", ".."]
+
+
+@pytest.mark.parametrize("args", [("-qq",), ("-n1",), ("-p", "no:terminal")])
+def test_with_twice_quiet_without_a_terminal_and_under_xdist_nothing_is_seen(
+    project: pytest.Pytester, args: tuple[str, ...]
+) -> None:
+    if "-n1" in args:
+        pytest.importorskip("xdist")
+    assert "SAID" not in "\n".join(lines(project, *args))
+
+
+def test_what_is_not_seen_is_logged(project: pytest.Pytester) -> None:
+    found = lines(project, "-qq", "-rP", "--log-level=debug")
+    assert any(line.startswith("DEBUG") and "SAID BEFORE" in line for line in found)
+
+
+def test_it_is_no_part_of_what_the_test_printed(project: pytest.Pytester) -> None:
+    found = lines(project, "-rP")
+    printed = found[next(number for number, line in enumerate(found) if "Captured stdout" in line) :]
+    assert printed[1] == "captured"
+    assert "SAID" not in "\n".join(line for line in printed if "DEBUG" not in line)
+
+
+def test_a_line_is_seen_while_the_test_still_runs(project: pytest.Pytester) -> None:
+    project.makepyfile(
+        test_a="""
+        import os
+
+        def test_one(say):
+            with open(os.environ["GATE"]) as gate:
+                gate.read()
+        """
+    )
+    gate = project.path / "gate"
+    os.mkfifo(gate)
+    command = [sys.executable, "-m", "pytest", "test_a.py"]
+    with subprocess.Popen(
+        command, cwd=project.path, stdout=subprocess.PIPE, text=True, env=os.environ | {"GATE": str(gate)}
+    ) as process:
+        assert process.stdout is not None
+        seen = next(line for line in process.stdout if "SAID BEFORE" in line)
+        gate.open("w").close()  # the test goes on only now
+        assert seen == "vmsnap: SAID BEFORE\n"
+        assert process.wait(DEADLINE) == 0
