@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 # no daemon has prepared cgroups, namespaces or a log daemon for us; QEMU runs as who we are
 CONFIGURATION = """\
@@ -24,11 +25,32 @@ stdio_handler = "file"
 """
 
 
-def prepare(root: Path) -> str:
-    """Make `root` the driver's own directory; returns the URI to open."""
+# where libvirt keeps what it has learned of each QEMU by starting it and asking; it checks itself whether
+# that still holds
+CACHE = Path("cache/qemu/capabilities")
+
+
+def prepare(root: Path, *, learned: Path) -> str:
+    """Make `root` the driver's own directory; returns the URI to open.
+
+    `learned` is what `keep_learned` kept of an earlier run: libvirt need not ask QEMU again, which takes 2 s.
+    """
     (root / "etc").mkdir()
     (root / "etc" / "qemu.conf").write_text(CONFIGURATION)
+    if learned.is_dir():
+        shutil.copytree(learned, root / CACHE)
     return f"qemu:///embed?root={quote(str(root))}"
+
+
+def keep_learned(root: Path, *, learned: Path) -> None:
+    """Keep for later runs what libvirt has learned of QEMU in this one."""
+    learned.mkdir(exist_ok=True)
+    for path in (root / CACHE).glob("*.xml"):
+        target = learned / path.name
+        if not target.exists() or target.read_bytes() != path.read_bytes():
+            draft = target.with_suffix(f".{os.getpid()}")
+            shutil.copyfile(path, draft)
+            draft.replace(target)  # whole or not at all: another run may read it now
 
 
 @contextmanager

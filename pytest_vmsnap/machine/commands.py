@@ -107,7 +107,10 @@ class Commands:
         Raises `CommandFailed`, with both streams, at the first that fails. `timeout` in seconds, for each.
         """
         __tracebackhide__ = True
-        return "".join(self.run(cmd, timeout=timeout, check=True).text for cmd in cmds)
+        texts = []
+        for cmd in cmds:  # a comprehension would be a frame of its own in the person's traceback
+            texts.append(self.run(cmd, timeout=timeout, check=True).text)  # noqa: PERF401
+        return "".join(texts)
 
     def fail(self, *cmds: str | Sequence[str], timeout: float | None = None) -> str:
         """Run commands that are to fail, one after another; returns the stdout of all.

@@ -86,11 +86,6 @@ class Connection:
         """The version of the libvirt that runs the machines, e.g. ``11.3.0``."""
         return _version(self._handle.getLibVersion())
 
-    @property
-    def qemu_version(self) -> str:
-        """The version of QEMU that libvirt found, e.g. ``10.0.2``."""
-        return _version(self._handle.getVersion())
-
     def capabilities(self) -> Element:
         """The host's ``<capabilities>`` (libvirt, "Driver capabilities XML format")."""
         return ElementTree.fromstring(self._handle.getCapabilities())  # noqa: S314 - libvirt's own
