@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["vm", "vm_class", "vm_module", "vm_session", "vm_spec", "vmsnap"]  # fixtures, for pytest to find
 
 TERMINAL_KEY = pytest.StashKey[Terminal]()
-LISTINGS = ("collectonly", "showfixtures", "show_fixtures_per_test", "setupplan")  # they collect, and run nothing
+LISTINGS = ("collectonly", "showfixtures", "show_fixtures_per_test", "setupplan")  # collect, and run nothing
 USAGE_ERROR = "vmsnap_usage_error"  # in what an xdist worker leaves to its controller
 
 
