@@ -74,7 +74,7 @@ def test_by_default_vm_tests_error_at_set_up_the_first_in_full_and_the_others_in
         assert first.count(words) == 1
     assert len(others) == 2
     for text in others:
-        told = [line for line in text.splitlines()[1:] if line.strip(" _")]
+        told = [line for line in text.splitlines()[1:] if line.strip(" _=")]
         assert len(told) == 1
         assert "libvirt" in told[0]
         assert told[0].endswith("::test_one)")  # the test that has it in full
