@@ -1,0 +1,60 @@
+"""Tests on real machines, by the plugin itself: they need libvirt and QEMU."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pytest_vmsnap import Machine
+    from pytest_vmsnap.session import VmsnapSession
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker("hypervisor")
+
+
+def pytest_vmsnap_prepare(vm: Machine) -> None:
+    vm.write_text("/root/prepared", "by the conftest\n")
+    vm.write_text("/dev/shm/known-good", "in memory\n")
+    vm.succeed("sleep 424242 >/dev/null 2>&1 &")
+
+
+@pytest.fixture
+def project(
+    pytester: pytest.Pytester, vmsnap: VmsnapSession, monkeypatch: pytest.MonkeyPatch
+) -> pytest.Pytester:
+    """A project of its own whose pytest, run as a process, uses this run's store: its image is there."""
+    monkeypatch.setenv("VMSNAP_STORE", str(vmsnap.store.path))
+    monkeypatch.setenv("VMSNAP_URI", vmsnap.facts.uri.uri)
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+    return pytester
+
+
+@pytest.fixture
+def pytest_command() -> list[str]:
+    """The command that runs pytest."""
+    return [sys.executable, "-m", "pytest"]
+
+
+@pytest.fixture
+def qemus() -> Callable[[str], list[int]]:
+    """Process ids of QEMUs whose domain's name begins with a prefix; what has ended and is not reaped is none."""
+    from pytest_vmsnap.host import processes
+
+    return lambda prefix: [pid for pid, name in processes.qemus() if name.startswith(prefix)]
+
+
+@pytest.fixture
+def is_root() -> bool:
+    return os.geteuid() == 0

@@ -1,0 +1,118 @@
+"""Whatever a test does to its machine, the next test finds nothing of it."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_vmsnap import ChannelError, CommandTimeout, GuestGone, GuestHung
+
+if TYPE_CHECKING:
+    from pytest_vmsnap import Machine
+
+# what a guest is, as far as a test could have changed it: files, mounts, processes, memory, boot
+CENSUS = r"""
+find /etc /root /srv -xdev -type f -exec md5sum {} + | sort
+cut -d' ' -f1-4 /proc/mounts
+ps -eo args= | grep -v -e '^\[' -e '^ps ' -e '^sh ' -e '^find' -e '^sort' -e 'grep' -e 'setsid' -e worker | sort
+cat /proc/sys/kernel/random/boot_id /proc/sys/vm/swappiness
+cat /dev/shm/known-good
+df --output=target,itotal / | tail -1
+"""
+
+
+def wipe_etc(vm: Machine) -> None:
+    vm.run("rm -rf /etc/* /usr/bin/* ; sync")
+
+
+def cut_the_power(vm: Machine) -> None:
+    vm.crash()
+    assert not vm.is_running
+
+
+def panic(vm: Machine) -> None:
+    with suppress(GuestGone, GuestHung, CommandTimeout, ChannelError):
+        vm.run("echo 1 >/proc/sys/kernel/sysrq; echo c >/proc/sysrq-trigger", timeout=0.5)
+    vm.wait_for_console_text("Kernel panic - not syncing: sysrq triggered crash", timeout=30)
+
+
+def kill_init(vm: Machine) -> None:
+    # pid 1 cannot be killed from within its namespace; it can be made to crash
+    with suppress(GuestGone, GuestHung, CommandTimeout, ChannelError):
+        vm.run("kill -SEGV 1; kill -STOP 1", timeout=2)
+
+
+def fill_the_disk(vm: Machine) -> None:
+    full = vm.run("cat /dev/zero >/srv/zeros", timeout=120)
+    assert b"No space left on device" in full.stderr
+    vm.fail("echo more >/srv/more && sync /srv/more && [ -s /srv/more ]")
+
+
+def bomb(vm: Machine) -> None:
+    with suppress(GuestGone, GuestHung, CommandTimeout, ChannelError):
+        vm.run("bomb() { bomb | bomb & }; bomb; sleep 60", timeout=1)
+
+
+def change_a_little_of_everything(vm: Machine) -> None:
+    vm.succeed(
+        "echo 42 >/proc/sys/vm/swappiness",
+        "mount -t tmpfs none /srv",
+        "echo changed >/etc/motd",
+        "echo else >/dev/shm/known-good",
+        "sleep 1000 >/dev/null 2>&1 &",
+        "rm -f /root/prepared",
+    )
+
+
+@pytest.fixture(scope="module")
+def census(vm_module: Machine) -> str:
+    return vm_module.succeed(CENSUS)
+
+
+HARMS = [
+    wipe_etc,
+    cut_the_power,
+    panic,
+    kill_init,
+    fill_the_disk,
+    bomb,
+    change_a_little_of_everything,
+]
+
+
+@pytest.mark.parametrize("harm", HARMS, ids=lambda harm: harm.__name__)
+class TestAfterHarm:
+    """Each harm is a test, and so is what comes after it."""
+
+    def test_a_test_may_do_this(self, vm: Machine, harm: object) -> None:
+        assert callable(harm)
+        harm(vm)
+
+    def test_the_next_test_finds_nothing_of_it(self, vm: Machine, harm: object, census: str) -> None:
+        assert vm.succeed(CENSUS) == census
+
+
+@pytest.mark.smoke
+def test_what_the_preparation_left_is_there_in_every_machine(vm: Machine) -> None:
+    assert vm.read_text("/root/prepared") == "by the conftest\n"
+    assert vm.read_text("/dev/shm/known-good") == "in memory\n"
+    vm.succeed("pgrep -f 'sleep 424242'")
+
+
+@pytest.mark.smoke
+def test_two_machines_have_other_random_numbers(
+    request: pytest.FixtureRequest, vm: Machine, vm_module: Machine
+) -> None:
+    read = "cat /proc/sys/kernel/random/uuid; head -c 16 /dev/urandom | od -An -tx1"
+    assert vm.succeed(read).split("\n")[0] != vm_module.succeed(read).split("\n")[0]
+
+
+@pytest.mark.smoke
+def test_the_clock_is_the_hosts(vm: Machine) -> None:
+    import time
+
+    before = time.time()
+    seen = float(vm.succeed("date +%s.%N"))
+    assert before - 0.5 <= seen <= time.time() + 0.5
