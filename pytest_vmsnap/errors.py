@@ -37,8 +37,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from pytest_vmsnap.model.result import Result
 
 TAIL_LINES = 20
@@ -210,8 +208,3 @@ class WaitTimeout(VmsnapError, TimeoutError):
 
 class MachineReleased(VmsnapError):
     """A machine was used after the test that it belonged to."""
-
-
-def describe(errors: Sequence[BaseException]) -> str:
-    """Several errors in a line each."""
-    return "; ".join(str(error).splitlines()[0] for error in errors)

@@ -90,16 +90,14 @@ def _errors_told(vmsnap: VmsnapSession) -> Iterator[None]:
     __tracebackhide__ = True
     try:
         yield
-    except NoHypervisor as error:
-        if vmsnap.settings.missing == "skip":
-            pytest.skip(f"no machine can run here: {error.message}")
-        pytest.fail(str(error), pytrace=False)
     except SpecError as error:
         raise pytest.UsageError(str(error)) from error
-    except StateFailed as error:
-        if error.__cause__ is not None:  # the project's own preparation: its traceback is what counts
-            raise
-        pytest.fail(str(error), pytrace=False)
+    except NoHypervisor as error:
+        if vmsnap.settings.missing == "skip":
+            raise pytest.skip.Exception(f"no machine can run here: {error.message}") from None
+        raise pytest.fail.Exception(str(error), pytrace=False) from None
     except VmsnapError as error:
+        if isinstance(error, StateFailed) and error.__cause__ is not None:
+            raise  # the project's own preparation: its traceback is what counts
         log.debug("no machine", exc_info=error)
-        pytest.fail(str(error), pytrace=False)
+        raise pytest.fail.Exception(str(error), pytrace=False) from None

@@ -187,7 +187,7 @@ def _expect_floor(name: str, found: str, floor: tuple[int, int]) -> None:
 
 
 def _qemu_version(emulator: Path) -> str:
-    """As QEMU says it, e.g. ``10.0.2``; libvirt's own answer took 2 s where KVM opens and does not work (9.0)."""
+    """As QEMU says it, e.g. ``10.0.2``; libvirt's answer took 2 s where KVM opens and does not work (9.0)."""
     done = subprocess.run([str(emulator), "--version"], capture_output=True, text=True, check=False)
     if found := re.search(r"version (\d+\.\d+\.\d+)", done.stdout):
         return found[1]

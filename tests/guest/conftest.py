@@ -42,14 +42,14 @@ def project(
 
 
 @pytest.fixture
-def pytest_command() -> list[str]:
+def runner() -> list[str]:
     """The command that runs pytest."""
     return [sys.executable, "-m", "pytest"]
 
 
 @pytest.fixture
 def qemus() -> Callable[[str], list[int]]:
-    """Process ids of QEMUs whose domain's name begins with a prefix; what has ended and is not reaped is none."""
+    """Process ids of the QEMUs whose domain's name begins with a prefix; one that is not reaped has ended."""
     from pytest_vmsnap.host import processes
 
     return lambda prefix: [pid for pid, name in processes.qemus() if name.startswith(prefix)]

@@ -10,6 +10,8 @@ import pytest
 from pytest_vmsnap import ChannelError, CommandTimeout, GuestGone, GuestHung
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pytest_vmsnap import Machine
 
 # what a guest is, as far as a test could have changed it: files, mounts, processes, memory, boot
@@ -86,11 +88,11 @@ HARMS = [
 class TestAfterHarm:
     """Each harm is a test, and so is what comes after it."""
 
-    def test_a_test_may_do_this(self, vm: Machine, harm: object) -> None:
-        assert callable(harm)
+    def test_a_test_may_do_this(self, vm: Machine, harm: Callable[[Machine], None]) -> None:
         harm(vm)
 
-    def test_the_next_test_finds_nothing_of_it(self, vm: Machine, harm: object, census: str) -> None:
+    @pytest.mark.usefixtures("harm")
+    def test_the_next_test_finds_nothing_of_it(self, vm: Machine, census: str) -> None:
         assert vm.succeed(CENSUS) == census
 
 
