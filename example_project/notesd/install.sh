@@ -1,0 +1,82 @@
+#!/bin/sh
+# Installs notesd, and upgrades it; where the new release does not come up, the old one goes on.
+#
+#   install.sh [RELEASE]   install or upgrade to the release in the directory RELEASE (this script's)
+#   install.sh uninstall   remove the service; the notes stay
+#   install.sh purge       remove the notes too
+#
+# Each release has a directory of its own for its program and one for its notes. An upgrade copies the notes
+# into the new one, and then moves one symbolic link; so a failure or a power cut at any moment leaves the old
+# release with its notes, or the new one. The old notes stay as a backup.
+set -eu
+
+programs=/opt/notesd
+notes=/var/lib/notesd
+unit=notesd.service
+
+main() {
+    case ${1-} in
+        uninstall) uninstall ;;
+        purge) uninstall && rm -rf "$notes" ;;
+        *) install_release "$(cd "${1:-$(dirname "$0")}" && pwd)" ;;
+    esac
+}
+
+install_release() {
+    source=$1
+    new=$(cat "$source/VERSION")
+    old=$(cat "$programs/current/VERSION" 2>/dev/null || true)
+    if [ "$new" = "$old" ]; then
+        echo "release $new is installed already"
+        return
+    fi
+    id notesd >/dev/null 2>&1 || useradd --system --no-create-home --home-dir "$notes" notesd
+    mkdir -p "$programs" "$notes"
+    rm -rf "${programs:?}/$new" "${notes:?}/$new" # what an upgrade left that did not end
+    cp -R "$source" "$programs/$new"
+    install -d -o notesd -g notesd "$notes/$new"
+
+    trap roll_back EXIT
+    if [ -n "$old" ]; then
+        systemctl stop "$unit"
+        runuser -u notesd -- "$programs/$new/migrate.py" "$old" "$notes/$old" "$notes/$new"
+    fi
+    use "$new"
+    systemctl enable --quiet "$programs/current/$unit"
+    systemctl start "$unit"
+    trap - EXIT
+
+    if [ -n "$old" ]; then rm -rf "${programs:?}/$old"; fi
+    echo "release $new runs"
+}
+
+# Makes a release the one that systemd starts. All is on disk before the link moves, and by one rename.
+use() {
+    ln -sfn "$1" "$programs/next"
+    sync
+    mv -T "$programs/next" "$programs/current"
+    sync
+    systemctl daemon-reload
+}
+
+roll_back() {
+    echo "release $new does not come up" >&2
+    systemctl stop "$unit" 2>/dev/null || true
+    if [ -n "$old" ]; then
+        use "$old"
+        systemctl start "$unit"
+        echo "release $old goes on" >&2
+    else
+        uninstall
+    fi
+    rm -rf "${programs:?}/$new" "${notes:?}/$new"
+    exit 1
+}
+
+uninstall() {
+    systemctl disable --quiet --now "$unit" || true
+    rm -rf "$programs"
+    systemctl daemon-reload
+}
+
+main "$@"
