@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pytest_vmsnap.store import Store
 
 CONNECT_SECONDS, SILENCE_SECONDS = 30.0, 60.0
-CHUNK = 1 << 20
+CHUNK = 1 << 16
 FRUITLESS_ATTEMPTS = 2
 DISK, META = "disk", "meta.json"
 
@@ -75,20 +75,13 @@ def download(address: str, part: Path, sha256: str, step: Step) -> None:
 
     Raises `ImageError`; `part` stays then if going on may be of use.
     """
-    fruitless = 0
-    while True:
-        before = _size(part)
-        try:
-            _fetch_rest(address, part, step)
-            break
-        except requests.RequestException as error:
-            if _final(error):
-                raise _failure(address, error) from None  # the original shows the whole address
-            fruitless = 0 if _size(part) > before else fruitless + 1
-            if fruitless >= FRUITLESS_ATTEMPTS:
-                raise _failure(address, error) from None
-    step.say("checking the digest")
-    found = pooch.file_hash(str(part))
+    continued = _size(part) > 0
+    _fetch(address, part, step)
+    found = _digest(part, step)
+    if found != sha256 and continued:  # what was there may have been of another file
+        part.unlink()
+        _fetch(address, part, step)
+        found = _digest(part, step)
     if found != sha256:
         part.unlink()
         raise ImageError(
@@ -96,6 +89,25 @@ def download(address: str, part: Path, sha256: str, step: Step) -> None:
             hint="the file was deleted. Has the address got a newer image? Then set vmsnap_image_sha256 anew; "
             "an address that names a version does not change",
         )
+
+
+def _digest(part: Path, step: Step) -> str:
+    step.say("checking the digest")
+    return str(pooch.file_hash(str(part)))
+
+
+def _fetch(address: str, part: Path, step: Step) -> None:
+    """Fetch until `part` is as long as the server says, again and again while that brings something."""
+    fruitless = 0
+    while True:
+        before = _size(part)
+        try:
+            _fetch_rest(address, part, step)
+            return
+        except requests.RequestException as error:
+            fruitless = 0 if _size(part) > before else fruitless + 1
+            if _final(error) or fruitless >= FRUITLESS_ATTEMPTS:
+                raise _failure(address, error) from None  # the original shows the whole address
 
 
 def _size(part: Path) -> int:
@@ -125,6 +137,8 @@ def _fetch_rest(address: str, part: Path, step: Step) -> None:
                     raise requests.ConnectionError("the part that was fetched is of another file") from error
                 return
             raise
+        finally:
+            response_seen.close()
         if response_seen.length is not None and file.tell() != response_seen.length:
             raise requests.ConnectionError("the connection ended early")  # urllib3 1 does not say so
 
@@ -134,9 +148,16 @@ class _Response:
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
+        self._responses: list[requests.Response] = []
         self.length: int | None = None
 
+    def close(self) -> None:
+        """Close the connections; pooch leaves them open where something fails."""
+        for response in self._responses:
+            response.close()
+
     def __call__(self, response: requests.Response, **_: object) -> None:
+        self._responses.append(response)
         start = self._file.tell()
         span = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", response.headers.get("Content-Range", ""))
         if response.status_code in (206, 416):

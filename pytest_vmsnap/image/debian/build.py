@@ -117,11 +117,11 @@ def _bootstrap(plan: Recipe, mode: tools.Mode, overlay: Path, root: Path, raw: P
 def _running(
     command: Sequence[str],
     *,
-    stdin: IO[bytes] | int = subprocess.DEVNULL,
+    stdin: IO[str] | int = subprocess.DEVNULL,
     stdout: int = subprocess.DEVNULL,
     stderr: IO[bytes] | int,
     place: Path | None = None,
-) -> Iterator[subprocess.Popen[bytes]]:
+) -> Iterator[subprocess.Popen[str]]:
     """A helper process in a group of its own, which ends with the body, however that ends.
 
     `place` is where it keeps temporary files.
@@ -134,6 +134,8 @@ def _running(
         stdout=stdout,
         stderr=stderr,
         start_new_session=True,
+        encoding="utf-8",
+        errors="replace",
     )
     try:
         yield process
@@ -150,10 +152,10 @@ def _running(
                 stream.close()
 
 
-def _follow(stream: IO[bytes], step: Step) -> str:
+def _follow(stream: IO[str], step: Step) -> str:
     """What mmdebstrap says, to its end; its stages are shown."""
     lines = []
-    for line in io.TextIOWrapper(stream, errors="replace"):
+    for line in stream:
         lines.append(line)
         if line.startswith("I: "):
             step.say(line.removeprefix("I: ").strip().rstrip("."))

@@ -37,7 +37,7 @@ def provide_debian(
     """
     _check_names(suite, packages)
     plan = recipe.Recipe(suite=suite, packages=tuple(sorted(set(packages))), trim=trim)
-    key = digest({"kind": "debian", "arch": platform.machine(), "recipe": plan.identity()})
+    key = key_of(plan)
 
     def fill(draft: Path) -> None:
         with progress.step(f"building the image {origin}") as step:
@@ -58,6 +58,11 @@ def provide_debian(
         cmdline=plan.cmdline,
         built=built,
     )
+
+
+def key_of(plan: recipe.Recipe) -> str:
+    """The key of the entry that `plan` makes."""
+    return digest({"kind": "debian", "arch": platform.machine(), "recipe": plan.identity()})
 
 
 def _check_names(suite: str, packages: tuple[str, ...]) -> None:
