@@ -90,12 +90,3 @@ def test_of_long_output_the_end_is_shown() -> None:
 
 def test_a_boot_without_a_word_on_the_console_says_so() -> None:
     assert str(errors.BootError("no answer")) == "no answer\nthe console is empty"
-
-
-def test_several_errors_are_told_in_a_line() -> None:
-    assert errors.describe([ValueError("one\ntwo"), VmsnapError("three", hint="four")]) == "one; three"
-
-
-@pytest.mark.xfail(raises=IndexError, reason="describe() takes the first line of a message that has none")
-def test_an_error_without_a_message_can_be_told() -> None:
-    assert errors.describe([TimeoutError()]) == "TimeoutError"
