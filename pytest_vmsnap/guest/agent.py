@@ -7,23 +7,23 @@ So a command's streams go to files in the guest's memory, and are read from ther
 from __future__ import annotations
 
 import base64
-import shlex
+import itertools
 import threading
 import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pytest_vmsnap.errors import ChannelError, GuestHung
 from pytest_vmsnap.guest.channel import PATH, Completed, Request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from pytest_vmsnap.host import Domain
 
 PIECE = 4 << 20  # bytes; libvirt takes answers of up to 10 MiB, of base64
 FIRST_PIECE = 64 << 10  # files of /proc refuse a large count with ENOMEM
-KEPT = 64 << 10  # bytes of a command's output that may stay in the guest until the next command
+KEPT_BYTES = 64 << 10  # of a command's streams that may stay in the guest for a while
+KEPT_COMMANDS = 16  # of which streams may stay
 FIRST_POLL_SECONDS = 0.005
 LONGEST_POLL_SECONDS = 0.2
 ANSWER_SECONDS = 30.0  # for one step of the agent, however loaded the guest is
@@ -55,28 +55,6 @@ exit 1
 """
 
 
-class Slots:
-    """Numbers for the commands that run at once, each given out again when its command has ended."""
-
-    def __init__(self) -> None:
-        self._free: list[int] = []
-        self._made = 0
-        self._lock = threading.Lock()
-
-    @contextmanager
-    def one(self) -> Iterator[int]:
-        with self._lock:
-            if not self._free:
-                self._made += 1
-                self._free.append(self._made)
-            number = self._free.pop()
-        try:
-            yield number
-        finally:
-            with self._lock:
-                self._free.append(number)
-
-
 class AgentChannel:
     """The guest agent of a domain; `domain` gives the one that is there now, for a machine may boot again."""
 
@@ -84,34 +62,34 @@ class AgentChannel:
 
     def __init__(self, domain: Callable[[], Domain]) -> None:
         self._domain = domain
-        self._slots = Slots()
+        self._numbers = itertools.count(1)
+        self._spent: list[str] = []
         self._place = ""
-        self._opening = threading.Lock()
+        self._lock = threading.Lock()
 
     def open(self, *, timeout: float) -> None:
         self._domain().wait_for_agent(timeout=timeout)
-        with self._opening:
-            self._place = ""
+        with self._lock:
+            self._place, self._spent = "", []
 
     def close(self) -> None:
         """The agent keeps nothing open between calls."""
 
     def run(self, request: Request, *, timeout: float) -> Completed:
         deadline = time.monotonic() + timeout
-        with self._slots.one() as slot:
-            stem = f"{self._directory()}/{slot}"
-            source = f"{stem}.in" if request.input else ""
-            if request.input:
-                self.put(source, request.input, timeout=ANSWER_SECONDS)
-            pid = self._start(RUNNER, stem, request.script(), source)
-            ended = self._wait(pid, deadline)
-            if timed_out := ended is None:
-                self._start(f"kill -TERM {pid}")
-                ended = self._wait(pid, time.monotonic() + GRACE_SECONDS)
-            filled = _stream(ended, "out-data").decode().split() if ended else ["out", "err"]
-            streams = {name: self.get(f"{stem}.{name}", timeout=ANSWER_SECONDS) for name in filled}
-            if source or sum(map(len, streams.values())) > KEPT:
-                self._start(f"rm -f {shlex.quote(stem)}.*")
+        # never a name twice: what a command left running may still write to its own files
+        stem = f"{self._directory()}/{next(self._numbers)}"
+        source = f"{stem}.in" if request.input else ""
+        if request.input:
+            self.put(source, request.input, timeout=ANSWER_SECONDS)
+        pid = self._start(RUNNER, stem, request.script(), source)
+        ended = self._wait(pid, deadline)
+        if timed_out := ended is None:
+            self._start(f"kill -TERM {pid}")
+            ended = self._wait(pid, time.monotonic() + GRACE_SECONDS)
+        filled = _stream(ended, "out-data").decode().split() if ended else ["out", "err"]
+        streams = {name: self.get(f"{stem}.{name}", timeout=ANSWER_SECONDS) for name in filled}
+        self._remove(stem, size=len(request.input) + sum(map(len, streams.values())))
         return Completed(
             status=_status(ended),
             stdout=streams.get("out", b""),
@@ -119,9 +97,18 @@ class AgentChannel:
             timed_out=timed_out,
         )
 
+    def _remove(self, stem: str, *, size: int) -> None:
+        """Remove a command's files, those of small ones several at a time: a process costs the guest dearly."""
+        with self._lock:
+            self._spent.append(stem)
+            if size < KEPT_BYTES and len(self._spent) < KEPT_COMMANDS:
+                return
+            spent, self._spent = self._spent, []
+        self._start("rm -f " + " ".join(f"{name}.*" for name in spent))
+
     def _directory(self) -> str:
         """A directory of ours in the guest, in its memory where it has one, for a disk may be full."""
-        with self._opening:
+        with self._lock:
             if not self._place:
                 ended = self._wait(self._start(MAKE_DIRECTORY), time.monotonic() + ANSWER_SECONDS)
                 if ended is None or ended["exitcode"]:

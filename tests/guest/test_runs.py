@@ -1,0 +1,260 @@
+"""Whole pytest runs of a project with machines, each a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from pytest_vmsnap.session import VmsnapSession
+
+PATIENCE = 180.0  # seconds until a run has booted its machine, however loaded the host is
+
+
+def begin(runner: list[str], directory: Path, *arguments: str) -> subprocess.Popen[str]:
+    command = [*runner, "-p", "no:cacheprovider", *arguments]
+    return subprocess.Popen(
+        command,
+        cwd=directory,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_for(probe: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:
+    deadline = time.monotonic() + seconds
+    while not probe():
+        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
+        time.sleep(0.05)
+
+
+def run_ids(store: Path) -> set[str]:
+    return {path.name for path in (store / "runs").iterdir() if path.is_dir()}
+
+
+@pytest.fixture
+def store(vmsnap: VmsnapSession) -> Path:
+    return vmsnap.store.path
+
+
+@pytest.fixture
+def interrupted(
+    project: pytest.Pytester, runner: list[str], store: Path
+) -> Iterator[tuple[subprocess.Popen[str], str, Path]]:
+    """A run that stands in the midst of a test with a machine: process, id, its directory of sockets."""
+    before = run_ids(store)
+    project.makepyfile(
+        """
+        import pathlib, time
+
+        def test_stands_still(vm):
+            vm.succeed("sleep 1000 >/dev/null 2>&1 &")
+            pathlib.Path("ready").touch()
+            time.sleep(1000)
+        """
+    )
+    process = begin(runner, project.path)
+    try:
+        wait_for(lambda: (project.path / "ready").exists() or process.poll() is not None, "a machine")
+        assert process.poll() is None, process.communicate()[0]
+        (run_id,) = run_ids(store) - before
+        sockets = Path(json.loads((store / "runs" / run_id / "run.json").read_text())["sockets"])
+        yield process, run_id, sockets
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+@pytest.mark.smoke
+def test_a_killed_run_leaves_no_qemu_and_the_next_start_leaves_no_file(
+    interrupted: tuple[subprocess.Popen[str], str, Path],
+    project: pytest.Pytester,
+    runner: list[str],
+    store: Path,
+    qemus: Callable[[str], list[int]],
+) -> None:
+    process, run_id, sockets = interrupted
+    assert qemus(f"vmsnap-{run_id}-")
+    process.kill()
+    wait_for(lambda: not qemus(f"vmsnap-{run_id}-"), "the end of its QEMUs", 5.0)
+    project.makepyfile(
+        test_next="""
+        import pytest
+
+        @pytest.mark.skip(reason="a run that looks at the host, and boots nothing")
+        def test_next(vm): ...
+        """
+    )
+    wait_for(lambda: process.poll() is not None, "the end of the process", 10.0)
+    following = begin(runner, project.path, "test_next.py")
+    output, _ = following.communicate(timeout=PATIENCE)
+    assert "1 skipped" in output
+    assert run_id not in run_ids(store)
+    assert not (store / "runs" / f"{run_id}.lock").exists()
+    assert not sockets.exists()
+
+
+def test_ctrl_c_ends_the_run_with_nothing_left(
+    interrupted: tuple[subprocess.Popen[str], str, Path], store: Path, qemus: Callable[[str], list[int]]
+) -> None:
+    process, run_id, sockets = interrupted
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert "KeyboardInterrupt" in output
+    assert "Traceback (most recent call last)" not in output.split("KeyboardInterrupt")[-1]
+    assert not qemus(f"vmsnap-{run_id}-")
+    assert run_id not in run_ids(store)
+    assert not sockets.exists()
+
+
+def test_a_failing_test_shows_its_console_and_no_other(project: pytest.Pytester) -> None:
+    project.makepyfile(
+        """
+        def test_one(vm):
+            vm.succeed("echo words of one >/dev/console")
+
+        def test_two(vm):
+            vm.succeed("echo words of two >/dev/console")
+            vm.succeed("echo and more >&2; false")
+
+        def test_shared_before(vm_module):
+            vm_module.succeed("echo words of before >/dev/console")
+
+        def test_shared(vm_module):
+            vm_module.succeed("echo words of shared >/dev/console")
+            assert vm_module.succeed("echo spoken") == ""
+        """
+    )
+    result = project.runpytest_subprocess("-p", "no:cacheprovider")
+    result.assert_outcomes(passed=2, failed=2)
+    result.stdout.fnmatch_lines(
+        ["*Console of vmsnap-*", "words of two", "*Console of vmsnap-*", "words of shared"]
+    )
+    result.stdout.no_fnmatch_line("words of one")
+    result.stdout.no_fnmatch_line("words of before")
+    result.stdout.no_fnmatch_line("*pytest_vmsnap/guest*")
+
+
+POLICY_TESTS = """
+    import pytest
+
+    SEEN = "/root/seen"
+
+    def visit(vm):
+        found = vm.run(f"cat {SEEN} 2>/dev/null").text
+        vm.succeed(f"echo -n x >>{SEEN}")
+        return len(found)
+
+    def test_a_first(vm):
+        assert visit(vm) == 0
+
+    def test_b_second(vm, second):
+        assert visit(vm) == second
+
+    @pytest.mark.vm_fresh
+    def test_c_fresh(vm):
+        assert visit(vm) == 0
+
+    def test_d_fails(vm, after_fresh):
+        assert visit(vm) == after_fresh
+        pytest.fail("on purpose")
+
+    def test_e_after_failure(vm, after_failure):
+        assert visit(vm) == after_failure
+"""
+
+
+@pytest.mark.parametrize(
+    ("policy", "second", "after_fresh", "after_failure"),
+    [("marked", 1, 1, 2), ("on-failure", 1, 1, 0)],
+)
+def test_the_policy_decides_who_gets_a_used_machine(
+    project: pytest.Pytester, policy: str, second: int, after_fresh: int, after_failure: int
+) -> None:
+    project.makeconftest(
+        f"""
+        import pytest
+        second = pytest.fixture(name="second")(lambda: {second})
+        after_fresh = pytest.fixture(name="after_fresh")(lambda: {after_fresh})
+        after_failure = pytest.fixture(name="after_failure")(lambda: {after_failure})
+        """
+    )
+    project.makepyfile(POLICY_TESTS)
+    result = project.runpytest_subprocess(f"--vmsnap-revert={policy}", "-p", "no:cacheprovider")
+    result.assert_outcomes(passed=4, failed=1)
+    result.stdout.fnmatch_lines(["*Failed: on purpose"])
+
+
+def test_preparations_run_the_outermost_first_and_a_domain_may_be_changed(project: pytest.Pytester) -> None:
+    project.makeconftest(
+        """
+        from xml.etree.ElementTree import SubElement
+
+        def pytest_vmsnap_prepare(vm, spec):
+            vm.succeed("echo outer >>/root/order")
+
+        def pytest_vmsnap_domain_xml(domain, spec):
+            SubElement(domain, "title").text = f"of {spec.memory} MiB"
+        """
+    )
+    inner = project.mkdir("tests")
+    (inner / "conftest.py").write_text(
+        "def pytest_vmsnap_prepare(vm):\n    vm.succeed('echo inner >>/root/order')\n"
+    )
+    (inner / "test_order.py").write_text(
+        "import pytest\n"
+        "def test_order(vm):\n"
+        "    assert vm.read_text('/root/order') == 'outer\\ninner\\n'\n"
+        "    assert '<title>of 512 MiB</title>' in vm.domain.XMLDesc()\n"
+        "@pytest.mark.vm_readonly\n"
+        "def test_reads(vm):\n"
+        "    vm.succeed('echo x >>/root/mark')\n"
+        "@pytest.mark.vm_readonly\n"
+        "def test_reads_the_same_machine(vm):\n"
+        "    assert vm.read_text('/root/mark') == 'x\\n'\n"
+        "def test_not_with_those_who_only_read(vm):\n"
+        "    vm.fail('test -e /root/mark')\n"
+    )
+    project.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=4)
+
+
+def test_a_failing_preparation_is_told_once_with_the_projects_own_line(project: pytest.Pytester) -> None:
+    project.makeconftest(
+        """
+        def pytest_vmsnap_prepare(vm):
+            vm.succeed("echo reason >&2; exit 9")  # the project's own line
+        """
+    )
+    project.makepyfile("def test_one(vm): ...\ndef test_two(vm): ...\ndef test_without(): ...")
+    result = project.runpytest_subprocess("-p", "no:cacheprovider")
+    result.assert_outcomes(errors=2, passed=1)
+    result.stdout.fnmatch_lines(["*# the project's own line", "*reason*"])
+    result.stdout.fnmatch_lines(["*preparation of the base state failed*see test_*::test_one*"])
+    assert str(result.stdout).count("# the project's own line") == 1
+
+
+def test_a_guest_that_does_not_boot_shows_its_console(project: pytest.Pytester, vmsnap: VmsnapSession) -> None:
+    (snapshot, *_) = vmsnap._snapshots.values() or [None]
+    if snapshot is None:
+        pytest.fail("this test takes its kernel from the suite's own image")
+    project.makepyfile("def test_one(vm): ...")
+    result = project.runpytest_subprocess(
+        *("--vmsnap-image=none", f"--vmsnap-kernel={snapshot.image.kernel}"),
+        *("--vmsnap-cmdline=console=ttyS0 panic=-1", "-p", "no:cacheprovider", "--vmsnap-timeout-factor=0.25"),
+    )
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(
+        ["*did not answer within 30 s*", "*the console's last lines:*", "*Kernel panic*"]
+    )
