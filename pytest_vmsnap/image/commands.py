@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 from typing import TYPE_CHECKING
@@ -29,7 +30,7 @@ def run(
     `failed` says what went wrong where its status is not in `accept`; `install` what to do where the program
     is missing.
 
-    Raises `ImageError` with the last lines of its stderr.
+    Raises `ImageError` with the last lines of its stderr, `OSError` where the space has ended.
     """
     try:
         done = subprocess.run(
@@ -39,5 +40,7 @@ def run(
         raise ImageError(f"{command[0]} is missing", hint=install) from error
     if done.returncode not in accept:
         words = tail(done.stderr or done.stdout, 5)
+        if os.strerror(errno.ENOSPC) in words:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         raise ImageError(f"{failed}\n{words}".rstrip(), hint=hint)
     return done.stdout

@@ -42,9 +42,14 @@ class Agent:
     """The guest agent at the socket `path` (QEMU, docs/interop/qemu-ga-ref)."""
 
     def __init__(self, path: Path) -> None:
-        self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.connect(str(path))
         self._rest = b""
+        self._socket = socket.socket(socket.AF_UNIX)
+        while True:
+            try:
+                self._socket.connect(str(path))
+                return
+            except ConnectionRefusedError:  # QEMU has bound it, and does not listen yet
+                time.sleep(0.005)
 
     def close(self) -> None:
         self._socket.close()

@@ -6,6 +6,7 @@ system from a directory, and fakeroot remembers whose file is whose.
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import re
@@ -14,6 +15,7 @@ import shutil
 import signal
 import subprocess
 import tarfile
+import tempfile
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -43,11 +45,41 @@ truncate -s "$3"M "$2"
 mke2fs -q -F -t ext4 -m 0 -L root -E lazy_itable_init=0,lazy_journal_init=0,root_owner=0:0 -d "$1" "$2"
 """
 
+_CUT_OFF = re.compile(r"does not look like a tar archive|Unexpected EOF")
+_NO_SPACE = os.strerror(errno.ENOSPC)
+_NO_COMPLAINT = ("I: ", "W: Download is performed unsandboxed")  # of mmdebstrap's lines
+
+# What mmdebstrap and apt say, and what to do about it.
+_COMPLAINTS = (
+    (_NO_SPACE, "there is no space left in {temporary}: free some, or set TMPDIR to another directory"),
+    (
+        r"NO_PUBKEY|EXPKEYSIG|not signed|[Ss]ignatures? (couldn't|could not)|[Mm]issing key",
+        "the keys of Debian are missing or old: install the package debian-archive-keyring",
+    ),
+    (
+        r"does not have a Release file|404 +Not Found",
+        "is {suite} a suite of Debian that still is on the mirror? E.g. debian:trixie",
+    ),
+    (
+        r"Unable to locate package|has no installation candidate|no package .* found",
+        "a package of vmsnap_packages is not in {suite}",
+    ),
+    (
+        r"Could not resolve|Temporary failure resolving|Could not connect|Network is unreachable",
+        "is there a network, is a proxy needed (http_proxy)?",
+    ),
+    (
+        r"unshare|newuidmap|user namespace",
+        "this host may forbid user namespaces to ordinary users "
+        "(Ubuntu: sysctl kernel.apparmor_restrict_unprivileged_userns)",
+    ),
+)
+
 
 def build(plan: Recipe, draft: Path, step: Step) -> None:
     """Make disk, kernel and initrd of `plan` in the directory `draft`; nothing else stays in it.
 
-    Raises `ImageError` with the last lines of what failed.
+    Raises `ImageError` with the last lines of what failed, `OSError` where the space has ended.
     """
     mode = tools.mode()
     work = draft / "work"
@@ -95,41 +127,49 @@ def _bootstrap(plan: Recipe, mode: tools.Mode, overlay: Path, root: Path, raw: P
     if mode != "root":
         pack = ["fakeroot", "--", *pack]
     log = overlay.with_name("pack.log")
-    with (
-        log.open("wb") as errors,
-        _running(bootstrap, stdout=subprocess.PIPE, stderr=subprocess.PIPE, place=place) as made,
-    ):
-        assert made.stdout  # noqa: S101 - for mypy: both are pipes
-        assert made.stderr  # noqa: S101
-        with _running(pack, stdin=made.stdout, stderr=errors) as packed:
-            made.stdout.close()  # so that mmdebstrap hears of it where `pack` ends early
+    read, write = (os.fdopen(end, mode) for end, mode in zip(os.pipe(), ("rb", "wb"), strict=True))
+    # The order matters: once mmdebstrap has ended, `pack` ends by itself, and fakeroot ends its daemon, which
+    # has a session of its own and would survive a signal to the group.
+    with read, log.open("wb") as errors, _running(pack, stdin=read, stderr=errors, patient=True) as packed:
+        read.close()  # so that mmdebstrap hears of it where `pack` ends early
+        with write, _running(bootstrap, stdout=write, stderr=subprocess.PIPE, place=place) as made:
+            write.close()
+            assert made.stderr  # noqa: S101 - for mypy: it is a pipe
             said = _follow(made.stderr, step)
             statuses = made.wait(), packed.wait()
-    if statuses[1] and (words := log.read_text(errors="replace")) and "tar:" not in words:
-        raise ImageError(f"the file system of debian:{plan.suite} cannot be made:\n{tail(words)}")
+    words = log.read_text(errors="replace")
+    if statuses[1] and (statuses[0] == 0 or not _CUT_OFF.search(words)):  # else mmdebstrap failed before it
+        _check_space(words)
+        raise ImageError(f"the disk of debian:{plan.suite} cannot be made:\n{tail(words)}")
     if statuses[0]:
+        if place:
+            _check_space(said)
         raise _failure(plan, said)
-    if statuses[1]:
-        raise ImageError(f"the root of debian:{plan.suite} cannot be unpacked:\n{tail(log.read_text())}")
+
+
+def _check_space(words: str) -> None:
+    """Raises the store's `OSError` where a helper's complaint says that its space has ended."""
+    if _NO_SPACE in words:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 @contextmanager
 def _running(
     command: Sequence[str],
     *,
-    stdin: IO[str] | int = subprocess.DEVNULL,
-    stdout: int = subprocess.DEVNULL,
+    stdin: IO[bytes] | int = subprocess.DEVNULL,
+    stdout: IO[bytes] | int = subprocess.DEVNULL,
     stderr: IO[bytes] | int,
     place: Path | None = None,
+    patient: bool = False,
 ) -> Iterator[subprocess.Popen[str]]:
     """A helper process in a group of its own, which ends with the body, however that ends.
 
-    `place` is where it keeps temporary files.
+    `place` is where it keeps temporary files. A `patient` end waits first, for a process that ends by itself.
     """
-    environment = commands.environment(**({"TMPDIR": str(place)} if place else {}))
     process = subprocess.Popen(
         command,
-        env=environment,
+        env=commands.environment(**({"TMPDIR": str(place)} if place else {})),
         stdin=stdin,
         stdout=stdout,
         stderr=stderr,
@@ -140,16 +180,27 @@ def _running(
     try:
         yield process
     finally:
+        if not (patient and _ends(process)):
+            _end(process)
+        if process.stderr:
+            process.stderr.close()
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """End a process and its group; mmdebstrap removes its own directory then."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
         if process.poll() is None:
-            os.killpg(process.pid, signal.SIGTERM)  # mmdebstrap then removes its own directory
-            try:
-                process.wait(END_SECONDS)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-        for stream in (process.stdout, process.stderr):
-            if stream:
-                stream.close()
+            os.killpg(process.pid, number)
+            _ends(process)
+
+
+def _ends(process: subprocess.Popen[str]) -> bool:
+    """Whether it ends before the deadline."""
+    try:
+        process.wait(END_SECONDS)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
 
 
 def _follow(stream: IO[str], step: Step) -> str:
@@ -164,24 +215,11 @@ def _follow(stream: IO[str], step: Step) -> str:
 
 def _failure(plan: Recipe, said: str) -> ImageError:
     """What went wrong in mmdebstrap, with what to do about it."""
-    hint = ""
-    if re.search(r"NO_PUBKEY|EXPKEYSIG|not signed|signature(s)? (couldn't|could not)|Missing key", said):
-        hint = "the keys of Debian are missing or old: install the package debian-archive-keyring"
-    elif re.search(r"does not have a Release file|404 +Not Found", said):
-        hint = f"is {plan.suite} a suite of Debian that still is on the mirror? E.g. debian:trixie"
-    elif re.search(r"Unable to locate package|has no installation candidate|no package .* found", said):
-        hint = f"a package of vmsnap_packages is not in {plan.suite}"
-    elif re.search(
-        r"Could not resolve|Temporary failure resolving|Could not connect|Network is unreachable", said
-    ):
-        hint = "is there a network, is a proxy needed (http_proxy)?"
-    elif re.search(r"unshare|newuidmap|user namespace", said):
-        hint = (
-            "this host may forbid user namespaces to ordinary users "
-            "(Ubuntu: sysctl kernel.apparmor_restrict_unprivileged_userns)"
-        )
+    words = "\n".join(line for line in said.splitlines() if not line.startswith(_NO_COMPLAINT))
+    hint = next((hint for pattern, hint in _COMPLAINTS if re.search(pattern, words)), "")
     return ImageError(
-        f"debian:{plan.suite} cannot be built; mmdebstrap's last lines:\n{tail(said, 12)}", hint=hint
+        f"debian:{plan.suite} cannot be built; mmdebstrap's last lines:\n{tail(words, 12)}",
+        hint=hint.format(suite=plan.suite, temporary=tempfile.gettempdir()),
     )
 
 
