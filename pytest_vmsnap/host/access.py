@@ -55,13 +55,21 @@ class Access:
 
     def can_read(self, path: Path) -> bool:
         """Whether QEMU can read `path` as things are, all directories above it included."""
+        return self._may(path, "r")
+
+    def can_enter(self, directory: Path) -> bool:
+        """Whether QEMU can pass through `directory` as things are, all directories above it included."""
+        return self._may(directory, "x")
+
+    def _may(self, path: Path, letter: str) -> bool:
         if self.user is None:
-            return os.access(path, os.R_OK)
-        if os.geteuid() != 0:  # we cannot become that user: what everybody may, it may
-            return all(parent.stat().st_mode & 0o001 for parent in path.resolve().parents) and bool(
-                path.stat().st_mode & 0o004
-            )
-        return self.runs(["test", "-r", str(path)])
+            return os.access(path, os.R_OK if letter == "r" else os.X_OK)
+        if os.geteuid() == 0:
+            return self.runs(["test", f"-{letter}", str(path)])
+        # we cannot become that user: what everybody may, it may
+        bit = 0o004 if letter == "r" else 0o001
+        parents = all(parent.stat().st_mode & 0o001 for parent in path.resolve().parents)
+        return parents and bool(path.stat().st_mode & bit)
 
     def runs(self, command: list[str]) -> bool:
         """Whether `command` succeeds as the user that QEMU runs as; only root can ask."""

@@ -158,6 +158,12 @@ def open_host(settings: Settings, choice: UriChoice, *, store: Path) -> Host:
         reach = access.Access(user=user)
         for directory in (store, store / "runs", run.data, run.sockets):
             reach.to_enter(directory)
+        if user and os.geteuid() == 0 and not reach.can_enter(run.data):
+            raise HostError(
+                f"the store {store} cannot be reached by user {user[0]}, whom libvirt runs QEMU as",
+                hint="choose a directory that others may pass through, with --vmsnap-store; "
+                "the store itself is opened to that user alone",
+            )
         facts = _facts(settings, choice, connection, cache=store, user=user, reach=reach)
         return Host(
             facts=facts, connection=connection, run=run, access=reach, stack=stack.pop_all(), store=store

@@ -50,6 +50,7 @@ def kill_init(vm: Machine) -> None:
 
 
 def fill_the_disk(vm: Machine) -> None:
+    vm.succeed("fallocate -l $(($(stat -f -c '%f * %S' /) - 30000000)) /srv/most")
     full = vm.run("cat /dev/zero >/srv/zeros", timeout=120)
     assert b"No space left on device" in full.stderr
     vm.fail("echo more >/srv/more && sync /srv/more && [ -s /srv/more ]")

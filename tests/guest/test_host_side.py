@@ -25,7 +25,7 @@ def test_the_uri_is_that_of_who_runs(vmsnap: VmsnapSession) -> None:
 
 
 def test_a_machine_has_few_devices(vm_module: Machine) -> None:
-    devices = ElementTree.fromstring(vm_module.domain.XMLDesc()).find("devices")  # noqa: S314 - libvirt's own
+    devices = ElementTree.fromstring(vm_module.domain.XMLDesc()).find("devices")
     assert devices is not None
     kinds = {device.tag for device in devices}
     assert kinds <= {

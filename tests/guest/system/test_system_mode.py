@@ -1,0 +1,174 @@
+"""Machines of the system's libvirt daemon, which runs QEMU as a user of its own.
+
+The suite starts a daemon for these tests, and ends it; so they need root, and a host where none runs.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_vmsnap.host import processes, uri
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from pytest_vmsnap.session import VmsnapSession
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a system daemon is started by root only")
+
+DAEMONS = ("virtlogd", "libvirtd")  # the first records consoles for the second
+PATIENCE = 180.0
+OWNER = 4321
+
+
+def wait_for(probe: Callable[[], object], what: str, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not probe():
+        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def daemon() -> Iterator[None]:
+    """A system daemon that answers, of this suite's own."""
+    if uri.system_daemon_answers():
+        yield
+        return
+    started = [
+        subprocess.Popen([shutil.which(name) or f"/usr/sbin/{name}"], stderr=subprocess.DEVNULL)
+        for name in DAEMONS
+    ]
+    try:
+        wait_for(uri.system_daemon_answers, "libvirtd", 60)
+        yield
+    finally:
+        for process in reversed(started):
+            process.terminate()
+            process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def image(vmsnap: VmsnapSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A person's image, with kernel and initrd, that only its owner may read."""
+    from pytest_vmsnap.image import provide
+    from pytest_vmsnap.model import ImageRequest
+    from pytest_vmsnap.progress import silent
+
+    found = provide(ImageRequest(image="debian:trixie", root=Path("/")), store=vmsnap.store, progress=silent())
+    directory = tmp_path_factory.mktemp("person")
+    for source in (found.disk, found.kernel, found.initrd):
+        assert source is not None
+        copy = directory / source.name
+        subprocess.run(["cp", "--sparse=always", source, copy], check=True)
+        copy.chmod(0o600)
+        os.chown(copy, OWNER, OWNER)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def store() -> Iterator[Path]:
+    directory = Path(tempfile.mkdtemp(prefix="vmsnap-system-", dir="/var/tmp"))
+    directory.chmod(0o711)
+    yield directory / "store"
+    shutil.rmtree(directory)
+
+
+@pytest.fixture
+def command(daemon: None, image: Path, store: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """pytest on that image, as root, with nothing said of a URI."""
+    monkeypatch.delenv("VMSNAP_URI", raising=False)
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+    return [
+        *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"--vmsnap-store={store}"),
+        *(f"--vmsnap-image={image}/disk.qcow2", f"--vmsnap-kernel={image}/kernel"),
+        *(f"--vmsnap-initrd={image}/initrd", "--vmsnap-cmdline=root=/dev/vda rw console=ttyS0"),
+    ]
+
+
+def described(directory: Path) -> list[tuple[str, int, int, int]]:
+    return [
+        (path.name, found.st_uid, found.st_gid, found.st_mode)
+        for path in sorted(directory.iterdir())
+        for found in [path.stat()]
+    ]
+
+
+def test_root_gets_the_daemon_and_a_persons_image_keeps_owner_and_mode(
+    command: list[str], image: Path, store: Path, pytester: pytest.Pytester
+) -> None:
+    before = described(image)
+    assert before[0][1] == OWNER
+    pytester.makepyfile(
+        """
+        import os, pathlib
+
+        def test_one(vm):
+            vm.succeed("echo x >/root/x; sync")
+
+        def test_two(vm, vmsnap):
+            vm.fail("test -e /root/x")
+            assert vmsnap.facts.uri.uri == "qemu:///system"
+            pid = vm._body.domain.pid()
+            assert os.stat(f"/proc/{pid}").st_uid != 0
+            memory = vmsnap._snapshots[vm.spec].memory.path
+            assert memory.stat().st_mode & 0o007 == 0
+        """
+    )
+    done = subprocess.run(command, cwd=pytester.path, capture_output=True, text=True, check=False)
+    assert "2 passed" in done.stdout, done.stdout + done.stderr
+    assert "qemu:///system (root, and the system's daemon answers)" in done.stdout
+    assert described(image) == before
+    assert not list((store / "runs").iterdir())
+
+
+def test_others_on_the_host_cannot_reach_into_the_store(store: Path) -> None:
+    assert store.stat().st_mode & 0o007 == 0
+
+
+def test_a_store_that_qemu_cannot_reach_is_named(command: list[str], pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("def test_one(vm): ...")
+    pytester.path.chmod(0o700)
+    done = subprocess.run(
+        [*command, f"--vmsnap-store={pytester.path}/deep"],
+        cwd=pytester.path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "1 error" in done.stdout, done.stdout + done.stderr
+    assert "deep cannot be reached by user" in done.stdout
+    assert "--vmsnap-store" in done.stdout
+
+
+def test_a_killed_run_leaves_no_qemu(command: list[str], store: Path, pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import pathlib, time
+
+        def test_stands_still(vm):
+            pathlib.Path("ready").touch()
+            time.sleep(1000)
+        """
+    )
+    run = subprocess.Popen(command, cwd=pytester.path, stdout=subprocess.DEVNULL, start_new_session=True)
+    try:
+        wait_for(lambda: (pytester.path / "ready").exists() or run.poll() is not None, "a machine", PATIENCE)
+        (run_id,) = [path.name for path in (store / "runs").iterdir() if path.is_dir()]
+        ours = f"vmsnap-{run_id}-"
+        assert any(name.startswith(ours) for _, name in processes.qemus())
+        run.kill()
+        wait_for(lambda: not any(n.startswith(ours) for _, n in processes.qemus()), "the end of its QEMU", 5.0)
+    finally:
+        if run.poll() is None:
+            os.killpg(run.pid, signal.SIGKILL)
+        run.wait()

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import os
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_vmsnap.errors import SpecError, StoreDamaged
+from pytest_vmsnap.fork import files
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def memory(tmp_path: Path) -> Path:
+    path = files.memory_file(tmp_path / "ram", size_mib=64)
+    with path.open("r+b") as file:
+        file.seek(40 << 20)
+        file.write(b"data" * 1000)
+    return path
+
+
+def test_a_memory_file_is_sparse_and_for_its_owner_alone(tmp_path: Path) -> None:
+    path = files.memory_file(tmp_path / "ram", size_mib=64)
+    found = path.stat()
+    assert (found.st_size, found.st_blocks, found.st_mode & 0o777) == (64 << 20, 0, 0o600)
+
+
+def test_an_unchanged_file_passes(memory: Path) -> None:
+    files.fingerprint(memory).expect_unchanged()
+
+
+def test_a_write_is_noticed_by_its_time(memory: Path) -> None:
+    saved = files.fingerprint(memory)
+    with memory.open("r+b") as file:
+        file.write(b"x")
+    with pytest.raises(StoreDamaged, match="ram was written to"):
+        saved.expect_untouched()
+
+
+def test_a_write_that_hides_its_time_is_noticed_by_the_checksum(memory: Path) -> None:
+    saved = files.fingerprint(memory)
+    times = memory.stat()
+    with memory.open("r+b") as file:
+        file.seek(40 << 20)
+        file.write(b"DATA")
+    os.utime(memory, ns=(times.st_atime_ns, times.st_mtime_ns))
+    saved.expect_untouched()
+    with pytest.raises(StoreDamaged, match="content of"):
+        saved.expect_unchanged()
+
+
+def test_an_overlay_names_its_backing_file(tmp_path: Path) -> None:
+    base = files.empty_disk(tmp_path / "base.qcow2", size_mib=8)
+    top = files.overlay(tmp_path / "top.qcow2", backing=base, backing_format="qcow2")
+    told = subprocess.run(["qemu-img", "info", str(top)], capture_output=True, text=True, check=True).stdout
+    assert f"backing file: {base}" in told
+    assert files.format_of(top) == "qcow2"
+
+
+def test_a_disk_that_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="nowhere cannot be used"):
+        files.format_of(tmp_path / "nowhere")
