@@ -21,6 +21,10 @@ PATIENCE = 180.0  # seconds until a run has booted its machine, however loaded t
 
 
 def begin(runner: list[str], directory: Path, *arguments: str) -> subprocess.Popen[str]:
+    if (
+        signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    ):  # as in a shell's background: the child would ignore it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     command = [*runner, "-p", "no:cacheprovider", *arguments]
     return subprocess.Popen(
         command,
