@@ -1,8 +1,63 @@
 """A clean virtual machine for every test: boot once, save, and revert in milliseconds."""
 
-from pytest_vmsnap import errors
-from pytest_vmsnap.errors import *  # noqa: F403 - the tree of errors is public as a whole
+from pytest_vmsnap.errors import (
+    AcceleratorError,
+    BootError,
+    ChannelError,
+    CommandError,
+    CommandFailed,
+    CommandSucceeded,
+    CommandTimeout,
+    GuestGone,
+    GuestHung,
+    HostError,
+    ImageError,
+    MachineReleased,
+    NoHypervisor,
+    RepairFailed,
+    RevertError,
+    SpecError,
+    StateError,
+    StateFailed,
+    StoreDamaged,
+    StoreError,
+    StoreFormat,
+    StoreFull,
+    UnknownState,
+    VmsnapError,
+    WaitTimeout,
+)
 from pytest_vmsnap.machine import Machine
 from pytest_vmsnap.model import Disk, MachineSpec, Result
 
-__all__ = ["Machine", "MachineSpec", "Disk", "Result", "errors"]
+__all__ = [
+    "Machine",
+    "MachineSpec",
+    "Disk",
+    "Result",
+    "VmsnapError",
+    "HostError",
+    "NoHypervisor",
+    "AcceleratorError",
+    "SpecError",
+    "ImageError",
+    "BootError",
+    "StateError",
+    "UnknownState",
+    "StateFailed",
+    "StoreError",
+    "StoreDamaged",
+    "StoreFull",
+    "StoreFormat",
+    "RevertError",
+    "RepairFailed",
+    "ChannelError",
+    "GuestHung",
+    "GuestGone",
+    "CommandError",
+    "CommandFailed",
+    "CommandSucceeded",
+    "CommandTimeout",
+    "WaitTimeout",
+    "MachineReleased",
+]

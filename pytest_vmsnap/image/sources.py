@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from pytest_vmsnap.errors import SpecError
 from pytest_vmsnap.image import direct_boot
 from pytest_vmsnap.image.debian import provide_debian
-from pytest_vmsnap.image.download import provide_download
 from pytest_vmsnap.image.path import provide_path
 from pytest_vmsnap.model import Image, ImageRequest, digest
 
@@ -37,6 +36,9 @@ def provide(request: ImageRequest, *, store: Store, progress: Progress) -> Image
             image, image.removeprefix(DEBIAN), request.packages, store=store, progress=progress
         )
     if image.startswith(ADDRESSES):
+        # pooch brings requests, which every pytest run would wait for
+        from pytest_vmsnap.image.download import provide_download
+
         return provide_download(request, image, store=store, progress=progress)
     return provide_path(request, image)
 
