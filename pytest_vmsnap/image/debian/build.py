@@ -16,7 +16,7 @@ import signal
 import subprocess
 import tarfile
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from pytest_vmsnap.errors import ImageError, tail
@@ -123,6 +123,8 @@ def _bootstrap(plan: Recipe, mode: tools.Mode, overlay: Path, root: Path, raw: P
     place = None if mode == "unshare" else overlay.parent
     bootstrap = ["mmdebstrap", f"--mode={mode}", *plan.options, *plan.hooks(str(overlay)), plan.suite, "-"]
     bootstrap += mirror.of_this_host(plan.suite)
+    if mode == "root":
+        bootstrap = [*tools.apart(), *bootstrap]
     pack = ["sh", "-c", PACK, "pack", str(root), str(raw), str(DISK_MIB)]
     if mode != "root":
         pack = ["fakeroot", "--", *pack]
@@ -187,11 +189,13 @@ def _running(
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    """End a process and its group; mmdebstrap removes its own directory then."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        if process.poll() is None:
-            os.killpg(process.pid, number)
-            _ends(process)
+    """End a process and its group; mmdebstrap removes its own directory before it ends."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGTERM)
+        _ends(process)
+        with suppress(ProcessLookupError):  # the group has ended with it
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def _ends(process: subprocess.Popen[str]) -> bool:

@@ -6,6 +6,7 @@ import os
 import platform
 import pwd
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Literal
 
@@ -51,6 +52,26 @@ def mode() -> Mode:
         hint=f"as root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}\n"
         "(with ranges that nobody else has, see /etc/subuid), or install fakechroot",
     )
+
+
+def apart() -> list[str]:
+    """What to put before root's mmdebstrap, so that its mounts are its own and vanish with it.
+
+    Without, a run that is killed leaves /proc and /sys mounted in a half-made root (seen with mmdebstrap
+    1.3.5). Empty where the kernel forbids it; then mmdebstrap may mount nothing either.
+    """
+    command = ["unshare", "--mount", "--propagation", "private", "--"]
+    try:
+        done = subprocess.run(
+            [*command, "true"],
+            env=commands.environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+        )
+    except FileNotFoundError:
+        return []
+    return command if done.returncode == 0 else []
 
 
 def _user() -> str:
