@@ -10,17 +10,19 @@ import base64
 import itertools
 import threading
 import time
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from pytest_vmsnap.errors import ChannelError, GuestHung
 from pytest_vmsnap.guest.channel import PATH, Completed, Request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from pytest_vmsnap.host import Domain
 
-PIECE = 4 << 20  # bytes; libvirt takes answers of up to 10 MiB, of base64
+PIECE_OUT = 4 << 20  # bytes; libvirt takes answers of up to 10 MiB, of base64
+PIECE_IN = 256 << 10  # bytes; the guest takes 4 KiB at a time, and a piece has a deadline
 FIRST_PIECE = 64 << 10  # files of /proc refuse a large count with ENOMEM
 KEPT_BYTES = 64 << 10  # of a command's streams that may stay in the guest for a while
 KEPT_COMMANDS = 16  # of which streams may stay
@@ -81,14 +83,14 @@ class AgentChannel:
         stem = f"{self._directory()}/{next(self._numbers)}"
         source = f"{stem}.in" if request.input else ""
         if request.input:
-            self.put(source, request.input, timeout=ANSWER_SECONDS)
+            self.put(source, request.input, timeout=max(timeout, ANSWER_SECONDS))
         pid = self._start(RUNNER, stem, request.script(), source)
         ended = self._wait(pid, deadline)
         if timed_out := ended is None:
             self._start(f"kill -TERM {pid}")
             ended = self._wait(pid, time.monotonic() + GRACE_SECONDS)
         filled = _stream(ended, "out-data").decode().split() if ended else ["out", "err"]
-        streams = {name: self.get(f"{stem}.{name}", timeout=ANSWER_SECONDS) for name in filled}
+        streams = {name: self.get(f"{stem}.{name}", timeout=max(timeout, ANSWER_SECONDS)) for name in filled}
         self._remove(stem, size=len(request.input) + sum(map(len, streams.values())))
         return Completed(
             status=_status(ended),
@@ -137,31 +139,37 @@ class AgentChannel:
 
     def put(self, path: str, data: bytes, *, timeout: float) -> None:
         deadline = time.monotonic() + timeout
-        handle = self._call("guest-file-open", path=path, mode="w")
-        try:
+        with self._file(path, "w") as handle:
             view = memoryview(data)
             while view:
-                piece = base64.b64encode(view[:PIECE]).decode()
+                piece = base64.b64encode(view[:PIECE_IN]).decode()
                 written = self._call("guest-file-write", handle=handle, buf_b64=piece)["count"]
                 view = view[written:]
                 self._expect_time(deadline, f"writing {path}")
-        finally:
-            self._call("guest-file-close", handle=handle)
 
     def get(self, path: str, *, timeout: float) -> bytes:
         deadline = time.monotonic() + timeout
-        handle = self._call("guest-file-open", path=path, mode="r")
         pieces: list[bytes] = []
-        try:
+        with self._file(path, "r") as handle:
             while True:
-                count = PIECE if pieces else FIRST_PIECE
+                count = PIECE_OUT if pieces else FIRST_PIECE
                 answer = self._call("guest-file-read", handle=handle, count=count)
                 pieces.append(base64.b64decode(answer["buf-b64"]))
                 if answer["eof"]:
                     return b"".join(pieces)
                 self._expect_time(deadline, f"reading {path}")
-        finally:
-            self._call("guest-file-close", handle=handle)
+
+    @contextmanager
+    def _file(self, path: str, mode: str) -> Iterator[int]:
+        """The agent's handle of a file that it has opened."""
+        handle = self._call("guest-file-open", path=path, mode=mode)
+        try:
+            yield handle
+        except ChannelError:
+            with suppress(ChannelError):  # the first error is the one that counts
+                self._call("guest-file-close", handle=handle)
+            raise
+        self._call("guest-file-close", handle=handle)
 
     def _expect_time(self, deadline: float, what: str) -> None:
         if time.monotonic() > deadline:

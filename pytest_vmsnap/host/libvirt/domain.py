@@ -138,11 +138,12 @@ class Domain:
         except libvirt.libvirtError as error:
             if self.condition() == "stopped":
                 raise GuestGone(f"{self.name} has ended", console=self.console_text()) from error
-            if error.get_error_code() in (
+            silent = (
                 libvirt.VIR_ERR_AGENT_UNRESPONSIVE,
                 libvirt.VIR_ERR_AGENT_UNSYNCED,
                 libvirt.VIR_ERR_OPERATION_TIMEOUT,
-            ):
+            )
+            if error.get_error_code() in silent or self.condition() == "paused":
                 raise GuestHung(
                     f"the guest agent of {self.name} does not answer: {error}", console=self.console_text()
                 ) from error
