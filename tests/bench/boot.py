@@ -4,7 +4,8 @@
 
 Builds both variants of ``debian:SUITE`` (or takes them from the store), boots them in turn with plain QEMU
 on a throw-away overlay, and prints two times from the start of QEMU: until the guest agent answers
-("ready"), and until systemd has nothing left to start ("settled").
+("ready"), and until systemd and udev have nothing left to do ("settled"); and the processor time that QEMU
+took for the latter, which other load on the host changes less.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import base64
 import json
+import os
 import platform
 import shlex
 import socket
@@ -87,8 +89,8 @@ class Agent:
 
 
 @contextmanager
-def booted(image: Image, accel: str, *, cmdline: str | None = None) -> Iterator[tuple[Agent, float, Path]]:
-    """A machine on an overlay of `image`, its agent, and when it was started."""
+def booted(image: Image, accel: str, *, cmdline: str | None = None) -> Iterator[tuple[Agent, float, int]]:
+    """A machine on an overlay of `image`, its agent, and QEMU's start and process id."""
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vmsnap-bench-")))
         overlay, agent_socket, console = (directory / name for name in ("disk.qcow2", "agent", "console"))
@@ -104,7 +106,7 @@ def booted(image: Image, accel: str, *, cmdline: str | None = None) -> Iterator[
             time.sleep(0.005)
         agent = Agent(agent_socket)
         stack.callback(agent.close)
-        yield agent, start, console
+        yield agent, start, qemu.pid
 
 
 def _command(
@@ -123,17 +125,23 @@ def _command(
     ]
 
 
-def measure(image: Image, accel: str) -> tuple[float, float]:
-    """Seconds until the agent answers, and until systemd has settled."""
-    with booted(image, accel) as (agent, start, _console):
+def measure(image: Image, accel: str) -> dict[str, float]:
+    """Seconds until the agent answers, until the system has settled, and of processor time until then."""
+    with booted(image, accel) as (agent, start, pid):
         agent.wait()
         ready = time.monotonic() - start
-        state = agent.run("systemctl is-system-running --wait").strip()
+        state = agent.run("systemctl is-system-running --wait; udevadm settle").strip()
         settled = time.monotonic() - start
         if state != "running":
             failed = agent.run("systemctl --failed --plain --no-legend")
             raise RuntimeError(f"{image.origin}: the system is {state}:\n{failed}")
-        return ready, settled
+        return {"ready": ready, "settled": settled, "processor": _processor_time(pid)}
+
+
+def _processor_time(pid: int) -> float:
+    """Seconds in user and kernel mode (proc(5), /proc/PID/stat: fields 14 and 15)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def describe(name: str, seconds: list[float]) -> str:
@@ -160,34 +168,32 @@ def main() -> None:
         )
         for name, trim in (("stock", False), ("trimmed", True))
     }
-    ready: dict[str, list[float]] = {name: [] for name in images}
-    settled: dict[str, list[float]] = {name: [] for name in images}
+    taken: dict[str, list[dict[str, float]]] = {name: [] for name in images}
     for turn in range(options.times):
         for name, image in images.items():
-            one, two = measure(image, options.accel)
-            ready[name].append(one)
-            settled[name].append(two)
-            progress.say(f"turn {turn + 1}, {name}: ready {one:.2f} s, settled {two:.2f} s")
-    report(options, images, ready, settled)
+            figures = measure(image, options.accel)
+            taken[name].append(figures)
+            words = ", ".join(f"{what} {seconds:.2f} s" for what, seconds in figures.items())
+            progress.say(f"turn {turn + 1}, {name}: {words}")
+    report(options, images, taken)
 
 
 def report(
-    options: argparse.Namespace,
-    images: dict[str, Image],
-    ready: dict[str, list[float]],
-    settled: dict[str, list[float]],
+    options: argparse.Namespace, images: dict[str, Image], taken: dict[str, list[dict[str, float]]]
 ) -> None:
     """Versions, medians, spread and ratios, on stdout."""
     version = subprocess.run(["qemu-system-x86_64", "--version"], capture_output=True, text=True, check=True)
     lines = [
-        f"{version.stdout.splitlines()[0]}; Linux {platform.release()}; {_processor()}",
+        f"{version.stdout.splitlines()[0]}; Linux {platform.release()}; {os.cpu_count()} x {_processor()}",
+        f"load of the host {os.getloadavg()[0]:.1f}, of which the machine is up to 2",
         f"debian:{options.suite}, -accel {options.accel} -cpu max -smp 2 -m 512, boots in turn",
         *(f"{name:<8} {shlex.quote(image.cmdline or '')}" for name, image in images.items()),
     ]
-    for what, figures in (("ready", ready), ("settled", settled)):
-        lines += [describe(f"{what}, {name}", seconds) for name, seconds in figures.items()]
-        ratio = statistics.median(figures["trimmed"]) / statistics.median(figures["stock"])
-        lines.append(f"{what}, trimmed to stock   {ratio:.2f}")
+    for what in ("ready", "settled", "processor"):
+        seconds = {name: [figures[what] for figures in taken[name]] for name in images}
+        lines += [describe(f"{what}, {name}", values) for name, values in seconds.items()]
+        ratio = statistics.median(seconds["trimmed"]) / statistics.median(seconds["stock"])
+        lines.append(f"{what}, trimmed to stock: {ratio:.2f}")
     print("\n".join(lines))  # noqa: T201
 
 
