@@ -9,6 +9,7 @@
 # into the new one, and then moves one symbolic link; so a failure or a power cut at any moment leaves the old
 # release with its notes, or the new one. The old notes stay as a backup.
 set -eu
+umask 022
 
 programs=/opt/notesd
 notes=/var/lib/notesd
@@ -32,18 +33,18 @@ install_release() {
     fi
     id notesd >/dev/null 2>&1 || useradd --system --no-create-home --home-dir "$notes" notesd
     mkdir -p "$programs" "$notes"
-    rm -rf "${programs:?}/$new" "${notes:?}/$new" # what an upgrade left that did not end
+    rm -rf "${programs:?}/$new" # from an upgrade that did not end
     cp -R "$source" "$programs/$new"
-    install -d -o notesd -g notesd "$notes/$new"
 
     trap roll_back EXIT
     if [ -n "$old" ]; then
         systemctl stop "$unit"
+        rm -rf "${notes:?}/$new"
+        install -d -o notesd -g notesd "$notes/$new"
         runuser -u notesd -- "$programs/$new/migrate.py" "$old" "$notes/$old" "$notes/$new"
     fi
     use "$new"
-    systemctl enable --quiet "$programs/current/$unit"
-    systemctl start "$unit"
+    systemctl start "$unit" # waits until the service says that it is ready
     trap - EXIT
 
     if [ -n "$old" ]; then rm -rf "${programs:?}/$old"; fi
@@ -55,8 +56,8 @@ use() {
     ln -sfn "$1" "$programs/next"
     sync
     mv -T "$programs/next" "$programs/current"
+    systemctl enable --quiet "$programs/current/$unit" # and systemd reads the unit anew
     sync
-    systemctl daemon-reload
 }
 
 roll_back() {
@@ -65,18 +66,18 @@ roll_back() {
     if [ -n "$old" ]; then
         use "$old"
         systemctl start "$unit"
+        rm -rf "${programs:?}/$new" "${notes:?}/$new"
         echo "release $old goes on" >&2
     else
         uninstall
     fi
-    rm -rf "${programs:?}/$new" "${notes:?}/$new"
     exit 1
 }
 
 uninstall() {
-    systemctl disable --quiet --now "$unit" || true
+    systemctl stop "$unit" || true
+    systemctl disable --quiet "$unit" || true
     rm -rf "$programs"
-    systemctl daemon-reload
 }
 
 main "$@"

@@ -46,5 +46,5 @@ def test_a_wiped_disk_is_whole_again(vm: Machine, notes: Notes, turn: str) -> No
     assert notes.put("colour", turn) == 204
     assert notes.get("colour") == turn
 
-    vm.succeed("rm -rf /etc /opt /var")
+    vm.succeed("rm -rf /etc /opt /var/lib/notesd")
     vm.fail("id notesd")

@@ -43,9 +43,13 @@ def store(notes: dict[str, str]) -> None:
         file.flush()
         os.fsync(file.fileno())
     draft.replace(NOTES)
+    directory = os.open(NOTES.parent, os.O_RDONLY)
+    os.fsync(directory)
+    os.close(directory)
 
 
 def main() -> None:
+    NOTES.parent.mkdir(exist_ok=True)
     if not NOTES.exists():
         store({})
     with HTTPServer(("", 8080), Handler) as server, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
