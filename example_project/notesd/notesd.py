@@ -63,7 +63,7 @@ def sync(directory: Path) -> None:
 class Handler(BaseHTTPRequestHandler):
     """Answers one request."""
 
-    def do_GET(self) -> None:  # noqa: N802 - http.server's name
+    def do_GET(self) -> None:
         if self.path == "/release":
             self.answer(HTTPStatus.OK, f"{RELEASE}\n".encode())
         elif self.path == "/notes":
@@ -75,7 +75,7 @@ class Handler(BaseHTTPRequestHandler):
             except FileNotFoundError:
                 self.answer(HTTPStatus.NOT_FOUND)
 
-    def do_PUT(self) -> None:  # noqa: N802
+    def do_PUT(self) -> None:
         length = int(self.headers.get("Content-Length", 0))
         if length > LIMIT_BYTES:
             self.answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
@@ -89,7 +89,7 @@ class Handler(BaseHTTPRequestHandler):
             else:
                 self.answer(HTTPStatus.NO_CONTENT)
 
-    def do_DELETE(self) -> None:  # noqa: N802
+    def do_DELETE(self) -> None:
         if path := self.note():
             try:
                 remove(path)

@@ -9,12 +9,12 @@ import pytest
 from notes import Notes
 
 if TYPE_CHECKING:
-    from pytest_vmsnap import Machine, MachineSpec
+    from pytest_vmsnap import Machine
 
 SERVICE = Path(__file__).parent.parent / "notesd"
 
 
-def pytest_vmsnap_prepare(vm: Machine, spec: MachineSpec) -> None:
+def pytest_vmsnap_prepare(vm: Machine) -> None:
     """Install the service: this runs once, and each test gets a machine as it is then."""
     vm.upload(SERVICE, "/root/notesd")
     vm.succeed("/root/notesd/install.sh")

@@ -14,14 +14,14 @@ NOTES = Path(os.environ["STATE_DIRECTORY"]) / "1" / "notes.json"
 
 
 class Handler(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:  # noqa: N802 - http.server's name
+    def do_GET(self) -> None:
         match = NAME.fullmatch(self.path)
         text = json.loads(NOTES.read_text()).get(match[1]) if match else None
         if self.path == "/release":
             text = "1\n"
         self.answer(HTTPStatus.OK if text is not None else HTTPStatus.NOT_FOUND, text or "")
 
-    def do_PUT(self) -> None:  # noqa: N802
+    def do_PUT(self) -> None:
         match = NAME.fullmatch(self.path)
         if not match:
             self.answer(HTTPStatus.NOT_FOUND)
