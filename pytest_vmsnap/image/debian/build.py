@@ -213,7 +213,8 @@ def _follow(stream: IO[str], step: Step) -> str:
     for line in stream:
         lines.append(line)
         if line.startswith("I: "):
-            step.say(line.removeprefix("I: ").strip().rstrip("."))
+            stage = line.removeprefix("I: ").strip().rstrip(".")
+            step.say("setting up" if "--customize-hook" in stage else stage)
     return "".join(lines)
 
 
