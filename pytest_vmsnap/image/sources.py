@@ -37,8 +37,7 @@ def provide(request: ImageRequest, *, store: Store, progress: Progress) -> Image
         )
     if image.startswith(ADDRESSES):
         # pooch brings requests, which every pytest run would wait for
-
-        from pytest_vmsnap.image.download import provide_download  # noqa: PLC0415 - requests loads slowly
+        from pytest_vmsnap.image.download import provide_download
 
         return provide_download(request, image, store=store, progress=progress)
     return provide_path(request, image)
