@@ -92,6 +92,7 @@ class Forge:
                 disks=disks,
                 memory=memory,
                 console=console,
+                agent=self.host.run.sockets / f"{name}.agent",
                 incoming=incoming,
                 qemu_user=self.host.access.user,
                 unconfined=self.host.unconfined,

@@ -47,7 +47,8 @@ class Blueprint:
     """All that a domain's description is made from.
 
     `kind` is libvirt's domain type: ``kvm``, or ``qemu`` for software emulation. `disks` are the machine's own
-    overlays, in the order of their device names. `incoming` waits for a saved device state. `unconfined`
+    overlays, in the order of their device names. `agent` is the socket of the guest agent's port. `incoming`
+    waits for a saved device state. `unconfined`
     names the security models that are switched off for it, `qemu_user` is (uid, gid) where QEMU is not to
     run as the driver's default.
     """
@@ -61,6 +62,7 @@ class Blueprint:
     disks: tuple[Path, ...]
     memory: Memory
     console: Path
+    agent: Path
     incoming: bool = False
     extra_arguments: tuple[str, ...] = ()
     qemu_user: tuple[int, int] | None = None
@@ -122,6 +124,8 @@ def _devices(domain: Element, plan: Blueprint) -> None:
     SubElement(serial, "target", port="0")
     _address(SubElement(devices, "controller", type="virtio-serial", index="0"), SLOT_SERIAL)
     agent = SubElement(devices, "channel", type="unix")
+    # libvirt's own place for it is too deep in a home for a socket's 108 bytes (unix(7))
+    SubElement(agent, "source", mode="bind", path=str(plan.agent))
     SubElement(agent, "target", type="virtio", name=AGENT_PORT)
     SubElement(agent, "address", type="virtio-serial", controller="0", bus="0", port="1")
     rng = SubElement(devices, "rng", model="virtio")

@@ -156,8 +156,9 @@ def open_host(settings: Settings, choice: UriChoice, *, store: Path) -> Host:
         connection = _connect(choice, run, stack, store)
         user = access.qemu_user(connection.capabilities()) if choice.mode == "system" else None
         reach = access.Access(user=user)
-        for directory in (store, store / "runs", run.data, run.sockets):
+        for directory in (store, store / "runs", run.data):
             reach.to_enter(directory)
+        reach.to_write(run.sockets)
         if user and os.geteuid() == 0 and not reach.can_enter(run.data):
             raise HostError(
                 f"the store {store} cannot be reached by user {user[0]}, whom libvirt runs QEMU as",
