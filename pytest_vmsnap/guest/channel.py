@@ -65,6 +65,9 @@ class Channel(Protocol):
     def run(self, request: Request, *, timeout: float) -> Completed:
         """Run a command to its end; one that runs over its time is killed, with all that it started."""
 
+    def set_clock(self, *, timeout: float) -> None:
+        """Set the guest's clock to the host's."""
+
     def put(self, path: str, data: bytes, *, timeout: float) -> None:
         """Write `data` to a file of the guest."""
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from pytest_vmsnap.errors import ChannelError, RepairFailed
-from pytest_vmsnap.guest.channel import Request
 
 if TYPE_CHECKING:
     from pytest_vmsnap.guest.channel import Channel
@@ -18,8 +16,6 @@ def set_clock(channel: Channel, *, timeout: float) -> None:
     Raises `RepairFailed` where the guest refuses, or does not answer within `timeout` seconds.
     """
     try:
-        done = channel.run(Request(text=f"date -u -s @{time.time():.3f}"), timeout=timeout)
+        channel.set_clock(timeout=timeout)
     except ChannelError as error:
         raise RepairFailed(f"the clock could not be set: {error.message}") from error
-    if done.status:
-        raise RepairFailed(f"the clock could not be set: {done.stderr.decode(errors='replace').strip()}")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pytest_vmsnap.errors import BootError, ChannelError, GuestGone, StateFailed
 from pytest_vmsnap.fork import Template
-from pytest_vmsnap.guest import AgentChannel
+from pytest_vmsnap.guest import AgentChannel, Request
 from pytest_vmsnap.machine import Machine
 
 if TYPE_CHECKING:
@@ -27,6 +27,14 @@ KVM_DEATHS = (
     "kvm_vcpu_ioctl",
     "kvm_buf_set_msrs",
 )
+
+
+# `--wait` since systemd 240; units that failed are the image's affair
+SETTLE = """
+if command -v systemctl; then systemctl is-system-running --wait; fi
+if command -v udevadm; then udevadm settle; fi
+true
+"""
 
 
 class DiedOfKvm(BootError):
@@ -51,6 +59,7 @@ def build_base(
         channel = AgentChannel(lambda: template.domain)
         with progress.step(f"booting {image.origin} ({forge.host.facts.accelerator.name})"):
             _boot(template, channel, deadlines)
+            _settle(channel, deadlines)
         machine = Machine(template, channel, spec=spec, state=BASE, deadlines=deadlines)
         with progress.step("preparing the base state"):
             _prepare(machine, prepare)
@@ -76,6 +85,11 @@ def _boot(template: Template, channel: AgentChannel, deadlines: Deadlines) -> No
             console=template.domain.console_text(),
             log=log,
         ) from error
+
+
+def _settle(channel: AgentChannel, deadlines: Deadlines) -> None:
+    """Let the boot come to its end: what is unfinished at the save goes on in every clone, within a test."""
+    channel.run(Request(text=SETTLE), timeout=BOOT_SECONDS * deadlines.factor)
 
 
 def _prepare(machine: Machine, prepare: Callable[[Machine], None]) -> None:
