@@ -22,8 +22,11 @@ if TYPE_CHECKING:
     from pytest_vmsnap.host import Domain
 
 PIECE_OUT = 2 << 20  # bytes; a daemon's answer may be a string of up to 4 MiB (REMOTE_STRING_MAX), of base64
-PIECE_IN = 256 << 10  # bytes; the guest takes 4 KiB at a time, and a piece has a deadline
+# Bytes. Measured on libvirt 9.0: a call that is larger than the socket's buffer (208 KiB) loses some of itself,
+# and the agent waits for the rest or finds no JSON; of base64, 128 KiB and less come through.
+PIECE_IN = 96 << 10
 FIRST_PIECE = 64 << 10  # files of /proc refuse a large count with ENOMEM
+LONGEST_SCRIPT = 32 << 10  # bytes; a longer one goes by a file (Linux: an argument has at most 128 KiB)
 KEPT_BYTES = 64 << 10  # of a command's streams that may stay in the guest for a while
 KEPT_COMMANDS = 16  # of which streams may stay
 FIRST_POLL_SECONDS = 0.005
@@ -84,7 +87,11 @@ class AgentChannel:
         source = f"{stem}.in" if request.input else ""
         if request.input:
             self.put(source, request.input, timeout=max(timeout, ANSWER_SECONDS))
-        pid = self._start(RUNNER, stem, request.script(), source)
+        script = request.script()
+        if len(script) > LONGEST_SCRIPT:
+            self.put(f"{stem}.sh", script.encode(), timeout=max(timeout, ANSWER_SECONDS))
+            script = f". {stem}.sh"
+        pid = self._start(RUNNER, stem, script, source)
         ended = self._wait(pid, deadline)
         if timed_out := ended is None:
             self._start(f"kill -TERM {pid}")

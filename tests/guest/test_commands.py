@@ -160,3 +160,9 @@ def test_a_script_of_many_lines_runs_as_one(vm_module: Machine) -> None:
     script = "n=0\nfor i in 1 2 3; do\n  n=$((n + i))\ndone\ncat <<END\nsum $n\nEND\n"
     assert vm_module.succeed(script) == "sum 6\n"
     assert vm_module.succeed(f"sh -c {shlex.quote(script)}") == "sum 6\n"
+
+
+def test_a_very_long_script_runs(vm_module: Machine) -> None:
+    script = "".join(f": {number:0100d}\n" for number in range(3000)) + "echo end"
+    assert len(script) > 200_000
+    assert vm_module.succeed(script) == "end\n"
