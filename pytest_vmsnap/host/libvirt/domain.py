@@ -88,6 +88,8 @@ class Domain:
             self.handle.destroy()
         except libvirt.libvirtError as error:
             log.debug("%s: destroy: %s", self.name, error)
+        self.events.stopped.set()  # the event itself may come later, or to nobody
+        self.events.wake()
 
     def _call(self, what: str, call: Callable[[], object]) -> None:
         libvirt, _ = library.modules()
