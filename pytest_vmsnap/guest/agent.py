@@ -40,6 +40,9 @@ GRACE_SECONDS = 5.0  # for the killing of a command that ran over
 RUNNER = f"""
 export PATH={PATH}
 umask 077
+: >"$1.out"
+: >"$1.err"
+umask 022
 set -m 2>/dev/null
 case $- in *m*) lead= ;; *) lead=setsid ;; esac
 $lead sh -c "$2" <"${{3:-/dev/null}}" >"$1.out" 2>"$1.err" &

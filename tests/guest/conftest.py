@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,6 +36,7 @@ def project(
     pytester: pytest.Pytester, vmsnap: VmsnapSession, monkeypatch: pytest.MonkeyPatch
 ) -> pytest.Pytester:
     """A project of its own whose pytest, run as a process, uses this run's store: its image is there."""
+    monkeypatch.setenv("HOME", pwd.getpwuid(os.getuid()).pw_dir)  # pytester's is too deep for libvirt's sockets
     monkeypatch.setenv("VMSNAP_STORE", str(vmsnap.store.path))
     monkeypatch.setenv("VMSNAP_URI", vmsnap.facts.uri.uri)
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)

@@ -68,8 +68,9 @@ def test_working_directory_environment_and_user_are_as_asked(vm_module: Machine)
 
 
 def test_a_command_begins_in_the_root_as_root_with_a_path(vm_module: Machine) -> None:
-    assert vm_module.succeed("pwd; id -un; echo $HOME; command -v sysctl").split() == [
+    assert vm_module.succeed("pwd; umask; id -un; echo $HOME; command -v sysctl").split() == [
         "/",
+        "0022",
         "root",
         "/root",
         vm_module.succeed("command -v sysctl").strip(),

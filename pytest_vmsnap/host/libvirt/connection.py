@@ -55,7 +55,9 @@ class Connection:
         try:
             self._handle = libvirt.open(uri)
         except libvirt.libvirtError as error:
-            raise NoHypervisor(f"libvirt does not answer at {uri}: {error}", hint=_advice(uri)) from error
+            raise NoHypervisor(
+                f"libvirt does not answer at {uri}: {error}", hint=_advice(uri, str(error))
+            ) from error
         self._domains: dict[str, Domain] = {}
         self._handle.domainEventRegisterAny(
             None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._on_lifecycle, None
@@ -148,7 +150,9 @@ def _version(number: int) -> str:
     return f"{number // 1_000_000}.{number // 1_000 % 1_000}.{number % 1_000}"
 
 
-def _advice(uri: str) -> str:
+def _advice(uri: str, message: str) -> str:
+    if "too long for unix socket" in message:  # 108 bytes, unix(7)
+        return "set XDG_RUNTIME_DIR to a short directory of your own, as a login does (/run/user/UID)"
     if uri.startswith("qemu:///system"):
         return (
             "start its daemon (sudo systemctl start libvirtd, or virtqemud) and join its group "
