@@ -15,6 +15,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from pytest_vmsnap import Machine
     from pytest_vmsnap.session import VmsnapSession
 
 PATIENCE = 180.0  # seconds until a run has booted its machine, however loaded the host is
@@ -249,13 +250,13 @@ def test_a_failing_preparation_is_told_once_with_the_projects_own_line(project: 
     assert str(result.stdout).count("# the project's own line") == 1
 
 
-def test_a_guest_that_does_not_boot_shows_its_console(project: pytest.Pytester, vmsnap: VmsnapSession) -> None:
-    (snapshot, *_) = vmsnap._snapshots.values() or [None]
-    if snapshot is None:
-        pytest.fail("this test takes its kernel from the suite's own image")
+def test_a_guest_that_does_not_boot_shows_its_console(
+    project: pytest.Pytester, vmsnap: VmsnapSession, vm_module: Machine
+) -> None:
+    kernel = vmsnap._snapshots[vm_module.spec].image.kernel
     project.makepyfile("def test_one(vm): ...")
     result = project.runpytest_subprocess(
-        *("--vmsnap-image=none", f"--vmsnap-kernel={snapshot.image.kernel}"),
+        *("--vmsnap-image=none", f"--vmsnap-kernel={kernel}"),
         *("--vmsnap-cmdline=console=ttyS0 panic=-1", "-p", "no:cacheprovider", "--vmsnap-timeout-factor=0.25"),
     )
     result.assert_outcomes(errors=1)
