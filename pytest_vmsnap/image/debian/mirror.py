@@ -7,7 +7,7 @@ import subprocess
 
 from pytest_vmsnap.image import commands
 
-USUAL = "deb.debian.org"
+OFFICIAL = ".debian.org"
 
 
 def of_this_host(suite: str) -> list[str]:
@@ -25,7 +25,7 @@ def of_this_host(suite: str) -> list[str]:
     codename = host.get("VERSION_CODENAME", "sid")
     mirrors = _mirrors()
     main, security = mirrors.get(codename), mirrors.get(f"{codename}-security")
-    if main is None or USUAL in main:
+    if main is None or OFFICIAL in main:
         return []
     lines = [f"deb {main} {suite} main"]
     if suite not in ("sid", "unstable"):

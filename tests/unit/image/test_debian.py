@@ -254,7 +254,7 @@ def members(archive: Path) -> dict[str, bytes]:
         ("E: The repository 'x nosuch Release' does not have a Release file.", "is trixie a suite of Debian"),
         ("W: GPG error: NO_PUBKEY 6ED0E7B82643E131", "debian-archive-keyring"),
         ("E: Unable to locate package vimm", "vmsnap_packages"),
-        ("Err: Could not resolve 'deb.debian.org'", "is there a network"),
+        ("Err: Could not resolve 'mirror.example'", "is there a network"),
         ("E: something else", ""),
     ],
 )
