@@ -70,6 +70,7 @@ class VmsnapSession:
         self._store: Store | None = None
         self._snapshots: dict[MachineSpec, Snapshot] = {}
         self._failures: dict[MachineSpec | None, _Failure] = {}
+        self._untold: VmsnapError | None = None
         self._kept: _Held | None = None
         self._live: dict[tuple[str, str], Machine] = {}  # by fixture and the node it was made for
         self._failed: set[str] = set()
@@ -96,7 +97,8 @@ class VmsnapSession:
         try:
             facts = self._opened("the header").facts
         except VmsnapError as error:
-            self._failures.clear()  # the first test is to tell it in full
+            self._failures.clear()
+            self._untold = error  # the first test is to tell it in full
             return [f"vmsnap: no machine can run here: {str(error).splitlines()[0]}"]
         settings = self.settings
         lines = [
@@ -240,6 +242,9 @@ class VmsnapSession:
     def _opened(self, where: str) -> Host:
         if self._host is None:
             with self._told_once(None, where):
+                if untold := self._untold:
+                    self._untold = None
+                    raise untold
                 choice = choose_uri(self.settings)
                 self._store = Store(self.settings.store or default_store(choice), progress=self._progress)
                 with self._progress.step(f"connecting to {choice.uri}"):

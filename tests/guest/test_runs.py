@@ -263,3 +263,17 @@ def test_a_guest_that_does_not_boot_shows_its_console(
     result.stdout.fnmatch_lines(
         ["*did not answer within 30 s*", "*the console's last lines:*", "*Kernel panic*"]
     )
+
+
+def test_a_host_that_cannot_is_told_in_full_by_the_first_test_and_in_a_line_by_the_next(
+    project: pytest.Pytester, vmsnap: VmsnapSession
+) -> None:
+    if vmsnap.facts.accelerator.name == "kvm":
+        pytest.skip("KVM works here: there is nothing to be told")
+    project.makepyfile("def test_one(vm): ...\ndef test_two(vm): ...")
+    result = project.runpytest_subprocess("--vmsnap-accel=kvm", "-p", "no:cacheprovider")
+    result.assert_outcomes(errors=2)
+    result.stdout.fnmatch_lines(["vmsnap: no machine can run here: KVM was asked for*"])
+    result.stdout.fnmatch_lines(
+        ["KVM was asked for*", "*--vmsnap-accel=auto*", "KVM was asked for*(see *::test_one)"]
+    )
