@@ -57,19 +57,23 @@ class Host:
     """
 
     def __init__(
-        self, *, facts: Facts, connection: Connection, run: Run, access: Access, stack: ExitStack, store: Path
+        self,
+        *,
+        facts: Facts,
+        connection: Connection,
+        run: Run,
+        access: Access,
+        unconfined: tuple[str, ...],
+        stack: ExitStack,
+        store: Path,
     ) -> None:
         self.facts = facts
         self.connection = connection
         self.run = run
         self.access = access
+        self.unconfined = unconfined  # security models switched off for our domains: they know no memory file
         self._stack = stack
         self._store = store
-
-    @property
-    def unconfined(self) -> tuple[str, ...]:
-        """Security models that are switched off for our domains: they know nothing of a memory file."""
-        return access.other_security_models(self.connection.capabilities()) if self.access.user else ()
 
     @property
     def log_directory(self) -> Path:
@@ -154,7 +158,7 @@ def open_host(settings: Settings, choice: UriChoice, *, store: Path) -> Host:
         run = Run(store / "runs")
         stack.callback(run.close)
         connection = _connect(choice, run, stack, store)
-        user = access.qemu_user(connection.capabilities()) if choice.mode == "system" else None
+        user, unconfined = _confinement(connection) if choice.mode == "system" else (None, ())
         reach = access.Access(user=user)
         for directory in (store, store / "runs", run.data):
             reach.to_enter(directory)
@@ -167,23 +171,37 @@ def open_host(settings: Settings, choice: UriChoice, *, store: Path) -> Host:
             )
         facts = _facts(settings, choice, connection, cache=store, user=user, reach=reach)
         return Host(
-            facts=facts, connection=connection, run=run, access=reach, stack=stack.pop_all(), store=store
+            facts=facts,
+            connection=connection,
+            run=run,
+            access=reach,
+            unconfined=unconfined,
+            stack=stack.pop_all(),
+            store=store,
         )
+
+
+def _confinement(connection: Connection) -> tuple[tuple[int, int] | None, tuple[str, ...]]:
+    """The user that QEMU runs as, and what else confines it: asked once, for an answer may take seconds."""
+    capabilities = connection.capabilities()
+    user = access.qemu_user(capabilities)
+    return user, access.other_security_models(capabilities) if user else ()
 
 
 def _connect(choice: UriChoice, run: Run, stack: ExitStack, store: Path) -> Connection:
     if choice.mode != "embed":
         connection = Connection(choice.uri)
-    else:
-        learned = store / "libvirt-capabilities"
-        address = embed.prepare(run.sockets, learned=learned)
-        with embed.logs_to(run.sockets / "libvirt.log"):
-            library.modules()
-        stack.callback(Watchdog(run).close)
-        connection = Connection(address)
-        connection.domain_capabilities(kind="qemu", machine=MACHINE_TYPE)
-        embed.keep_learned(run.sockets, learned=learned)
+        stack.callback(connection.close)
+        return connection
+    learned = store / "libvirt-capabilities"
+    address = embed.prepare(run.sockets, learned=learned)
+    with embed.logs_to(run.sockets / "libvirt.log"):
+        library.modules()
+    stack.callback(Watchdog(run).close)
+    connection = Connection(address)
     stack.callback(connection.close)
+    connection.domain_capabilities(kind="qemu", machine=MACHINE_TYPE)
+    embed.keep_learned(run.sockets, learned=learned)
     return connection
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,3 +61,16 @@ def qemus() -> Callable[[str], list[int]]:
 @pytest.fixture
 def is_root() -> bool:
     return os.geteuid() == 0
+
+
+@pytest.fixture(scope="session")
+def wait_for() -> Callable[..., None]:
+    """`wait_for(probe, what, seconds=180)`: until the probe is true. The default is a boot's time, loaded."""
+
+    def wait(probe: Callable[[], object], what: str, seconds: float = 180.0) -> None:
+        deadline = time.monotonic() + seconds
+        while not probe():
+            assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
+            time.sleep(0.05)
+
+    return wait

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,13 +36,6 @@ def begin(runner: list[str], directory: Path, *arguments: str) -> subprocess.Pop
     )
 
 
-def wait_for(probe: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:
-    deadline = time.monotonic() + seconds
-    while not probe():
-        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
-        time.sleep(0.05)
-
-
 def run_ids(store: Path) -> set[str]:
     return {path.name for path in (store / "runs").iterdir() if path.is_dir()}
 
@@ -55,7 +47,7 @@ def store(vmsnap: VmsnapSession) -> Path:
 
 @pytest.fixture
 def interrupted(
-    project: pytest.Pytester, runner: list[str], store: Path
+    wait_for: Callable[..., None], project: pytest.Pytester, runner: list[str], store: Path
 ) -> Iterator[tuple[subprocess.Popen[str], str, Path]]:
     """A run that stands in the midst of a test with a machine: process, id, its directory of sockets."""
     before = run_ids(store)
@@ -84,6 +76,7 @@ def interrupted(
 
 @pytest.mark.smoke
 def test_a_killed_run_leaves_no_qemu_and_the_next_start_leaves_no_file(
+    wait_for: Callable[..., None],
     interrupted: tuple[subprocess.Popen[str], str, Path],
     project: pytest.Pytester,
     runner: list[str],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from xml.etree import ElementTree
 
 from pytest_vmsnap.errors import HostError, NoHypervisor
@@ -12,8 +12,11 @@ from pytest_vmsnap.host.libvirt import library
 from pytest_vmsnap.host.libvirt.domain import Domain
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
     from xml.etree.ElementTree import Element
+
+T = TypeVar("T")
 
 log = logging.getLogger("pytest_vmsnap.libvirt")
 
@@ -86,11 +89,11 @@ class Connection:
     @property
     def library_version(self) -> str:
         """The version of the libvirt that runs the machines, e.g. ``11.3.0``."""
-        return _version(self._handle.getLibVersion())
+        return _version(self._answer(self._handle.getLibVersion))
 
     def capabilities(self) -> Element:
         """The host's ``<capabilities>`` (libvirt, "Driver capabilities XML format")."""
-        return ElementTree.fromstring(self._handle.getCapabilities())  # noqa: S314 - libvirt's own
+        return ElementTree.fromstring(self._answer(self._handle.getCapabilities))  # noqa: S314 - libvirt's own
 
     def domain_capabilities(self, *, kind: str, machine: str) -> Element:
         """``<domainCapabilities>`` of a `kind` (``kvm`` or ``qemu``) on a `machine` type.
@@ -105,6 +108,17 @@ class Connection:
                 f"libvirt at {self.uri} finds no QEMU that emulates x86_64: {error}", hint=library.INSTALL
             ) from error
         return ElementTree.fromstring(text)  # noqa: S314 - libvirt's own
+
+    def _answer(self, question: Callable[[], T]) -> T:
+        """What libvirt answers; raises `HostError` where it does not, as when its daemon has ended."""
+        libvirt, _ = library.modules()
+        try:
+            return question()
+        except libvirt.libvirtError as error:
+            raise HostError(
+                f"libvirt at {self.uri} answers no more: {error}",
+                hint="see that its daemon runs, and start anew",
+            ) from error
 
     def create(self, description: Element, *, console: Path, paused: bool = False) -> Domain:
         """Start a transient domain that ends with this connection.

@@ -169,7 +169,7 @@ class Domain:
                         f"the guest agent of {self.name} did not answer within {timeout:.0f} s",
                         console=self.console_text(),
                     ) from None
-                self.events.wait(0.1)  # libvirt tells when the guest opens its end; a ping proves it
+                self.events.wait(0.5)  # libvirt tells when the guest opens its end; a ping proves it
             else:
                 return
 

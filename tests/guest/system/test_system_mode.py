@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,34 +27,20 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a system daemon is started by root only")
 
 DAEMONS = ("virtlogd", "libvirtd")  # the first records consoles for the second
-PATIENCE = 180.0
+BESIDE = ("unshare", "--mount")
 OWNER = 4321
 
 
-def wait_for(probe: Callable[[], object], what: str, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not probe():
-        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
-        time.sleep(0.05)
-
-
-def beside_kvm(program: str) -> list[str]:
-    """The command that runs a daemon to whom the device of KVM is one that works for nobody.
-
-    Where it opens for root and not for QEMU's user, libvirt asks QEMU for its capabilities anew at each start:
-    70 s for each machine.
-    """
-    script = f"[ ! -e /dev/kvm ] || mount --bind /dev/null /dev/kvm; exec {program}"
-    return ["unshare", "--mount", "sh", "-c", script]
-
-
-@pytest.fixture(scope="module")
-def daemon() -> Iterator[None]:
-    """A system daemon that answers, of this suite's own."""
-    if uri.system_daemon_answers():
-        yield
-        return
-    started = [subprocess.Popen(beside_kvm(name), stderr=subprocess.DEVNULL) for name in DAEMONS]
+@contextmanager
+def daemons(cache: Path, wait_for: Callable[..., None], *, kvm: bool) -> Iterator[None]:
+    """The system's daemons, with a place of their own for what they learn of QEMU."""
+    script = f"mount --bind {cache} /var/cache/libvirt/qemu; "
+    if not kvm:
+        script += "[ ! -e /dev/kvm ] || mount --bind /dev/null /dev/kvm; "
+    started = [
+        subprocess.Popen([*BESIDE, "sh", "-ec", f"{script} exec {name}"], stderr=subprocess.DEVNULL)
+        for name in DAEMONS
+    ]
     try:
         wait_for(uri.system_daemon_answers, "libvirtd", 60)
         yield
@@ -62,6 +48,23 @@ def daemon() -> Iterator[None]:
         for process in reversed(started):
             process.terminate()
             process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory, wait_for: Callable[..., None]) -> Iterator[None]:
+    """A system daemon that answers, of this suite's own.
+
+    libvirt probes QEMU as root, and anew at each start (50 s) where it then found a KVM that QEMU's user may
+    not open. So it learns of QEMU where there is none, and finds that when it is started again.
+    """
+    if uri.system_daemon_answers():
+        yield
+        return
+    cache = tmp_path_factory.mktemp("libvirt")
+    with daemons(cache, wait_for, kvm=False):
+        subprocess.run(["virsh", "-c", "qemu:///system", "capabilities"], check=True, stdout=subprocess.DEVNULL)
+    with daemons(cache, wait_for, kvm=True):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +160,9 @@ def test_a_store_that_qemu_cannot_reach_is_named(command: list[str], pytester: p
     assert "--vmsnap-store" in done.stdout
 
 
-def test_a_killed_run_leaves_no_qemu(command: list[str], store: Path, pytester: pytest.Pytester) -> None:
+def test_a_killed_run_leaves_no_qemu(
+    command: list[str], store: Path, pytester: pytest.Pytester, wait_for: Callable[..., None]
+) -> None:
     pytester.makepyfile(
         """
         import pathlib, time
@@ -169,7 +174,7 @@ def test_a_killed_run_leaves_no_qemu(command: list[str], store: Path, pytester: 
     )
     run = subprocess.Popen(command, cwd=pytester.path, stdout=subprocess.DEVNULL, start_new_session=True)
     try:
-        wait_for(lambda: (pytester.path / "ready").exists() or run.poll() is not None, "a machine", PATIENCE)
+        wait_for(lambda: (pytester.path / "ready").exists() or run.poll() is not None, "a machine")
         (run_id,) = [path.name for path in (store / "runs").iterdir() if path.is_dir()]
         ours = f"vmsnap-{run_id}-"
         assert any(name.startswith(ours) for _, name in processes.qemus())
