@@ -253,8 +253,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         name="cpus",
         parse=number(1, CPUS_CEILING),
-        default=2,
-        allowed=f"a whole number from 1 to {CPUS_CEILING}",
+        allowed=f"a whole number from 1 to {CPUS_CEILING}; none: 2, or 1 where QEMU emulates no more reliably",
         help="the machine's virtual processors",
     ),
     _choice("network", get_args(Network), "user", "what the machine reaches"),

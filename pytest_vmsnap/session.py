@@ -101,20 +101,23 @@ class VmsnapSession:
             self._untold = error  # the first test is to tell it in full
             return [f"vmsnap: no machine can run here: {str(error).splitlines()[0]}"]
         settings = self.settings
+        cpus = settings.cpus or facts.cpus
+        warnings = [*facts.warnings, *filter(None, [facts.doubts(cpus)])]
         lines = [
             f"vmsnap: {facts.uri.uri} ({facts.uri.reason}), libvirt {facts.libvirt_version}, "
             f"QEMU {facts.qemu_version}, {facts.accelerator.name} ({facts.accelerator.reason})",
             *(f"        {line}" for line in facts.accelerator.hint.splitlines()),
-            f"vmsnap: image {settings.image or 'none'}, {settings.memory} MiB, {settings.cpus} CPUs, "
+            f"vmsnap: image {settings.image or 'none'}, {settings.memory} MiB, {_counted(cpus)}, "
             f"network {settings.network}, revert {settings.revert}",
         ]
-        return lines + [f"vmsnap: warning: {warning}" for warning in facts.warnings]
+        return lines + [f"vmsnap: warning: {warning}" for warning in warnings]
 
     @contextmanager
     def lend(self, node: pytest.Item, spec: MachineSpec, mark: selection.Mark | None) -> Iterator[Machine]:
         """The machine of the fixture ``vm`` for the test `node`, by the policy."""
         __tracebackhide__ = True
         where = node.nodeid
+        spec = self._fitted(spec, where)
         snapshot = self._snapshot(spec, where)
         grant = selection.decide(self.settings.revert, mark, self._last(spec))
         if grant.machine == "clean" or self._kept is None:
@@ -143,6 +146,7 @@ class VmsnapSession:
         """The machine of a wider `fixture` for its scope's `node`: its own, clean at the start."""
         __tracebackhide__ = True
         where = node.nodeid or "the session"
+        spec = self._fitted(spec, where)
         lease = self._taken(self._snapshot(spec, where))
         machine = self._live[fixture, where] = self._machine(lease, spec)
         try:
@@ -257,6 +261,10 @@ class VmsnapSession:
     def _customize(self, domain: Any, spec: MachineSpec) -> None:
         hooks.call_outermost_first(self._hooks.pytest_vmsnap_domain_xml, domain=domain, spec=spec)
 
+    def _fitted(self, spec: MachineSpec, where: str) -> MachineSpec:
+        """`spec` with what it leaves to the host."""
+        return spec if spec.cpus else spec.replace(cpus=self._opened(where).facts.cpus)
+
     def _snapshot(self, spec: MachineSpec, where: str) -> Snapshot:
         __tracebackhide__ = True
         if spec not in self._snapshots:
@@ -303,6 +311,10 @@ class VmsnapSession:
         self.timings["boot"].append(time.monotonic() - started)
         log.info("base state saved: %s", snapshot.abilities)
         return snapshot
+
+
+def _counted(cpus: int) -> str:
+    return f"{cpus} CPU" if cpus == 1 else f"{cpus} CPUs"
 
 
 SETTINGS_KEY = pytest.StashKey[Settings]()

@@ -76,7 +76,7 @@ def describe(plan: Blueprint) -> Element:
     _text(domain, "uuid", str(uuid.uuid4()))
     _text(domain, "genid", str(uuid.uuid4()))  # tells the guest's kernel that it is another: it reseeds
     _text(domain, "memory", str(plan.spec.memory), unit="MiB")
-    _text(domain, "vcpu", str(plan.spec.cpus))
+    _text(domain, "vcpu", str(plan.spec.cpus or 1))
     _boot(domain, plan)
     features = SubElement(domain, "features")
     SubElement(features, "acpi")

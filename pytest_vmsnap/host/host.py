@@ -29,6 +29,11 @@ log = logging.getLogger("pytest_vmsnap.host")
 
 LIBVIRT_FLOOR = (9, 0)
 QEMU_FLOOR = (7, 2)
+CPUS = 2
+# Emulating several processors at once, QEMU 7.2 runs code that another of them has just patched: Linux, which
+# patches itself ("jump labels"), dies of "Oops: int3" (measured: of sysctl kernel.sched_schedstats within a
+# second; of a boot one in some dozens; with one processor of none).
+SEVERAL_CPUS_FLOOR = (8, 1)
 SPARE_MIB = 256  # what overlays, consoles and device states may need beside the memory
 
 
@@ -43,6 +48,24 @@ class Facts:
     libvirt_version: str
     qemu_version: str
     warnings: tuple[str, ...] = ()
+
+    @property
+    def cpus(self) -> int:
+        """The number of processors of a machine whose spec leaves it open."""
+        return CPUS if self._emulates_several else 1
+
+    @property
+    def _emulates_several(self) -> bool:
+        return self.accelerator.name == "kvm" or _numbers(self.qemu_version) >= SEVERAL_CPUS_FLOOR
+
+    def doubts(self, cpus: int) -> str:
+        """What is to be said of a machine with so many processors; empty if nothing is."""
+        if cpus == 1 or self._emulates_several:
+            return ""
+        return (
+            f"{cpus} CPUs: QEMU {self.qemu_version} emulates several at once in a way that kills the guest's "
+            "kernel now and then (Oops: int3); 1 is safe, as is QEMU 8.1 or later, or KVM"
+        )
 
     @property
     def kind(self) -> Literal["kvm", "qemu"]:
@@ -205,8 +228,12 @@ def _connect(choice: UriChoice, run: Run, stack: ExitStack, store: Path) -> Conn
     return connection
 
 
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:2])
+
+
 def _expect_floor(name: str, found: str, floor: tuple[int, int]) -> None:
-    if tuple(int(part) for part in found.split(".")[:2]) < floor:
+    if _numbers(found) < floor:
         needed = ".".join(str(part) for part in floor)
         raise HostError(f"{name} {found} is too old: {needed} or later is needed", hint=INSTALL)
 

@@ -34,7 +34,7 @@ class Settings:
     initrd: str | None = None
     cmdline: str | None = None
     memory: int = 512
-    cpus: int = 2
+    cpus: int | None = None
     network: Network = "user"
     uri: str | None = None
     accel: Accel = "auto"

@@ -37,8 +37,9 @@ class MachineSpec:
     """The hardware and the image of a machine.
 
     `image`, `kernel`, `initrd` and `cmdline` are as the options of these names; `memory` is in MiB; `cpus`
-    the number of virtual processors; `network` is ``user`` (reaches out through the host), ``isolated``
-    (port forwards only) or ``none``; `disks` are further disks; `screen` adds a display.
+    the number of virtual processors, None for what the host can run well; `network` is ``user`` (reaches out
+    through the host), ``isolated`` (port forwards only) or ``none``; `disks` are further disks; `screen` adds
+    a display.
 
     Raises `SpecError` where such a machine cannot be, or where QEMU could not save it.
     """
@@ -50,7 +51,7 @@ class MachineSpec:
     initrd: str | None = None
     cmdline: str | None = None
     memory: int = 512
-    cpus: int = 2
+    cpus: int | None = None
     network: Network = "user"
     disks: tuple[Disk, ...] = ()
     screen: bool = False
@@ -61,7 +62,8 @@ class MachineSpec:
         for name in ("image", "image_sha256", "kernel", "initrd", "cmdline"):
             _expect(name, getattr(self, name), (str, type(None)), "text")
         _expect_number("memory", self.memory, MEMORY_MIB_FLOOR, None, "MiB")
-        _expect_number("cpus", self.cpus, 1, CPUS_CEILING, "processors")
+        if self.cpus is not None:
+            _expect_number("cpus", self.cpus, 1, CPUS_CEILING, "processors")
         if self.network not in get_args(Network):
             raise SpecError(f"network={self.network!r}: allowed are {', '.join(get_args(Network))}")
         _expect("screen", self.screen, (bool,), "True or False")

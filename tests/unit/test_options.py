@@ -282,7 +282,7 @@ def test_a_variable_of_another_name_is_told_and_not_refused() -> None:
 
 
 def test_what_was_changed_is_told_with_its_origin() -> None:
-    settings = read({"vmsnap_memory": "2G"}, {"VMSNAP_REVERT": "marked"}, {"vmsnap_cpus": "2"})
+    settings = read({"vmsnap_memory": "2G"}, {"VMSNAP_REVERT": "marked"}, {"vmsnap_timeout": "60"})
     assert list(changed(settings)) == [("memory", "2048", "command line"), ("revert", "marked", "environment")]
 
 
