@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from pytest_vmsnap.errors import VmsnapError
-from pytest_vmsnap.model import Accel, Missing, Network, Origin, Revert, Settings
+from pytest_vmsnap.model import Accel, ChannelName, Missing, Network, Origin, Revert, Settings
 from pytest_vmsnap.model.settings import masked
 from pytest_vmsnap.model.spec import CPUS_CEILING, MEMORY_MIB_FLOOR
 
@@ -264,6 +264,7 @@ OPTIONS: tuple[Option, ...] = (
         help="the libvirt that runs the machines, if not the one that fits the user",
     ),
     _choice("accel", get_args(Accel), "auto", "how the machine's processors run"),
+    _choice("channel", get_args(ChannelName), "shell", "how commands reach the machine"),
     _choice("revert", get_args(Revert), "always", "when a test gets a clean machine"),
     _choice("missing", get_args(Missing), "fail", "what becomes of VM tests where no VM can run"),
     Option(

@@ -13,12 +13,13 @@ import pytest
 from pytest_vmsnap import hooks, image, selection
 from pytest_vmsnap.errors import HostError, StateFailed, VmsnapError, tail
 from pytest_vmsnap.fork import Forge
+from pytest_vmsnap.guest import ports_of
 from pytest_vmsnap.host import choose_uri, default_store, open_host
 from pytest_vmsnap.machine import Deadlines, Machine
-from pytest_vmsnap.model import ImageRequest, Settings
+from pytest_vmsnap.model import Settings
 from pytest_vmsnap.pool import Lease, Pool
 from pytest_vmsnap.progress import Progress
-from pytest_vmsnap.states import BASE, DiedOfKvm, build_base
+from pytest_vmsnap.states import BASE, DiedOfKvm, build_base, image_request
 from pytest_vmsnap.store import Store
 
 if TYPE_CHECKING:
@@ -253,8 +254,13 @@ class VmsnapSession:
                 self._store = Store(self.settings.store or default_store(choice), progress=self._progress)
                 with self._progress.step(f"connecting to {choice.uri}"):
                     self._host = open_host(self.settings, choice, store=self._store.path)
-                forge = Forge(host=self._host, root=self.settings.root, customize=self._customize)
-                self._pool = Pool(forge, factor=self._deadlines().factor)
+                forge = Forge(
+                    host=self._host,
+                    root=self.settings.root,
+                    customize=self._customize,
+                    ports=ports_of(self.settings.channel),
+                )
+                self._pool = Pool(forge, channel_name=self.settings.channel, factor=self._deadlines().factor)
                 self._forge = forge
         return self._host
 
@@ -287,15 +293,7 @@ class VmsnapSession:
 
     def _build(self, spec: MachineSpec) -> Snapshot:
         __tracebackhide__ = True
-        request = ImageRequest(
-            image=spec.image,
-            root=self.settings.root,
-            sha256=spec.image_sha256,
-            packages=spec.packages,
-            kernel=spec.kernel,
-            initrd=spec.initrd,
-            cmdline=spec.cmdline,
-        )
+        request = image_request(spec, root=self.settings.root)
         found = image.provide(request, store=self.store, progress=self._progress)
         started = time.monotonic()
         snapshot = build_base(
@@ -305,6 +303,7 @@ class VmsnapSession:
             prepare=lambda machine: hooks.call_outermost_first(
                 self._hooks.pytest_vmsnap_prepare, vm=machine, spec=spec
             ),
+            channel_name=self.settings.channel,
             deadlines=self._deadlines(),
             progress=self._progress,
         )

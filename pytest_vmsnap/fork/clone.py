@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pytest_vmsnap.errors import HostError, RevertError
 from pytest_vmsnap.fork import files, migration
-from pytest_vmsnap.host import Memory
+from pytest_vmsnap.host import Memory, netdev_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,6 +73,25 @@ class Clone:
         if not memory.exists():
             self._forge.memory(self.directory, self.snapshot.spec.memory).rename(memory)
         self.domain = self._start(Memory(path=memory, share=False), incoming=False)
+
+    @property
+    def address(self) -> str:
+        """The host's loopback address that its ports are forwarded to."""
+        return self._forge.address_of(self.name)
+
+    @property
+    def netdev(self) -> str:
+        """QEMU's name of its network backend, empty without one."""
+        return netdev_of(self.snapshot.spec.network)
+
+    @property
+    def has_screen(self) -> bool:
+        """Whether it has a display."""
+        return self.snapshot.spec.screen
+
+    def scratch(self, name: str) -> Path:
+        """A path for a file that QEMU may write, and that ends with the machine."""
+        return self.directory / name
 
     def cut_power(self) -> None:
         """End its QEMU at once; its disks stay as they are."""

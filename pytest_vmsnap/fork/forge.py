@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,11 +22,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forge:
-    """Makes the domains of a run; `customize` may change each one's description before it is used."""
+    """Makes the domains of a run; `customize` may change each one's description before it is used.
+
+    `ports` are the names of the virtio-serial ports that each has beside the guest agent's.
+    """
 
     host: Host
     root: Path
     customize: Customize
+    ports: tuple[str, ...] = ()
 
     def directory(self, name: str) -> Path:
         """A new directory for the files of the machine `name`, which QEMU may write in."""
@@ -81,6 +86,7 @@ class Forge:
         facts = self.host.facts
         console.touch(mode=0o600)
         self._given(console)
+        ports = {port: self.host.run.sockets / f"{name}.{number}" for number, port in enumerate(self.ports)}
         description = describe(
             Blueprint(
                 name=name,
@@ -93,18 +99,24 @@ class Forge:
                 memory=memory,
                 console=console,
                 agent=self.host.run.sockets / f"{name}.agent",
+                ports=ports,
                 incoming=incoming,
                 qemu_user=self.host.access.user,
                 unconfined=self.host.unconfined,
             )
         )
         self.customize(description, spec)
-        return self.host.connection.create(description, console=console, paused=incoming)
+        return self.host.connection.create(description, console=console, ports=ports, paused=incoming)
 
     def _booted_directly(self, image: Image) -> Image:
         kernel = self.host.reachable(image.kernel) if image.kernel else None
         initrd = self.host.reachable(image.initrd) if image.initrd else None
         return replace(image, kernel=kernel, initrd=initrd)
+
+    def address_of(self, name: str) -> str:
+        """A loopback address for the machine `name`, another for each: all of 127.0.0.0/8 is the host's."""
+        a, b, c = hashlib.sha256(name.encode()).digest()[:3]
+        return f"127.{64 + a % 64}.{b}.{1 + c % 254}"
 
     def log_of(self, domain: Domain) -> str:
         """What QEMU itself printed; empty where this user cannot read it."""

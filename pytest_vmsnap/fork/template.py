@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Self
 from pytest_vmsnap.errors import BootError, HostError
 from pytest_vmsnap.fork import files, migration
 from pytest_vmsnap.fork.snapshot import Snapshot
-from pytest_vmsnap.host import Memory
+from pytest_vmsnap.host import Memory, netdev_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -71,6 +71,25 @@ class Template:
             memory=Memory(path=self.memory, share=True),
             console=console,
         )
+
+    @property
+    def address(self) -> str:
+        """The host's loopback address that its ports are forwarded to."""
+        return self._forge.address_of(self.name)
+
+    @property
+    def netdev(self) -> str:
+        """QEMU's name of its network backend, empty without one."""
+        return netdev_of(self.spec.network)
+
+    @property
+    def has_screen(self) -> bool:
+        """Whether it has a display."""
+        return self.spec.screen
+
+    def scratch(self, name: str) -> Path:
+        """A path for a file that QEMU may write, and that ends with the machine."""
+        return self.directory / name
 
     def cut_power(self) -> None:
         """End its QEMU at once; its disks stay as they are."""

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from pytest_vmsnap.errors import ChannelError, GuestHung
-from pytest_vmsnap.guest.channel import PATH, Completed, Request
+from pytest_vmsnap.guest.channel import BOOT_ID, PATH, Completed, Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -67,6 +67,7 @@ class AgentChannel:
     """The guest agent of a domain; `domain` gives the one that is there now, for a machine may boot again."""
 
     name = "agent"
+    needs_network = False
 
     def __init__(self, domain: Callable[[], Domain]) -> None:
         self._domain = domain
@@ -75,10 +76,17 @@ class AgentChannel:
         self._place = ""
         self._lock = threading.Lock()
 
+    def connect(self) -> None:
+        """libvirt holds the agent's port."""
+
     def open(self, *, timeout: float) -> None:
         self._domain().wait_for_agent(timeout=timeout)
         with self._lock:
             self._place, self._spent = "", []
+
+    def boot_id(self, *, timeout: float) -> str:
+        self.open(timeout=timeout)
+        return self.get(BOOT_ID, timeout=timeout).decode()
 
     def close(self) -> None:
         """The agent keeps nothing open between calls."""

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+BOOT_ID = "/proc/sys/kernel/random/boot_id"  # Linux, Documentation/admin-guide/sysctl/kernel.rst
+
 # What a login would give; the guest agent and init start with less.
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DEFAULT_ENVIRONMENT = {"PATH": PATH, "HOME": "/root", "USER": "root", "LOGNAME": "root"}
@@ -27,15 +29,17 @@ class Request:
     env: Mapping[str, str] = field(default_factory=dict)
     user: str | None = None
 
-    def script(self) -> str:
-        """The whole as one script for POSIX ``sh``."""
-        lines = [f"cd {shlex.quote(self.cwd or '/')} || exit 126"]
+    def script(self, *, login: bool = True) -> str:
+        """The whole as one script for POSIX ``sh``; without `login` it runs where a login's environment is."""
+        lines = [f"cd {shlex.quote(self.cwd or '/')} || exit 126"] if login or self.cwd else []
         lines += [f"export {name}={shlex.quote(value)}" for name, value in self.env.items()]
         lines.append(self.text)
         script = "\n".join(lines)
+        if self.user is None and not login:
+            return script
         if self.user is None:
-            login = [f"export {name}={shlex.quote(value)}" for name, value in DEFAULT_ENVIRONMENT.items()]
-            return "\n".join([*login, script])
+            variables = [f"export {name}={shlex.quote(value)}" for name, value in DEFAULT_ENVIRONMENT.items()]
+            return "\n".join([*variables, script])
         # `su` sets HOME, USER and LOGNAME; without a login it keeps the rest
         return f"export PATH={PATH}; exec su -s /bin/sh -c {shlex.quote(script)} {shlex.quote(self.user)}"
 
@@ -58,9 +62,16 @@ class Channel(Protocol):
     """
 
     name: str
+    needs_network: bool
+
+    def connect(self) -> None:
+        """Take the host's ends of what it needs, before the machine runs; says nothing of the guest."""
 
     def open(self, *, timeout: float) -> None:
         """Make it ready: returns when the guest answers. Opens again after a reboot too."""
+
+    def boot_id(self, *, timeout: float) -> str:
+        """Which boot of the guest answers, after `open`: another text after each boot."""
 
     def run(self, request: Request, *, timeout: float) -> Completed:
         """Run a command to its end; one that runs over its time is killed, with all that it started."""

@@ -1,6 +1,6 @@
 """The host: its libvirt, its accelerator, its processes, and the description of a domain."""
 
-from pytest_vmsnap.host.domain_xml import Blueprint, Memory, describe
+from pytest_vmsnap.host.domain_xml import Blueprint, Memory, describe, netdev_of
 from pytest_vmsnap.host.host import Facts, Host, choose_uri, default_store, open_host
 from pytest_vmsnap.host.libvirt import Connection, Domain
 from pytest_vmsnap.host.run import Run, sweep
@@ -18,6 +18,7 @@ __all__ = [
     "Blueprint",
     "Memory",
     "describe",
+    "netdev_of",
     "Run",
     "sweep",
 ]

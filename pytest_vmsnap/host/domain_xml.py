@@ -9,14 +9,15 @@ from __future__ import annotations
 import json
 import string
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 from xml.etree.ElementTree import Element, SubElement, register_namespace
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
-    from pytest_vmsnap.model import Image, MachineSpec
+    from pytest_vmsnap.model import Image, MachineSpec, Network
 
 QEMU_NAMESPACE = "http://libvirt.org/schemas/domain/qemu/1.0"
 register_namespace("qemu", QEMU_NAMESPACE)
@@ -47,10 +48,10 @@ class Blueprint:
     """All that a domain's description is made from.
 
     `kind` is libvirt's domain type: ``kvm``, or ``qemu`` for software emulation. `disks` are the machine's own
-    overlays, in the order of their device names. `agent` is the socket of the guest agent's port. `incoming`
-    waits for a saved device state. `unconfined`
-    names the security models that are switched off for it, `qemu_user` is (uid, gid) where QEMU is not to
-    run as the driver's default.
+    overlays, in the order of their device names. `agent` is the socket of the guest agent's port, `ports` are
+    those of further virtio-serial ports by name. `incoming` waits for a saved device state. `unconfined` names
+    the security models that are switched off for it, `qemu_user` is (uid, gid) where QEMU is not to run as
+    the driver's default.
     """
 
     name: str
@@ -63,10 +64,16 @@ class Blueprint:
     memory: Memory
     console: Path
     agent: Path
+    ports: Mapping[str, Path] = field(default_factory=dict)
     incoming: bool = False
     extra_arguments: tuple[str, ...] = ()
     qemu_user: tuple[int, int] | None = None
     unconfined: tuple[str, ...] = ()
+
+
+def netdev_of(network: Network) -> str:
+    """QEMU's name of the network backend: libvirt's own (``host`` and the device's alias), or ours."""
+    return {"user": "hostnet0", "isolated": "vmsnap0", "none": ""}[network]
 
 
 def describe(plan: Blueprint) -> Element:
@@ -123,11 +130,12 @@ def _devices(domain: Element, plan: Blueprint) -> None:
     SubElement(serial, "source", path=str(plan.console))
     SubElement(serial, "target", port="0")
     _address(SubElement(devices, "controller", type="virtio-serial", index="0"), SLOT_SERIAL)
-    agent = SubElement(devices, "channel", type="unix")
-    # libvirt's own place for it is too deep in a home for a socket's 108 bytes (unix(7))
-    SubElement(agent, "source", mode="bind", path=str(plan.agent))
-    SubElement(agent, "target", type="virtio", name=AGENT_PORT)
-    SubElement(agent, "address", type="virtio-serial", controller="0", bus="0", port="1")
+    for number, (name, path) in enumerate({AGENT_PORT: plan.agent, **plan.ports}.items(), start=1):
+        port = SubElement(devices, "channel", type="unix")
+        # libvirt's own place for it is too deep in a home for a socket's 108 bytes (unix(7))
+        SubElement(port, "source", mode="bind", path=str(path))
+        SubElement(port, "target", type="virtio", name=name)
+        SubElement(port, "address", type="virtio-serial", controller="0", bus="0", port=str(number))
     rng = SubElement(devices, "rng", model="virtio")
     _text(rng, "backend", "/dev/urandom", model="random")
     _address(rng, SLOT_RNG)
@@ -197,8 +205,15 @@ def _command_line(domain: Element, plan: Blueprint) -> None:
         backend |= {"readonly": True, "rom": "off"}
     add("-object", json.dumps(backend), "-machine", "memory-backend=ram0")
     if plan.spec.network == "isolated":  # libvirt's XML knows no `restrict`
-        add("-netdev", json.dumps({"type": "user", "id": "vmsnap0", "restrict": True}))
-        device = {"driver": "virtio-net-pci", "netdev": "vmsnap0", "id": "net0", "mac": MAC, "romfile": ""}
+        backend_name = netdev_of("isolated")
+        add("-netdev", json.dumps({"type": "user", "id": backend_name, "restrict": True}))
+        device = {
+            "driver": "virtio-net-pci",
+            "netdev": backend_name,
+            "id": "net0",
+            "mac": MAC,
+            "romfile": "",
+        }
         add("-device", json.dumps(device | {"bus": "pci.0", "addr": f"{SLOT_NETWORK:#x}"}))
     add(*plan.extra_arguments)
     if plan.incoming:

@@ -39,6 +39,14 @@ def qemus() -> Iterator[tuple[int, str]]:
             yield int(entry.name), name
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether a process was stopped by a signal (proc(5), state ``T``)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+    except (OSError, IndexError):
+        return False
+
+
 def qemu_of(name: str) -> int | None:
     """The process id of the QEMU that runs the domain `name`."""
     return next((pid for pid, guest in qemus() if guest == name), None)

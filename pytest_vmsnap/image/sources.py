@@ -32,9 +32,8 @@ def provide(request: ImageRequest, *, store: Store, progress: Progress) -> Image
     if image is None:
         return _without_disk(request)
     if image.startswith(DEBIAN):
-        return provide_debian(
-            image, image.removeprefix(DEBIAN), request.packages, store=store, progress=progress
-        )
+        suite, added = image.removeprefix(DEBIAN), request.additions
+        return provide_debian(image, suite, request.packages, additions=added, store=store, progress=progress)
     if image.startswith(ADDRESSES):
         # pooch brings requests, which every pytest run would wait for
         from pytest_vmsnap.image.download import provide_download

@@ -18,6 +18,21 @@ class Body(Protocol):
     domain: Domain
     consoles: list[Path]
 
+    @property
+    def address(self) -> str:
+        """The host's loopback address that its ports are forwarded to."""
+
+    @property
+    def netdev(self) -> str:
+        """QEMU's name of its network backend, empty without one."""
+
+    @property
+    def has_screen(self) -> bool:
+        """Whether it has a display."""
+
+    def scratch(self, name: str) -> Path:
+        """A path for a file that QEMU may write, and that ends with the machine."""
+
     def boot(self) -> None:
         """Start a new QEMU on its disks, after the last one ended."""
 

@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from pytest_vmsnap.errors import (
+    ChannelError,
     CommandFailed,
     CommandSucceeded,
     CommandTimeout,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from pytest_vmsnap.guest import Channel
     from pytest_vmsnap.machine.body import Body, Deadlines
 
+ENDING_SECONDS = 5.0  # for libvirt to see that a QEMU has ended
 SIGNAL_BASE = 128  # POSIX, "Exit Status for Commands": a death by signal is reported as more than 128
 
 
@@ -36,6 +38,12 @@ class Commands:
         self._deadlines = deadlines
         self._mark = mark_of(body)
         self._released = ""
+
+        self.era = 0  # how often it has been reverted
+
+    def seconds(self, timeout: float | None) -> float:
+        """The time-out in seconds that holds here for one that a test gave, or None for the option's."""
+        return self._deadlines.seconds(timeout)
 
     def _expect_usable(self) -> None:
         __tracebackhide__ = True
@@ -86,7 +94,7 @@ class Commands:
         try:
             done = self._channel.run(request, timeout=seconds)
         except (GuestGone, GuestHung) as error:
-            raise self._explained(f"while it ran {_short(text)}") from error
+            raise self._explained(f"while it ran {_short(text)}", error) from error
         result = Result(
             command=text,
             returncode=done.status,
@@ -126,9 +134,12 @@ class Commands:
             texts.append(result.text)
         return "".join(texts)
 
-    def _explained(self, when: str) -> GuestGone | GuestHung:
+    def _explained(self, when: str, error: ChannelError) -> GuestGone | GuestHung:
         """An error with what can be said of the guest: whether its QEMU runs, and what it printed."""
-        name, condition = self._body.name, self._body.domain.condition()
+        domain = self._body.domain
+        if isinstance(error, GuestGone):  # its ports end a moment before libvirt says so
+            domain.events.stopped.wait(ENDING_SECONDS)
+        name, condition = self._body.name, domain.condition()
         console = self.console_log + (
             "\n" + log if (log := self._body.log()) and condition == "stopped" else ""
         )
@@ -142,6 +153,8 @@ class Commands:
                 hint="QEMU pauses a guest whose disk cannot be written: is the host's disk full?",
                 console=console,
             )
+        if trouble := self._body.domain.trouble():
+            return GuestHung(f"the machine {name} does not answer {when}: {trouble}", console=console)
         return GuestHung(
             f"the machine {name} did not answer {when}",
             hint="its QEMU runs: the guest is overloaded, or its kernel hangs; the console may say",

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any
 
+from pytest_vmsnap.errors import ChannelError
 from pytest_vmsnap.machine.body import mark_of
 from pytest_vmsnap.machine.files import Files
+from pytest_vmsnap.machine.network import Network
 from pytest_vmsnap.machine.power import Power
+from pytest_vmsnap.machine.process import START, Process
+from pytest_vmsnap.machine.screen import Screen
 from pytest_vmsnap.machine.waits import Waits
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from pytest_vmsnap.guest import Channel
     from pytest_vmsnap.machine.body import Body, Deadlines
     from pytest_vmsnap.model import MachineSpec
 
 
-class Machine(Waits, Files, Power):
+class Machine(Waits, Files, Power, Network, Screen):
     """A virtual machine in the hands of a test.
 
     `name` is its libvirt domain's, `spec` its `MachineSpec`, `state` the state that it started from. It may be
@@ -42,6 +49,26 @@ class Machine(Waits, Files, Power):
         """The ``libvirt.virDomain``, for what this class lacks."""
         self._expect_usable()
         return self._body.domain.handle
+
+    def popen(
+        self,
+        cmd: str | Sequence[str],
+        *,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        user: str | None = None,
+    ) -> Process:
+        """Start a command that goes on while the test does; the arguments are those of `run`.
+
+        Raises `ChannelError` where it cannot be started; a command that is not found ends with status 127.
+        """
+        __tracebackhide__ = True
+        text = cmd if isinstance(cmd, str) else shlex.join(cmd)
+        done = self.run(f"set -- {shlex.quote(text)}\n{START}", cwd=cwd, env=env, user=user)
+        words = done.text.split()
+        if done.returncode or len(words) != 2:
+            raise ChannelError(f"{text!r} could not be started: {done.stderr.decode(errors='replace').strip()}")
+        return Process(self, text, pid=int(words[0]), place=words[1])
 
     def begin(self) -> None:
         """A test begins: what the console shows from here on is of that test."""

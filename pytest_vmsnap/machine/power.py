@@ -6,7 +6,7 @@ import time
 from contextlib import suppress
 
 from pytest_vmsnap.errors import ChannelError, GuestGone, GuestHung, WaitTimeout
-from pytest_vmsnap.guest import Request
+from pytest_vmsnap.guest import Request, settle
 from pytest_vmsnap.machine.commands import Commands
 
 BOOT_SECONDS = 120.0
@@ -21,7 +21,7 @@ class Power(Commands):
     """A machine's power: off, on, and cut. Time-outs are in seconds, None for two minutes."""
 
     def start(self) -> None:
-        """Boot it again after it ended; returns when it answers. Nothing happens if it runs.
+        """Boot it again after it ended; returns when its boot has come to its end. Nothing happens if it runs.
 
         Raises `GuestHung` with the console where it does not come up.
         """
@@ -29,7 +29,9 @@ class Power(Commands):
         self._expect_usable()
         if self._body.domain.condition() == "stopped":
             self._body.boot()
-            self._connect(BOOT_SECONDS * self._deadlines.factor)
+            seconds = self._boot_seconds(None)
+            self._connect(seconds)
+            settle(self._channel, timeout=seconds)
 
     def shutdown(self, *, timeout: float | None = None) -> None:
         """Ask the guest to power off, and wait until it has; nothing happens if it is off.
@@ -52,7 +54,7 @@ class Power(Commands):
             self._body.domain.events.wait(POLL_SECONDS)
 
     def reboot(self, *, timeout: float | None = None) -> None:
-        """Reboot from within, and wait until the guest answers again, with a new boot id.
+        """Reboot from within, and wait until the new boot has come to its end.
 
         Raises `WaitTimeout` with the console where it does not come back.
         """
@@ -60,13 +62,14 @@ class Power(Commands):
         self._expect_usable()
         seconds = self._boot_seconds(timeout)
         deadline = time.monotonic() + seconds
-        before = self._boot_id(seconds)
+        before = self._channel.boot_id(timeout=seconds)
         with suppress(GuestGone, GuestHung):
             self._channel.run(Request(text=REBOOT), timeout=seconds)
         while not self._came_back(before, deadline):
             if time.monotonic() > deadline:
                 raise WaitTimeout(f"the machine did not reboot within {seconds:g} s", detail=self.console_log)
             self._body.domain.events.wait(POLL_SECONDS)
+        settle(self._channel, timeout=max(1.0, deadline - time.monotonic()))
 
     def crash(self) -> None:
         """Cut its power: QEMU ends at once, and what the guest had not synced is lost. `start` boots again."""
@@ -93,18 +96,14 @@ class Power(Commands):
         try:
             self._channel.open(timeout=seconds)
         except (GuestGone, GuestHung) as error:
-            raise self._explained("while it booted") from error
+            raise self._explained("while it booted", error) from error
 
-    def _boot_id(self, seconds: float) -> bytes:
-        return self._channel.get("/proc/sys/kernel/random/boot_id", timeout=seconds)
-
-    def _came_back(self, before: bytes, deadline: float) -> bool:
+    def _came_back(self, before: str, deadline: float) -> bool:
         """Whether the guest answers, and is another boot than `before`."""
         left = max(1.0, deadline - time.monotonic())
         try:
-            self._channel.open(timeout=left)
-            return self._boot_id(left) != before
+            return self._channel.boot_id(timeout=left) != before
         except GuestGone as error:
-            raise self._explained("while it rebooted") from error
+            raise self._explained("while it rebooted", error) from error
         except ChannelError:  # it is on its way down or up
             return False

@@ -1,9 +1,9 @@
 """Frozen data without effects: what is asked for, and what came of it."""
 
-from pytest_vmsnap.model.image import Image, ImageRequest
+from pytest_vmsnap.model.image import NO_ADDITIONS, Additions, Image, ImageRequest
 from pytest_vmsnap.model.keys import digest
 from pytest_vmsnap.model.result import Result
-from pytest_vmsnap.model.settings import Accel, Missing, Origin, Revert, Settings
+from pytest_vmsnap.model.settings import Accel, ChannelName, Missing, Origin, Revert, Settings
 from pytest_vmsnap.model.spec import Disk, MachineSpec, Network
 
 __all__ = [
@@ -13,9 +13,12 @@ __all__ = [
     "Result",
     "Image",
     "ImageRequest",
+    "Additions",
+    "NO_ADDITIONS",
     "Settings",
     "Origin",
     "Accel",
+    "ChannelName",
     "Missing",
     "Revert",
     "digest",

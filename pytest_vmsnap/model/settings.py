@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 Accel = Literal["auto", "kvm", "tcg"]
+ChannelName = Literal["shell", "agent"]
 Revert = Literal["always", "marked", "on-failure"]
 Missing = Literal["fail", "skip"]
 Origin = Literal["command line", "environment", "ini", "default"]
@@ -38,6 +39,7 @@ class Settings:
     network: Network = "user"
     uri: str | None = None
     accel: Accel = "auto"
+    channel: ChannelName = "shell"
     revert: Revert = "always"
     missing: Missing = "fail"
     timeout: float = 60.0

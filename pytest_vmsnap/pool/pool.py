@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 from pytest_vmsnap.errors import RevertError, VmsnapError
 from pytest_vmsnap.fork import Clone
-from pytest_vmsnap.guest import AgentChannel, set_clock
+from pytest_vmsnap.guest import channel_of, set_clock
 
 if TYPE_CHECKING:
     from pytest_vmsnap.fork import Forge, Snapshot
     from pytest_vmsnap.guest import Channel
+    from pytest_vmsnap.model import ChannelName
 
 log = logging.getLogger("pytest_vmsnap.pool")
 
@@ -47,8 +48,9 @@ class Pool:
     `factor` scales its deadlines.
     """
 
-    def __init__(self, forge: Forge, *, factor: float) -> None:
+    def __init__(self, forge: Forge, *, channel_name: ChannelName, factor: float) -> None:
         self._forge = forge
+        self._channel_name = channel_name
         self._factor = factor
         self._discarders = ThreadPoolExecutor(DISCARDERS, thread_name_prefix="vmsnap-discard")
 
@@ -60,7 +62,8 @@ class Pool:
         started = time.monotonic()
         clone = Clone(self._forge, snapshot)
         try:
-            channel = AgentChannel(lambda: clone.domain)
+            channel = channel_of(self._channel_name, lambda: clone.domain)
+            channel.connect()
             clone.domain.resume()
             channel.open(timeout=ANSWER_SECONDS * self._factor)
             set_clock(channel, timeout=ANSWER_SECONDS * self._factor)

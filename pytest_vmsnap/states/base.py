@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
 from pytest_vmsnap.errors import BootError, ChannelError, GuestGone, StateFailed
 from pytest_vmsnap.fork import Template
-from pytest_vmsnap.guest import AgentChannel, Request
+from pytest_vmsnap.guest import additions, bring_up, channel_of, settle
 from pytest_vmsnap.machine import Machine
+from pytest_vmsnap.model import ImageRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from pytest_vmsnap.fork import Forge, Snapshot
+    from pytest_vmsnap.guest import Channel
     from pytest_vmsnap.machine import Deadlines
-    from pytest_vmsnap.model import Image, MachineSpec
+    from pytest_vmsnap.model import ChannelName, Image, MachineSpec
     from pytest_vmsnap.progress import Progress
 
 BASE = "base"
@@ -29,12 +33,18 @@ KVM_DEATHS = (
 )
 
 
-# `--wait` since systemd 240; units that failed are the image's affair
-SETTLE = """
-if command -v systemctl; then systemctl is-system-running --wait; fi
-if command -v udevadm; then udevadm settle; fi
-true
-"""
+def image_request(spec: MachineSpec, *, root: Path) -> ImageRequest:
+    """The image that a machine of `spec` needs; relative paths are relative to `root`."""
+    return ImageRequest(
+        image=spec.image,
+        root=root,
+        sha256=spec.image_sha256,
+        packages=spec.packages,
+        kernel=spec.kernel,
+        initrd=spec.initrd,
+        cmdline=spec.cmdline,
+        additions=additions(),
+    )
 
 
 class DiedOfKvm(BootError):
@@ -47,6 +57,7 @@ def build_base(
     spec: MachineSpec,
     image: Image,
     prepare: Callable[[Machine], None],
+    channel_name: ChannelName,
     deadlines: Deadlines,
     progress: Progress,
 ) -> Snapshot:
@@ -55,11 +66,11 @@ def build_base(
     Raises `BootError` with the console where the guest does not come up (`DiedOfKvm` where KVM is at fault),
     `StateFailed` where the preparation fails.
     """
-    with Template(forge, spec=spec, image=image) as template:
-        channel = AgentChannel(lambda: template.domain)
+    with ExitStack() as stack:
+        template = stack.enter_context(Template(forge, spec=spec, image=image))
+        channel = stack.enter_context(closing(channel_of(channel_name, lambda: template.domain)))
         with progress.step(f"booting {image.origin} ({forge.host.facts.accelerator.name})"):
             _boot(template, channel, deadlines)
-            _settle(channel, deadlines)
         machine = Machine(template, channel, spec=spec, state=BASE, deadlines=deadlines)
         with progress.step("preparing the base state"):
             _prepare(machine, prepare)
@@ -69,27 +80,22 @@ def build_base(
             return template.save()
 
 
-def _boot(template: Template, channel: AgentChannel, deadlines: Deadlines) -> None:
+def _boot(template: Template, channel: Channel, deadlines: Deadlines) -> None:
     seconds = BOOT_SECONDS * deadlines.factor
     try:
-        channel.open(timeout=seconds)
+        bring_up(channel, lambda: template.domain, has_shell=template.image.has_shell, timeout=seconds)
+        settle(channel, timeout=seconds)
     except ChannelError as error:
         log = template.log()
         if any(words in log for words in KVM_DEATHS):
             raise DiedOfKvm("the guest's kernel died of this host's KVM", log=log) from error
         gone = isinstance(error, GuestGone)
-        what = "the guest ended while it booted" if gone else f"the guest did not answer within {seconds:.0f} s"
+        what = f"the guest did not come up ({seconds:.0f} s): {error.message}"
         raise BootError(
-            what,
-            hint="the image needs qemu-guest-agent, installed and enabled" if not gone else "",
+            "the guest ended while it booted" if gone else what,
             console=template.domain.console_text(),
             log=log,
         ) from error
-
-
-def _settle(channel: AgentChannel, deadlines: Deadlines) -> None:
-    """Let the boot come to its end: what is unfinished at the save goes on in every clone, within a test."""
-    channel.run(Request(text=SETTLE), timeout=BOOT_SECONDS * deadlines.factor)
 
 
 def _prepare(machine: Machine, prepare: Callable[[Machine], None]) -> None:

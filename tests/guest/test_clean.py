@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 CENSUS = r"""
 find /etc /root /srv -xdev -type f -exec md5sum {} + | sort
 cut -d' ' -f1-4 /proc/mounts
-ps -eo args= | grep -v -e '^\[' -e '^ps ' -e '^sh ' -e '^find' -e '^sort' -e 'grep' -e 'setsid' -e worker | sort
+ps -eo args= | grep -v -e '^\[' -e '^ps ' -e '^sh ' -e ^find -e ^sort -e '^cat$' -e grep -e setsid | sort
 cat /proc/sys/kernel/random/boot_id /proc/sys/vm/swappiness
 cat /dev/shm/known-good
 df --output=target,itotal / | tail -1

@@ -18,6 +18,7 @@ from pytest_vmsnap import (
     GuestHung,
 )
 from pytest_vmsnap.guest import agent
+from pytest_vmsnap.guest.shell import channel
 
 if TYPE_CHECKING:
     from pytest_vmsnap import Machine
@@ -142,9 +143,11 @@ def test_a_guest_that_does_not_answer_has_an_error_of_its_own(
     vm: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(agent, "ANSWER_SECONDS", 3.0)
+    monkeypatch.setattr(channel, "KILL_SECONDS", 3.0)
     vm.run("echo last words >/dev/console")
+    servants = {"shell": "pgrep -f vmsnap/shell", "agent": "pgrep -x qemu-ga", "ssh": "pgrep sshd"}
     with pytest.raises(GuestHung, match="did not answer") as caught:
-        vm.run("kill -STOP $(pgrep -x qemu-ga)", timeout=5)
+        vm.run(f"kill -STOP $({servants[vm._channel.name]})", timeout=2)
     assert "last words" in str(caught.value)
 
 

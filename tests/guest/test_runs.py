@@ -37,7 +37,7 @@ def begin(runner: list[str], directory: Path, *arguments: str) -> subprocess.Pop
 
 
 def run_ids(store: Path) -> set[str]:
-    return {path.name for path in (store / "runs").iterdir() if path.is_dir()}
+    return {path.parent.name for path in (store / "runs").glob("*/run.json")}
 
 
 @pytest.fixture
@@ -50,7 +50,6 @@ def interrupted(
     wait_for: Callable[..., None], project: pytest.Pytester, runner: list[str], store: Path
 ) -> Iterator[tuple[subprocess.Popen[str], str, Path]]:
     """A run that stands in the midst of a test with a machine: process, id, its directory of sockets."""
-    before = run_ids(store)
     project.makepyfile(
         """
         import pathlib, time
@@ -65,9 +64,11 @@ def interrupted(
     try:
         wait_for(lambda: (project.path / "ready").exists() or process.poll() is not None, "a machine")
         assert process.poll() is None, process.communicate()[0]
-        (run_id,) = run_ids(store) - before
-        sockets = Path(json.loads((store / "runs" / run_id / "run.json").read_text())["sockets"])
-        yield process, run_id, sockets
+        records = {
+            name: json.loads((store / "runs" / name / "run.json").read_text()) for name in run_ids(store)
+        }
+        ((run_id, record),) = [found for found in records.items() if found[1]["pid"] == process.pid]
+        yield process, run_id, Path(record["sockets"])
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
@@ -250,11 +251,11 @@ def test_a_guest_that_does_not_boot_shows_its_console(
     project.makepyfile("def test_one(vm): ...")
     result = project.runpytest_subprocess(
         *("--vmsnap-image=none", f"--vmsnap-kernel={kernel}"),
-        *("--vmsnap-cmdline=console=ttyS0 panic=-1", "-p", "no:cacheprovider", "--vmsnap-timeout-factor=0.25"),
+        *("--vmsnap-cmdline=console=ttyS0 panic=0", "-p", "no:cacheprovider", "--vmsnap-timeout-factor=0.25"),
     )
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(
-        ["*did not answer within 30 s*", "*the console's last lines:*", "*Kernel panic*"]
+        ["*the guest's kernel panicked*", "*the console's last lines:*", "*Kernel panic*"]
     )
 
 

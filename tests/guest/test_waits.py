@@ -61,6 +61,7 @@ def test_a_unit_is_waited_for(vm: Machine) -> None:
 def test_a_unit_that_failed_ends_the_wait_with_its_journal(vm: Machine) -> None:
     vm.write_text("/run/systemd/system/bad.service", UNIT.format("echo my last words; exit 3"))
     vm.run("systemctl start bad.service")
+    vm.wait_until_succeeds("systemctl is-failed bad.service")
     with pytest.raises(CommandFailed, match=r"(?s)bad\.service failed.*my last words"):
         vm.wait_for_unit("bad.service", timeout=30)
 

@@ -60,6 +60,7 @@ SAMPLES = [
     Sample(name="network", text="isolated", value="isolated"),
     Sample(name="uri", text="qemu:///session", value="qemu:///session"),
     Sample(name="accel", text="tcg", value="tcg"),
+    Sample(name="channel", text="agent", value="agent"),
     Sample(name="revert", text="on-failure", value="on-failure"),
     Sample(name="missing", text="skip", value="skip"),
     Sample(name="timeout", text="90.5", value=90.5, native="90.5"),

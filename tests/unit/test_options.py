@@ -153,6 +153,7 @@ BAD: list[tuple[str, object]] = [
     ("network", "bridge"),
     ("uri", 5),
     ("accel", "hvf"),
+    ("channel", "telnet"),
     ("revert", "never"),
     ("missing", "ignore"),
     ("timeout", "0"),

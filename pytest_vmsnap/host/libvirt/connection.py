@@ -12,7 +12,7 @@ from pytest_vmsnap.host.libvirt import library
 from pytest_vmsnap.host.libvirt.domain import Domain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
     from xml.etree.ElementTree import Element
 
@@ -120,10 +120,13 @@ class Connection:
                 hint="see that its daemon runs, and start anew",
             ) from error
 
-    def create(self, description: Element, *, console: Path, paused: bool = False) -> Domain:
+    def create(
+        self, description: Element, *, console: Path, ports: Mapping[str, Path], paused: bool = False
+    ) -> Domain:
         """Start a transient domain that ends with this connection.
 
-        `console` is the file that its serial console is recorded in; `paused` leaves its processors stopped.
+        `console` is the file that its serial console is recorded in, `ports` are the sockets of its
+        virtio-serial ports by name; `paused` leaves its processors stopped.
         Raises `HostError` with libvirt's words where it does not start.
         """
         libvirt, _ = library.modules()
@@ -133,7 +136,7 @@ class Connection:
         if paused:
             flags |= libvirt.VIR_DOMAIN_START_PAUSED
         uuid = description.findtext("uuid") or ""
-        domain = Domain(name=description.findtext("name") or "", uuid=uuid, console=console)
+        domain = Domain(name=description.findtext("name") or "", uuid=uuid, console=console, ports=ports)
         self._domains[uuid] = domain  # before it starts: its first events come within createXML
         try:
             domain.handle = self._handle.createXML(ElementTree.tostring(description, encoding="unicode"), flags)

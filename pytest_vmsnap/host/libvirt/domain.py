@@ -7,17 +7,20 @@ import logging
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Literal
+from xml.etree import ElementTree
 
 from pytest_vmsnap.errors import ChannelError, GuestGone, GuestHung, HostError
+from pytest_vmsnap.host.domain_xml import AGENT_PORT
 from pytest_vmsnap.host.libvirt import library
-from pytest_vmsnap.host.processes import qemu_of
+from pytest_vmsnap.host.processes import is_stopped, qemu_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
 log = logging.getLogger("pytest_vmsnap.libvirt")
 
+PANIC = "Kernel panic - not syncing"  # Linux, kernel/panic.c
 Condition = Literal["running", "paused", "stopped"]
 
 
@@ -41,16 +44,19 @@ class Events:
 class Domain:
     """A transient libvirt domain that this process started.
 
-    `name` and `uuid` are its own; `console` is the file of its serial console; `handle` is libvirt's object.
+    `name` and `uuid` are its own; `console` is the file of its serial console, `ports` are the sockets of its
+    virtio-serial ports by name; `handle` is libvirt's object.
     """
 
     handle: Any
 
-    def __init__(self, *, name: str, uuid: str, console: Path) -> None:
+    def __init__(self, *, name: str, uuid: str, console: Path, ports: Mapping[str, Path]) -> None:
         self.name = name
         self.uuid = uuid
         self.console = console
+        self.ports = ports
         self.events = Events()
+        self._pid: int | None = None
 
     def condition(self) -> Condition:
         """Whether it runs, is paused, or has stopped."""
@@ -65,9 +71,24 @@ class Domain:
             return "stopped"
         return "paused" if state == libvirt.VIR_DOMAIN_PAUSED else "running"
 
+    def trouble(self) -> str:
+        """What keeps the guest from ever answering, in words; empty if nothing that can be seen."""
+        condition = self.condition()
+        if condition == "stopped":
+            return "its QEMU has ended"
+        if condition == "paused":
+            return "its processors stand still"
+        if (pid := self.pid()) and is_stopped(pid):
+            return f"its QEMU (process {pid}) was stopped by a signal"
+        if PANIC in self.console_text():
+            return "the guest's kernel panicked"
+        return ""
+
     def pid(self) -> int | None:
         """QEMU's process id, where the monitor's owner is on this host and can be found."""
-        return qemu_of(self.name)
+        if self._pid is None:
+            self._pid = qemu_of(self.name)
+        return self._pid
 
     def xml(self) -> str:
         """libvirt's description of the running domain."""
@@ -102,14 +123,16 @@ class Domain:
                 ) from error
             raise HostError(f"libvirt could not {what} {self.name}: {error}") from error
 
-    def qmp(self, command: str, *, files: Sequence[int] = (), **arguments: Any) -> Any:
+    def qmp(
+        self, command: str, dashed: Mapping[str, Any] | None = None, *, files: Sequence[int] = (), **named: Any
+    ) -> Any:
         """QEMU's answer to a monitor command (QEMU, "QMP reference"); `files` are descriptors to pass along.
 
-        Names with a dash are given with an underscore in their place where Python needs it. Raises
-        `HostError` with QEMU's words, `GuestGone` where QEMU has ended.
+        Arguments whose names have a dash go by `dashed`. Raises `HostError` with QEMU's words, `GuestGone`
+        where QEMU has ended.
         """
         libvirt, libvirt_qemu = library.modules()
-        text = json.dumps({"execute": command, "arguments": arguments})
+        text = json.dumps({"execute": command, "arguments": {**(dashed or {}), **named}})
         try:
             if files:
                 answer = libvirt_qemu.qemuMonitorCommandWithFiles(self.handle, text, list(files), 0)
@@ -153,6 +176,18 @@ class Domain:
                 f"the guest agent refused {command}: {error}", console=self.console_text()
             ) from error
         return json.loads(answer).get("return")
+
+    def agent_connected(self) -> bool:
+        """Whether the guest has opened the agent's port (libvirt, "Domain XML format", channel state)."""
+        libvirt, _ = library.modules()
+        try:
+            found = ElementTree.fromstring(self.xml())  # noqa: S314 - libvirt's own
+        except libvirt.libvirtError:
+            return False
+        return any(
+            target.get("name") == AGENT_PORT and target.get("state") == "connected"
+            for target in found.iterfind("devices/channel/target")
+        )
 
     def wait_for_agent(self, *, timeout: float) -> None:
         """Return when the guest agent answers; `timeout` in seconds.

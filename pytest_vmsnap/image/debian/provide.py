@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_vmsnap.errors import ImageError
 from pytest_vmsnap.image.debian import recipe
 from pytest_vmsnap.image.debian.build import DISK, INITRD, KERNEL, build
-from pytest_vmsnap.model import Image, digest
+from pytest_vmsnap.model import NO_ADDITIONS, Additions, Image, digest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,16 +27,24 @@ DAY = 24 * 60 * 60
 
 
 def provide_debian(
-    origin: str, suite: str, packages: tuple[str, ...], *, store: Store, progress: Progress, trim: bool = True
+    origin: str,
+    suite: str,
+    packages: tuple[str, ...],
+    *,
+    store: Store,
+    progress: Progress,
+    additions: Additions = NO_ADDITIONS,
+    trim: bool = True,
 ) -> Image:
-    """The image of Debian `suite` with `packages` beside the recipe's own.
+    """The image of Debian `suite` with `packages` and `additions` beside the recipe's own.
 
     `trim` is off only to measure what trimming is worth.
 
     Raises `ImageError` where it cannot be built here.
     """
     _check_names(suite, packages)
-    plan = recipe.Recipe(suite=suite, packages=tuple(sorted(set(packages))), trim=trim)
+    names = tuple(sorted(set(packages)))
+    plan = recipe.Recipe(suite=suite, packages=names, trim=trim, additions=additions)
     key = key_of(plan)
 
     def fill(draft: Path) -> None:
@@ -57,6 +65,7 @@ def provide_debian(
         initrd=entry / INITRD,
         cmdline=plan.cmdline,
         built=built,
+        has_shell=bool(additions.files),
     )
 
 

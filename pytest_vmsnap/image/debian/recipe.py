@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pytest_vmsnap.image.debian import initrd, trim
-from pytest_vmsnap.model import digest
+from pytest_vmsnap.model import NO_ADDITIONS, Additions, digest
 
 VERSION = 1  # raise it where the building changes and nothing below does
 DISK_MIB = 4096
@@ -91,6 +91,7 @@ class Recipe:
     suite: str
     packages: tuple[str, ...]
     trim: bool = True
+    additions: Additions = NO_ADDITIONS
 
     @property
     def include(self) -> tuple[str, ...]:
@@ -102,13 +103,13 @@ class Recipe:
     @property
     def files(self) -> dict[str, str]:
         """Path and content of each file to add."""
-        return FILES | (trim.FILES if self.trim else {})
+        return FILES | (trim.FILES if self.trim else {}) | dict(self.additions.files)
 
     @property
     def links(self) -> dict[str, str]:
         """Path and target of each symbolic link to add."""
         masked = {f"/etc/systemd/system/{name}": "/dev/null" for name in TIMERS}
-        return LINKS | masked | (trim.links() if self.trim else {})
+        return LINKS | masked | (trim.links() if self.trim else {}) | dict(self.additions.links)
 
     @property
     def setup(self) -> str:

@@ -71,10 +71,12 @@ def daemon(tmp_path_factory: pytest.TempPathFactory, wait_for: Callable[..., Non
 def image(vmsnap: VmsnapSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A person's image, with kernel and initrd, that only its owner may read."""
     from pytest_vmsnap.image import provide
-    from pytest_vmsnap.model import ImageRequest
+    from pytest_vmsnap.model import MachineSpec
     from pytest_vmsnap.progress import silent
+    from pytest_vmsnap.states import image_request
 
-    found = provide(ImageRequest(image="debian:trixie", root=Path("/")), store=vmsnap.store, progress=silent())
+    request = image_request(MachineSpec(image="debian:trixie"), root=Path("/"))
+    found = provide(request, store=vmsnap.store, progress=silent())
     directory = tmp_path_factory.mktemp("person")
     for source in (found.disk, found.kernel, found.initrd):
         assert source is not None

@@ -1,0 +1,266 @@
+"""The planted shell as a channel."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import secrets
+import shlex
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pytest_vmsnap.errors import ChannelError, GuestGone, GuestHung
+from pytest_vmsnap.guest.channel import BOOT_ID, Completed
+from pytest_vmsnap.guest.shell.idle import IDLE
+from pytest_vmsnap.guest.shell.ports import slot_ports
+from pytest_vmsnap.guest.shell.source import COMMAND_SLOTS, SLOTS
+from pytest_vmsnap.guest.shell.wire import Wire
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pytest_vmsnap.guest.channel import Request
+    from pytest_vmsnap.guest.shell.wire import Reply
+    from pytest_vmsnap.host import Domain
+
+log = logging.getLogger("pytest_vmsnap.shell")
+
+GREETING = f"read -r boot <{BOOT_ID}; echo $$ $boot".encode()
+GREETING_SECONDS = 3.0  # until it is said again: a guest that reboots loses what it had received
+KILL_SECONDS = 15.0  # for the killing of a command that ran over
+SIGKILL_STATUS = 128 + 9
+# The shell reads its line byte by byte, as it must on what cannot seek; a process that reads at once costs
+# a fork. Where both cost the same.
+LONGEST_LINE = 1500  # bytes
+
+
+@dataclass(slots=True, kw_only=True)
+class Slot:
+    """One of the guest's shells: the wire to it, and its process id in the guest."""
+
+    wire: Wire
+    shell: int = 0
+    is_greeted: bool = False
+
+
+class ShellChannel:
+    """The shell that was planted in a domain; `domain` gives the one that is there now."""
+
+    name = "shell"
+    needs_network = False
+
+    def __init__(self, domain: Callable[[], Domain]) -> None:
+        self._domain = domain
+        self._connected: Domain | None = None
+        self._boot = ""
+        self._slots: list[Slot] = []
+        self._free: queue.SimpleQueue[Slot] = queue.SimpleQueue()
+
+    def connect(self) -> None:
+        """Connect to the ports of the domain that is there now: before it runs, so that its shell never waits.
+
+        A guest that reads a port with nobody at its other end finds the end of the file, and has to poll.
+        """
+        self.close()
+        domain = self._domain()
+        self._free = queue.SimpleQueue()
+        try:
+            for number in range(SLOTS):
+                control, data = (domain.ports[name] for name in slot_ports(number))
+                self._slots.append(Slot(wire=Wire(control, data)))
+        except GuestGone as error:
+            raise self._gone() from error
+        self._connected = domain
+        for slot in self._slots[:COMMAND_SLOTS]:
+            self._free.put(slot)
+
+    def open(self, *, timeout: float) -> None:
+        deadline = time.monotonic() + timeout
+        if self._connected is not self._domain():
+            self.connect()
+        while not self.greet(min(deadline, time.monotonic() + GREETING_SECONDS)):
+            if time.monotonic() >= deadline:
+                raise GuestHung(
+                    f"the planted shell of {self._domain().name} did not answer within {timeout:.0f} s",
+                    console=self._domain().console_text(),
+                )
+            self.connect()
+
+    def greet(self, deadline: float) -> bool:
+        """Whether every slot answers by the `deadline` (monotonic clock).
+
+        Raises `GuestGone` where QEMU has ended. Slots that run a command are well.
+        """
+        greeted = [slot for slot in self._slots if slot.is_greeted or slot.wire.is_idle]
+        try:
+            for slot in greeted:
+                if not slot.is_greeted:
+                    IDLE.leave(slot.wire)
+                    slot.wire.send(GREETING, _mark())
+                    slot.is_greeted = True
+            for slot in greeted:
+                if (reply := slot.wire.finish(deadline)) is None:
+                    return False
+                slot.is_greeted = False
+                shell, self._boot = reply.stdout.decode(errors="replace").split()[-2:]
+                slot.shell = int(shell)
+                IDLE.watch(slot.wire)
+        except GuestGone as error:
+            raise self._gone() from error
+        return True
+
+    def boot_id(self, *, timeout: float) -> str:
+        self.open(timeout=timeout)
+        return self._boot
+
+    def close(self) -> None:
+        """Let go of the ports."""
+        slots, self._slots = self._slots, []
+        self._connected = None
+        for slot in slots:
+            IDLE.leave(slot.wire)
+            slot.wire.close()
+
+    def run(self, request: Request, *, timeout: float) -> Completed:
+        deadline = time.monotonic() + timeout
+        script = request.script(login=False).encode(errors="surrogateescape")
+        if b"$$" in script:  # in a subshell that is the planted shell: `kill -9 $$` would end it
+            script = b"sh -c " + _quoted(script)
+        line, data = _program(script, request.input)
+        return self._completed(line, data, deadline)
+
+    def _completed(self, line: bytes, data: bytes, deadline: float, *, drain: bool = False) -> Completed:
+        """Run a line in a free slot; with `drain`, its input may be left where it fails."""
+        slot = self._taken(deadline)
+        try:
+            IDLE.leave(slot.wire)
+            slot.wire.send(line, _mark(), data)
+            reply = slot.wire.finish(deadline, self._look)
+            timed_out = reply is None
+            if reply is None:
+                reply = self._killed(slot)
+            if data and (timed_out or (drain and reply.status)):
+                self._drain(slot)
+        except GuestGone as error:
+            raise self._gone() from error
+        finally:
+            self._put_back(slot)
+        note = b"the shell that ran this command was killed, and is started again\n" if reply.died else b""
+        return Completed(
+            status=SIGKILL_STATUS if timed_out else reply.status,
+            stdout=reply.stdout,
+            stderr=reply.stderr + note,
+            timed_out=timed_out,
+        )
+
+    def _taken(self, deadline: float) -> Slot:
+        try:
+            slot = self._free.get(timeout=max(0.0, deadline - time.monotonic()))
+        except queue.Empty:
+            raise ChannelError(f"{COMMAND_SLOTS} commands run at once already, and none has ended") from None
+        if not slot.wire.is_idle:  # whoever waited for it was interrupted
+            try:
+                self._killed(slot)
+            except BaseException:
+                self._free.put(slot)
+                raise
+        return slot
+
+    def _put_back(self, slot: Slot) -> None:
+        if slot in self._slots:
+            if slot.wire.is_idle:
+                IDLE.watch(slot.wire)
+            self._free.put(slot)
+
+    def _killed(self, slot: Slot) -> Reply:
+        """Kill what the slot's command has started; returns what it came to.
+
+        Raises `GuestHung` where the guest does not answer.
+        """
+        deadline = time.monotonic() + KILL_SECONDS
+        rescue = self._slots[-1]
+        IDLE.leave(rescue.wire)
+        rescue.wire.send(f"_vmsnap_kill {slot.shell}".encode(), _mark())
+        done, reply = rescue.wire.finish(deadline), slot.wire.finish(deadline)
+        if done is None or reply is None:
+            raise GuestHung("the guest does not answer", console=self._domain().console_text())
+        IDLE.watch(rescue.wire)
+        return reply
+
+    def _drain(self, slot: Slot) -> None:
+        """Have the guest read what is left of an input, up to a mark."""
+        end = _mark()
+        slot.wire.send(b"<LC_ALL=C grep -q " + end + b" <&4", _mark(), b"\n" + end + b"\n")
+        if slot.wire.finish(time.monotonic() + KILL_SECONDS) is None:
+            raise GuestHung("the guest does not answer", console=self._domain().console_text())
+
+    def set_clock(self, *, timeout: float) -> None:
+        reply = self._completed(f"date -s @{time.time():.3f}".encode(), b"", time.monotonic() + timeout)
+        if reply.status:  # busybox knows whole seconds only
+            time.sleep(1 - time.time() % 1)
+            reply = self._completed(f"date -s @{time.time():.0f}".encode(), b"", time.monotonic() + timeout)
+        if reply.timed_out or reply.status:
+            raise ChannelError(f"date: {_words(reply)}")
+
+    def put(self, path: str, data: bytes, *, timeout: float) -> None:
+        target = _quoted(path.encode(errors="surrogateescape"))
+        line = b"<_vmsnap_take %d >%s" % (len(data), target) if data else b"true >" + target
+        reply = self._completed(line, data, time.monotonic() + timeout, drain=True)
+        self._expect_done(reply, f"writing {path}")
+
+    def get(self, path: str, *, timeout: float) -> bytes:
+        line = b"cat -- " + _quoted(path.encode(errors="surrogateescape"))
+        reply = self._completed(line, b"", time.monotonic() + timeout)
+        self._expect_done(reply, f"reading {path}")
+        return reply.stdout
+
+    def _expect_done(self, reply: Completed, what: str) -> None:
+        if reply.timed_out:
+            raise GuestHung(f"{what} in the guest took too long", console=self._domain().console_text())
+        if reply.status:
+            raise ChannelError(f"{what} in the guest: {_words(reply)}")
+
+    def _look(self) -> None:
+        """End the wait for a guest that will never answer."""
+        if trouble := self._domain().trouble():
+            raise GuestHung(trouble, console=self._domain().console_text())
+
+    def _gone(self) -> GuestGone:
+        domain = self._domain()
+        return GuestGone(f"{domain.name} has ended", console=domain.console_text())
+
+
+def _mark() -> bytes:
+    return secrets.token_hex(8).encode()
+
+
+def _words(reply: Completed) -> str:
+    return reply.stderr.decode(errors="replace").strip() or f"status {reply.status}"
+
+
+def _quoted(text: bytes) -> bytes:
+    """For the guest's shell, in one line: a new line is a variable there."""
+    quoted = shlex.quote(text.decode(errors="surrogateescape")).encode(errors="surrogateescape")
+    return quoted.replace(b"\n", b"'\"$_vmsnap_new\"'")
+
+
+def _program(script: bytes, data: bytes) -> tuple[bytes, bytes]:
+    """The line that runs `script` with `data` as its input, and what goes by the input's port.
+
+    The line begins with ``<`` where it reads that port. What the script does not read of its input is read
+    behind it, and a long script comes as input itself.
+    """
+    if len(script) > LONGEST_LINE:
+        taken = b"<_vmsnap_script=$(_vmsnap_take %d); " % len(script)
+        body, sent = b'"$_vmsnap_script"', script
+    else:
+        taken, body, sent = b"<", _quoted(script), b""
+    if data:
+        rest = b"IFS= read -r _vmsnap_rest 2>/dev/null && cat >/dev/null; exit $_vmsnap_status"
+        guarded = b"{ exec 4<&-; ( eval %s ); _vmsnap_status=$?; %s; }" % (body, rest)
+        return b"%s_vmsnap_take %d | %s" % (taken, len(data), guarded), sent + data
+    if sent:
+        return taken + b"exec 4<&-; eval " + body, sent
+    plain = b"\n" not in script and script[:1] not in (b"<", b"#")
+    return script if plain else b"eval " + body, b""
