@@ -287,6 +287,32 @@ OPTIONS: tuple[Option, ...] = (
         allowed="a directory; none: the user's cache directory",
         help="where images and snapshots are kept",
     ),
+    Option(
+        name="console_user",
+        parse=text,
+        allowed="a user of the guest; none: only a shell that runs there is used",
+        help="who logs in on the serial console, where the shell can be planted by no other way",
+    ),
+    Option(
+        name="console_password",
+        parse=text,
+        allowed="a password",
+        help="the password of that user",
+        secret=True,
+    ),
+    Option(
+        name="ssh_user",
+        parse=text,
+        allowed="a user of the guest, with sudo where it is not root; none: root",
+        help="who logs in by SSH",
+    ),
+    Option(
+        name="ssh_key",
+        parse=text,
+        anchor=_path,
+        allowed="a private key that the image lets in; none: one is made, kept in the store, and planted",
+        help="the key for SSH",
+    ),
 )
 
 BY_NAME: Mapping[str, Option] = {option.name: option for option in OPTIONS}
@@ -358,6 +384,7 @@ _COMPANIONS: tuple[tuple[str, str, Callable[[Any], bool], str], ...] = (
     ("kernel", "image", lambda value: not is_debian(value), "goes with an image that has none of its own"),
     ("initrd", "kernel", lambda value: value is not None, "goes with a kernel"),
     ("cmdline", "kernel", lambda value: value is not None, "goes with a kernel"),
+    ("console_password", "console_user", lambda value: value is not None, "goes with a user"),
 )
 _STRENGTH: tuple[Origin, ...] = ("default", "ini", "environment", "command line")
 

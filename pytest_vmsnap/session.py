@@ -13,7 +13,7 @@ import pytest
 from pytest_vmsnap import hooks, image, selection
 from pytest_vmsnap.errors import HostError, StateFailed, VmsnapError, tail
 from pytest_vmsnap.fork import Forge
-from pytest_vmsnap.guest import ports_of
+from pytest_vmsnap.guest import Access, ConsoleLogin, SshLogin
 from pytest_vmsnap.host import choose_uri, default_store, open_host
 from pytest_vmsnap.machine import Deadlines, Machine
 from pytest_vmsnap.model import Settings
@@ -24,6 +24,7 @@ from pytest_vmsnap.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from pytest_vmsnap.fork import Snapshot
     from pytest_vmsnap.host import Facts, Host
@@ -207,7 +208,14 @@ class VmsnapSession:
         )
 
     def _machine(self, lease: Lease, spec: MachineSpec) -> Machine:
-        return Machine(lease.clone, lease.channel, spec=spec, state=BASE, deadlines=self._deadlines())
+        return Machine(
+            lease.clone,
+            lease.channel,
+            spec=spec,
+            state=BASE,
+            deadlines=self._deadlines(),
+            ssh_login=self._access.ssh,
+        )
 
     def _deadlines(self) -> Deadlines:
         factor = self.settings.timeout_factor
@@ -254,13 +262,14 @@ class VmsnapSession:
                 self._store = Store(self.settings.store or default_store(choice), progress=self._progress)
                 with self._progress.step(f"connecting to {choice.uri}"):
                     self._host = open_host(self.settings, choice, store=self._store.path)
+                self._access = _access(self.settings, self._store.path)
                 forge = Forge(
                     host=self._host,
                     root=self.settings.root,
                     customize=self._customize,
-                    ports=ports_of(self.settings.channel),
+                    ports=self._access.ports,
                 )
-                self._pool = Pool(forge, channel_name=self.settings.channel, factor=self._deadlines().factor)
+                self._pool = Pool(forge, access=self._access, factor=self._deadlines().factor)
                 self._forge = forge
         return self._host
 
@@ -303,13 +312,21 @@ class VmsnapSession:
             prepare=lambda machine: hooks.call_outermost_first(
                 self._hooks.pytest_vmsnap_prepare, vm=machine, spec=spec
             ),
-            channel_name=self.settings.channel,
+            access=self._access,
             deadlines=self._deadlines(),
             progress=self._progress,
         )
         self.timings["boot"].append(time.monotonic() - started)
         log.info("base state saved: %s", snapshot.abilities)
         return snapshot
+
+
+def _access(settings: Settings, store: Path) -> Access:
+    return Access(
+        channel=settings.channel,
+        ssh=SshLogin(directory=store / "ssh", user=settings.ssh_user or "root", given=settings.ssh_key),
+        console=ConsoleLogin(user=settings.console_user, password=settings.console_password or ""),
+    )
 
 
 def _counted(cpus: int) -> str:

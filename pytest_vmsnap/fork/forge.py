@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pytest_vmsnap.model import Image, MachineSpec
 
     Customize = Callable[[Element, MachineSpec], None]
+    Seed = Callable[[Path], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,8 +40,13 @@ class Forge:
         self.host.access.to_write(path)
         return path
 
-    def first_disks(self, spec: MachineSpec, image: Image, directory: Path) -> tuple[Path, ...]:
-        """The disks of a machine that boots: overlays on the image and on prepared disks, and empty ones."""
+    def first_disks(
+        self, spec: MachineSpec, image: Image, directory: Path, seed: Seed | None
+    ) -> tuple[Path, ...]:
+        """The disks of a machine that boots: overlays on the image and on prepared disks, and empty ones.
+
+        The last is the one that `seed` writes the image of, raw, if there is a seed.
+        """
         disks = []
         if image.disk:
             backing = self.host.reachable(image.disk)
@@ -53,6 +59,11 @@ class Forge:
             else:
                 files.empty_disk(path, size_mib=disk.size or 0)
             disks.append(path)
+        if seed:
+            backing = directory / "seed"
+            seed(backing)
+            self._given(backing)
+            disks.append(files.overlay(directory / "seed.qcow2", backing=backing, backing_format="raw"))
         return tuple(self._given(path) for path in disks)
 
     def overlays(self, backings: tuple[Path, ...], directory: Path) -> tuple[Path, ...]:
@@ -87,6 +98,7 @@ class Forge:
         console.touch(mode=0o600)
         self._given(console)
         ports = {port: self.host.run.sockets / f"{name}.{number}" for number, port in enumerate(self.ports)}
+        serial = self.host.run.sockets / f"{name}.serial"
         description = describe(
             Blueprint(
                 name=name,
@@ -98,6 +110,7 @@ class Forge:
                 disks=disks,
                 memory=memory,
                 console=console,
+                serial=serial,
                 agent=self.host.run.sockets / f"{name}.agent",
                 ports=ports,
                 incoming=incoming,
@@ -106,7 +119,9 @@ class Forge:
             )
         )
         self.customize(description, spec)
-        return self.host.connection.create(description, console=console, ports=ports, paused=incoming)
+        return self.host.connection.create(
+            description, console=console, serial=serial, ports=ports, paused=incoming
+        )
 
     def _booted_directly(self, image: Image) -> Image:
         kernel = self.host.reachable(image.kernel) if image.kernel else None

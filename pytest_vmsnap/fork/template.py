@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from pytest_vmsnap.fork.forge import Forge
+    from pytest_vmsnap.fork.forge import Forge, Seed
     from pytest_vmsnap.host import Domain
     from pytest_vmsnap.model import Image, MachineSpec
 
@@ -23,14 +23,16 @@ SAVE_SECONDS = 60.0
 class Template:
     """A machine that boots, is prepared, and is saved once; it ends with the ``with`` block.
 
-    Its memory is a file that it shares, so that a save has only device state to write. Raises `BootError`,
+    Its memory is a file that it shares, so that a save has only device state to write. `seed` writes the image
+    of a further disk, which comes after all others. Raises `BootError`,
     with the console, where QEMU does not start.
     """
 
     domain: Domain
 
-    def __init__(self, forge: Forge, *, spec: MachineSpec, image: Image) -> None:
+    def __init__(self, forge: Forge, *, spec: MachineSpec, image: Image, seed: Seed | None = None) -> None:
         self._forge = forge
+        self._seed = seed
         self.spec = spec
         self.image = image
         self.name = forge.host.run.domain_name("template")
@@ -39,7 +41,7 @@ class Template:
 
     def __enter__(self) -> Self:
         try:
-            self.disks = self._forge.first_disks(self.spec, self.image, self.directory)
+            self.disks = self._forge.first_disks(self.spec, self.image, self.directory, self._seed)
             self.memory = self._forge.memory(self.directory, self.spec.memory)
             self.boot()
         except HostError as error:

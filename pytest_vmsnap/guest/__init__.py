@@ -1,21 +1,24 @@
 """The guest's side: channels by which commands and data reach it, and repairs."""
 
-from pytest_vmsnap.guest.agent import AgentChannel
-from pytest_vmsnap.guest.boot import bring_up, settle
-from pytest_vmsnap.guest.channel import Channel, Completed, Request
-from pytest_vmsnap.guest.choice import channel_of, ports_of
-from pytest_vmsnap.guest.planting import additions
+from pytest_vmsnap.guest.boot import settle
+from pytest_vmsnap.guest.channel import Channel, Completed, Request, Site
+from pytest_vmsnap.guest.choice import Access
+from pytest_vmsnap.guest.planting import ConsoleLogin, seed_image
 from pytest_vmsnap.guest.repairs import set_clock
+from pytest_vmsnap.guest.shell import additions
+from pytest_vmsnap.guest.ssh import SshConnection, SshLogin
 
 __all__ = [
     "Channel",
     "Request",
     "Completed",
-    "AgentChannel",
-    "channel_of",
-    "ports_of",
+    "Site",
+    "Access",
+    "SshLogin",
+    "SshConnection",
+    "ConsoleLogin",
+    "seed_image",
     "additions",
-    "bring_up",
     "settle",
     "set_clock",
 ]

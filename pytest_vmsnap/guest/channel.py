@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from pytest_vmsnap.host import Domain
+
 BOOT_ID = "/proc/sys/kernel/random/boot_id"  # Linux, Documentation/admin-guide/sysctl/kernel.rst
 
 # What a login would give; the guest agent and init start with less.
@@ -52,6 +54,20 @@ class Completed:
     stdout: bytes
     stderr: bytes
     timed_out: bool = False
+
+
+class Site(Protocol):
+    """A machine as a channel needs it: its `domain`, which is another after a new boot, and its network."""
+
+    domain: Domain
+
+    @property
+    def address(self) -> str:
+        """The host's loopback address that its ports are forwarded to."""
+
+    @property
+    def netdev(self) -> str:
+        """QEMU's name of its network backend, empty without one."""
 
 
 class Channel(Protocol):

@@ -1,6 +1,7 @@
 """The host: its libvirt, its accelerator, its processes, and the description of a domain."""
 
 from pytest_vmsnap.host.domain_xml import Blueprint, Memory, describe, netdev_of
+from pytest_vmsnap.host.forwards import Forward, Protocol, add_forward, forwards
 from pytest_vmsnap.host.host import Facts, Host, choose_uri, default_store, open_host
 from pytest_vmsnap.host.libvirt import Connection, Domain
 from pytest_vmsnap.host.run import Run, sweep
@@ -19,6 +20,10 @@ __all__ = [
     "Memory",
     "describe",
     "netdev_of",
+    "Forward",
+    "Protocol",
+    "add_forward",
+    "forwards",
     "Run",
     "sweep",
 ]

@@ -48,7 +48,8 @@ class Blueprint:
     """All that a domain's description is made from.
 
     `kind` is libvirt's domain type: ``kvm``, or ``qemu`` for software emulation. `disks` are the machine's own
-    overlays, in the order of their device names. `agent` is the socket of the guest agent's port, `ports` are
+    overlays, in the order of their device names. The serial console is recorded in `console`, and is reached
+    at the socket `serial`. `agent` is the socket of the guest agent's port, `ports` are
     those of further virtio-serial ports by name. `incoming` waits for a saved device state. `unconfined` names
     the security models that are switched off for it, `qemu_user` is (uid, gid) where QEMU is not to run as
     the driver's default.
@@ -63,6 +64,7 @@ class Blueprint:
     disks: tuple[Path, ...]
     memory: Memory
     console: Path
+    serial: Path
     agent: Path
     ports: Mapping[str, Path] = field(default_factory=dict)
     incoming: bool = False
@@ -126,8 +128,9 @@ def _devices(domain: Element, plan: Blueprint) -> None:
     _text(devices, "emulator", str(plan.emulator))
     for index, path in enumerate(plan.disks):
         _disk(devices, index, path, plan)
-    serial = SubElement(devices, "serial", type="file")
-    SubElement(serial, "source", path=str(plan.console))
+    serial = SubElement(devices, "serial", type="unix")
+    SubElement(serial, "source", mode="bind", path=str(plan.serial))
+    SubElement(serial, "log", file=str(plan.console), append="on")
     SubElement(serial, "target", port="0")
     _address(SubElement(devices, "controller", type="virtio-serial", index="0"), SLOT_SERIAL)
     for number, (name, path) in enumerate({AGENT_PORT: plan.agent, **plan.ports}.items(), start=1):
@@ -159,7 +162,7 @@ def _disk(devices: Element, index: int, path: Path, plan: Blueprint) -> None:
     SubElement(disk, "driver", name="qemu", type="qcow2", cache="unsafe", discard="unmap")
     SubElement(disk, "source", file=str(path))
     SubElement(disk, "target", dev=f"vd{string.ascii_lowercase[index]}", bus="virtio")
-    further = plan.spec.disks[index - 1] if index else None
+    further = plan.spec.disks[index - 1] if 0 < index <= len(plan.spec.disks) else None
     if further and further.serial:
         _text(disk, "serial", further.serial)
     _address(disk, SLOT_FURTHER_DISKS + index - 1 if index else SLOT_DISK)

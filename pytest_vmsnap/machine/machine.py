@@ -12,17 +12,18 @@ from pytest_vmsnap.machine.network import Network
 from pytest_vmsnap.machine.power import Power
 from pytest_vmsnap.machine.process import START, Process
 from pytest_vmsnap.machine.screen import Screen
+from pytest_vmsnap.machine.ssh import Ssh
 from pytest_vmsnap.machine.waits import Waits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pytest_vmsnap.guest import Channel
+    from pytest_vmsnap.guest import Channel, SshLogin
     from pytest_vmsnap.machine.body import Body, Deadlines
     from pytest_vmsnap.model import MachineSpec
 
 
-class Machine(Waits, Files, Power, Network, Screen):
+class Machine(Waits, Files, Power, Network, Screen, Ssh):
     """A virtual machine in the hands of a test.
 
     `name` is its libvirt domain's, `spec` its `MachineSpec`, `state` the state that it started from. It may be
@@ -30,9 +31,17 @@ class Machine(Waits, Files, Power, Network, Screen):
     """
 
     def __init__(
-        self, body: Body, channel: Channel, *, spec: MachineSpec, state: str, deadlines: Deadlines
+        self,
+        body: Body,
+        channel: Channel,
+        *,
+        spec: MachineSpec,
+        state: str,
+        deadlines: Deadlines,
+        ssh_login: SshLogin,
     ) -> None:
         super().__init__(body, channel, deadlines)
+        self._ssh_login = ssh_login
         self.spec = spec
         self.state = state
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from typing import Literal
+from typing import TYPE_CHECKING
 
-from pytest_vmsnap.errors import HostError, SpecError
+from pytest_vmsnap.errors import SpecError
+from pytest_vmsnap.host import add_forward
 from pytest_vmsnap.machine.commands import Commands
 
-Protocol = Literal["tcp", "udp"]
+if TYPE_CHECKING:
+    from pytest_vmsnap.host import Protocol
 
 
 class Network(Commands):
@@ -34,15 +35,15 @@ class Network(Commands):
                 raise SpecError(f"{name}={number!r}: a port is a whole number from {low} to 65535")
         if protocol not in ("tcp", "udp"):
             raise SpecError(f"protocol={protocol!r}: allowed are tcp, udp")
-        before = self._forwards()
-        self._monitor(f"hostfwd_add {self._netdev()} {protocol}:{self.address}:{host_port}-:{guest_port}")
-        for found in self._forwards():
-            if found not in before and found[0] == protocol and found[2] == guest_port:
-                return self.address, found[1]
-        raise HostError(
-            f"{self.address}:{host_port} on the host could not be had for the guest's port {guest_port}",
-            hint="another process listens there, or it is below 1024: host_port=0 takes a free one",
+        made = add_forward(
+            self._body.domain,
+            netdev=self._netdev(),
+            address=self.address,
+            guest_port=guest_port,
+            host_port=host_port,
+            protocol=protocol,
         )
+        return self.address, made.host_port
 
     def block_network(self) -> None:
         """Pull the cable: the guest sees its link go down, and nothing passes, forwarded ports included.
@@ -71,16 +72,3 @@ class Network(Commands):
         if not (name := self._body.netdev):
             raise SpecError("this machine has no network (network=none)", hint="use vmsnap_network=user")
         return name
-
-    def _forwards(self) -> list[tuple[str, int, int]]:
-        """Protocol, the host's port and the guest's, of each forward on our address."""
-        text = self._monitor("info usernet")
-        pattern = rf"(TCP|UDP)\[HOST_FORWARD\]\s+\d+\s+{re.escape(self.address)}\s+(\d+)\s+\S+\s+(\d+)"
-        return [(kind.lower(), int(host), int(guest)) for kind, host, guest in re.findall(pattern, text)]
-
-    def _monitor(self, line: str) -> str:
-        """A line for QEMU's human monitor: what it has no QMP command for."""
-        answer = self._body.domain.qmp("human-monitor-command", {"command-line": line})
-        if "could not set up" in answer.lower() or "invalid" in answer.lower():
-            raise HostError(f"QEMU refused {line!r}: {answer.strip()}")
-        return str(answer)

@@ -11,6 +11,7 @@ from pytest_vmsnap.machine.commands import Commands
 
 BOOT_SECONDS = 120.0
 POLL_SECONDS = 0.2
+SAYING_SECONDS = 30.0  # for a command whose answer may be lost with the boot
 
 # the command returns before the guest goes down
 REBOOT = "(systemctl reboot || reboot) >/dev/null 2>&1 &"
@@ -64,7 +65,7 @@ class Power(Commands):
         deadline = time.monotonic() + seconds
         before = self._channel.boot_id(timeout=seconds)
         with suppress(GuestGone, GuestHung):
-            self._channel.run(Request(text=REBOOT), timeout=seconds)
+            self._channel.run(Request(text=REBOOT), timeout=min(seconds, SAYING_SECONDS))
         while not self._came_back(before, deadline):
             if time.monotonic() > deadline:
                 raise WaitTimeout(f"the machine did not reboot within {seconds:g} s", detail=self.console_log)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 Accel = Literal["auto", "kvm", "tcg"]
-ChannelName = Literal["shell", "agent"]
+ChannelName = Literal["shell", "agent", "ssh"]
 Revert = Literal["always", "marked", "on-failure"]
 Missing = Literal["fail", "skip"]
 Origin = Literal["command line", "environment", "ini", "default"]
@@ -45,6 +45,10 @@ class Settings:
     timeout: float = 60.0
     timeout_factor: float | None = None
     store: Path | None = None
+    console_user: str | None = None
+    console_password: str | None = None
+    ssh_user: str | None = None
+    ssh_key: Path | None = None
     origins: dict[str, Origin] = field(default_factory=dict)
 
     def spec(self) -> MachineSpec:

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING
 
 from pytest_vmsnap.errors import RevertError, VmsnapError
 from pytest_vmsnap.fork import Clone
-from pytest_vmsnap.guest import channel_of, set_clock
+from pytest_vmsnap.guest import set_clock
 
 if TYPE_CHECKING:
     from pytest_vmsnap.fork import Forge, Snapshot
-    from pytest_vmsnap.guest import Channel
-    from pytest_vmsnap.model import ChannelName
+    from pytest_vmsnap.guest import Access, Channel
 
 log = logging.getLogger("pytest_vmsnap.pool")
 
@@ -48,9 +47,9 @@ class Pool:
     `factor` scales its deadlines.
     """
 
-    def __init__(self, forge: Forge, *, channel_name: ChannelName, factor: float) -> None:
+    def __init__(self, forge: Forge, *, access: Access, factor: float) -> None:
         self._forge = forge
-        self._channel_name = channel_name
+        self._access = access
         self._factor = factor
         self._discarders = ThreadPoolExecutor(DISCARDERS, thread_name_prefix="vmsnap-discard")
 
@@ -62,7 +61,7 @@ class Pool:
         started = time.monotonic()
         clone = Clone(self._forge, snapshot)
         try:
-            channel = channel_of(self._channel_name, lambda: clone.domain)
+            channel = self._access.channel_to(clone, snapshot.image)
             channel.connect()
             clone.domain.resume()
             channel.open(timeout=ANSWER_SECONDS * self._factor)

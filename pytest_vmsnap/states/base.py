@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, closing
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pytest_vmsnap.errors import BootError, ChannelError, GuestGone, StateFailed
 from pytest_vmsnap.fork import Template
-from pytest_vmsnap.guest import additions, bring_up, channel_of, settle
+from pytest_vmsnap.guest import additions, seed_image, settle
 from pytest_vmsnap.machine import Machine
 from pytest_vmsnap.model import ImageRequest
 
@@ -16,9 +17,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_vmsnap.fork import Forge, Snapshot
-    from pytest_vmsnap.guest import Channel
+    from pytest_vmsnap.guest import Access, Channel
     from pytest_vmsnap.machine import Deadlines
-    from pytest_vmsnap.model import ChannelName, Image, MachineSpec
+    from pytest_vmsnap.model import Image, MachineSpec
     from pytest_vmsnap.progress import Progress
 
 BASE = "base"
@@ -57,7 +58,7 @@ def build_base(
     spec: MachineSpec,
     image: Image,
     prepare: Callable[[Machine], None],
-    channel_name: ChannelName,
+    access: Access,
     deadlines: Deadlines,
     progress: Progress,
 ) -> Snapshot:
@@ -67,11 +68,13 @@ def build_base(
     `StateFailed` where the preparation fails.
     """
     with ExitStack() as stack:
-        template = stack.enter_context(Template(forge, spec=spec, image=image))
-        channel = stack.enter_context(closing(channel_of(channel_name, lambda: template.domain)))
+        script = access.seed(image)
+        seed = partial(seed_image, script=script, instance=forge.host.run.id) if script else None
+        template = stack.enter_context(Template(forge, spec=spec, image=image, seed=seed))
+        channel = stack.enter_context(closing(access.channel_to(template, image)))
         with progress.step(f"booting {image.origin} ({forge.host.facts.accelerator.name})"):
             _boot(template, channel, deadlines)
-        machine = Machine(template, channel, spec=spec, state=BASE, deadlines=deadlines)
+        machine = Machine(template, channel, spec=spec, state=BASE, deadlines=deadlines, ssh_login=access.ssh)
         with progress.step("preparing the base state"):
             _prepare(machine, prepare)
         machine.succeed("sync")
@@ -83,7 +86,7 @@ def build_base(
 def _boot(template: Template, channel: Channel, deadlines: Deadlines) -> None:
     seconds = BOOT_SECONDS * deadlines.factor
     try:
-        bring_up(channel, lambda: template.domain, has_shell=template.image.has_shell, timeout=seconds)
+        channel.open(timeout=seconds)
         settle(channel, timeout=seconds)
     except ChannelError as error:
         log = template.log()

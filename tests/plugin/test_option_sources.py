@@ -67,6 +67,10 @@ SAMPLES = [
     Sample(name="timeout", text="90", value=90.0, native="90"),
     Sample(name="timeout_factor", text="3", value=3.0, native="3"),
     Sample(name="store", text="/var/cache/vmsnap", value=Path("/var/cache/vmsnap")),
+    Sample(name="console_user", text="root", value="root"),
+    Sample(name="console_password", text="pass word", value="pass word", beside={"console_user": "root"}),
+    Sample(name="ssh_user", text="admin", value="admin"),
+    Sample(name="ssh_key", text="/home/me/key", value=Path("/home/me/key")),
 ]
 every_option = pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: f"{sample.name}={sample.text}")
 
@@ -215,6 +219,7 @@ WRONG: list[tuple[str, str]] = [
     ("missing", "ignore"),
     ("timeout", "0"),
     ("timeout_factor", "-1"),
+    ("console_password", "secret"),
 ]
 
 
@@ -225,16 +230,17 @@ def test_a_wrong_value_is_a_usage_error_that_names_the_option_as_written(
     option = BY_NAME[name]
     with pytest.raises(pytest.UsageError) as caught:
         settings_of(project, f"{option.flag}={text}")
-    assert str(caught.value).startswith(f"{option.flag}={text}")
+    text_shown = "***" if option.secret else text
+    assert str(caught.value).startswith(f"{option.flag}={text_shown}")
     monkeypatch.setenv(option.variable, text)
     with pytest.raises(pytest.UsageError) as caught:
         settings_of(project)
-    assert str(caught.value).startswith(f"{option.variable}={text}")
+    assert str(caught.value).startswith(f"{option.variable}={text_shown}")
     monkeypatch.delenv(option.variable)
     project.makefile(".ini", pytest=f"[pytest]\n{option.key} = {text}")
     with pytest.raises(pytest.UsageError) as caught:
         settings_of(project)
-    assert str(caught.value).startswith(f"{option.key} = {text} (configuration file)")
+    assert str(caught.value).startswith(f"{option.key} = {text_shown} (configuration file)")
 
 
 def test_a_usage_error_is_shown_without_a_traceback(project: pytest.Pytester) -> None:

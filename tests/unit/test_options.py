@@ -163,13 +163,17 @@ BAD: list[tuple[str, object]] = [
     ("timeout", "soon"),
     ("timeout_factor", "0"),
     ("store", 5),
+    ("console_user", 5),
+    ("console_password", 5),
+    ("ssh_user", 5),
+    ("ssh_key", 5),
 ]
 
 
 @pytest.mark.parametrize(("name", "value"), BAD)
 def test_a_wrong_value_is_refused_with_the_name_as_written_and_what_is_allowed(name: str, value: Any) -> None:
     option = BY_NAME[name]
-    text = ",".join(value) if isinstance(value, list) else str(value)
+    text = "***" if option.secret else ",".join(value) if isinstance(value, list) else str(value)
     assert refusal({option.key: value}) == f"{option.flag}={text}: allowed: {option.allowed}"
     in_file = refusal(ini={option.key: value})
     assert in_file == f"{option.key} = {text} (configuration file): allowed: {option.allowed}"

@@ -38,3 +38,6 @@ class ByAgent:
 
     def problem(self) -> str:
         return "it did not answer (qemu-guest-agent, installed and enabled)"
+
+    def close(self) -> None:
+        """The agent keeps nothing open."""

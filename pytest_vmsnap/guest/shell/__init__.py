@@ -2,6 +2,6 @@
 
 from pytest_vmsnap.guest.shell.channel import ShellChannel
 from pytest_vmsnap.guest.shell.ports import port_names
-from pytest_vmsnap.guest.shell.source import SLOTS, source, unit
+from pytest_vmsnap.guest.shell.source import SLOTS, additions, planting_script, source
 
-__all__ = ["ShellChannel", "port_names", "source", "unit", "SLOTS"]
+__all__ = ["ShellChannel", "port_names", "source", "additions", "planting_script", "SLOTS"]

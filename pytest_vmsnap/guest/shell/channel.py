@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import queue
+import re
 import secrets
 import shlex
 import time
@@ -12,21 +13,24 @@ from typing import TYPE_CHECKING
 
 from pytest_vmsnap.errors import ChannelError, GuestGone, GuestHung
 from pytest_vmsnap.guest.channel import BOOT_ID, Completed
+from pytest_vmsnap.guest.planting import reach
 from pytest_vmsnap.guest.shell.idle import IDLE
 from pytest_vmsnap.guest.shell.ports import slot_ports
-from pytest_vmsnap.guest.shell.source import COMMAND_SLOTS, SLOTS
+from pytest_vmsnap.guest.shell.source import COMMAND_SLOTS, SLOTS, planting_script
 from pytest_vmsnap.guest.shell.wire import Wire
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from pytest_vmsnap.guest.channel import Request
+    from pytest_vmsnap.guest.planting import Way
     from pytest_vmsnap.guest.shell.wire import Reply
     from pytest_vmsnap.host import Domain
 
 log = logging.getLogger("pytest_vmsnap.shell")
 
 GREETING = f"read -r boot <{BOOT_ID}; echo $$ $boot".encode()
+GREETED = re.compile(rb"^(\d+) ([0-9a-f-]{36})\n\Z", re.MULTILINE)  # behind what others were answered
 GREETING_SECONDS = 3.0  # until it is said again: a guest that reboots loses what it had received
 KILL_SECONDS = 15.0  # for the killing of a command that ran over
 SIGKILL_STATUS = 128 + 9
@@ -37,21 +41,32 @@ LONGEST_LINE = 1500  # bytes
 
 @dataclass(slots=True, kw_only=True)
 class Slot:
-    """One of the guest's shells: the wire to it, and its process id in the guest."""
+    """One of the guest's shells: the wire to it, its process id in the guest and which boot that is of.
+
+    `greeted` is since when it is greeted (monotonic clock), None while no greeting is on its way.
+    """
 
     wire: Wire
     shell: int = 0
-    is_greeted: bool = False
+    boot: str = ""
+    greeted: float | None = None
 
 
 class ShellChannel:
-    """The shell that was planted in a domain; `domain` gives the one that is there now."""
+    """The shell that was planted in a domain; `domain` gives the one that is there now.
+
+    It is planted by one of `ways` where the guest does not start it by itself, as `at_boot` says that it does.
+    """
 
     name = "shell"
     needs_network = False
 
-    def __init__(self, domain: Callable[[], Domain]) -> None:
+    def __init__(
+        self, domain: Callable[[], Domain], *, ways: Sequence[Way] = (), at_boot: bool = False
+    ) -> None:
         self._domain = domain
+        self._ways = ways
+        self._at_boot = at_boot
         self._connected: Domain | None = None
         self._boot = ""
         self._slots: list[Slot] = []
@@ -60,7 +75,9 @@ class ShellChannel:
     def connect(self) -> None:
         """Connect to the ports of the domain that is there now: before it runs, so that its shell never waits.
 
-        A guest that reads a port with nobody at its other end finds the end of the file, and has to poll.
+        A guest that reads a port with nobody at its other end finds the end of the file, and has to poll. Once
+        for a domain: each end that comes or goes is a control message, and QEMU drops those that find no place
+        in its queue of 32 (hw/char/virtio-serial-bus.c), a port's name too while the guest boots.
         """
         self.close()
         domain = self._domain()
@@ -76,38 +93,40 @@ class ShellChannel:
             self._free.put(slot)
 
     def open(self, *, timeout: float) -> None:
-        deadline = time.monotonic() + timeout
         if self._connected is not self._domain():
             self.connect()
-        while not self.greet(min(deadline, time.monotonic() + GREETING_SECONDS)):
-            if time.monotonic() >= deadline:
-                raise GuestHung(
-                    f"the planted shell of {self._domain().name} did not answer within {timeout:.0f} s",
-                    console=self._domain().console_text(),
-                )
-            self.connect()
+        reach(self, self._domain, self._ways, at_boot=self._at_boot, timeout=timeout)
+
+    def planted(self) -> str:
+        """The script that puts the shell into the guest."""
+        return planting_script()
 
     def greet(self, deadline: float) -> bool:
         """Whether every slot answers by the `deadline` (monotonic clock).
 
         Raises `GuestGone` where QEMU has ended. Slots that run a command are well.
         """
-        greeted = [slot for slot in self._slots if slot.is_greeted or slot.wire.is_idle]
+        waiting = [slot for slot in self._slots if slot.greeted is not None or slot.wire.is_idle]
         try:
-            for slot in greeted:
-                if not slot.is_greeted:
+            for slot in waiting:
+                now = time.monotonic()
+                if slot.greeted is None or now > slot.greeted + GREETING_SECONDS:
                     IDLE.leave(slot.wire)
                     slot.wire.send(GREETING, _mark())
-                    slot.is_greeted = True
-            for slot in greeted:
-                if (reply := slot.wire.finish(deadline)) is None:
-                    return False
-                slot.is_greeted = False
-                shell, self._boot = reply.stdout.decode(errors="replace").split()[-2:]
-                slot.shell = int(shell)
-                IDLE.watch(slot.wire)
+                    slot.greeted = now
+            return all(self._answered(slot, deadline) for slot in waiting)
         except GuestGone as error:
             raise self._gone() from error
+
+    def _answered(self, slot: Slot, deadline: float) -> bool:
+        if (reply := slot.wire.finish(deadline)) is None:
+            return False
+        slot.greeted = None
+        if not (answer := GREETED.search(reply.stdout)):
+            return False  # it came behind a piece of a line that was sent before
+        slot.shell, slot.boot = int(answer[1]), answer[2].decode()
+        self._boot = slot.boot
+        IDLE.watch(slot.wire)
         return True
 
     def boot_id(self, *, timeout: float) -> str:
@@ -136,7 +155,7 @@ class ShellChannel:
         try:
             IDLE.leave(slot.wire)
             slot.wire.send(line, _mark(), data)
-            reply = slot.wire.finish(deadline, self._look)
+            reply = slot.wire.finish(deadline, lambda: self._look(slot))
             timed_out = reply is None
             if reply is None:
                 reply = self._killed(slot)
@@ -161,11 +180,19 @@ class ShellChannel:
             raise ChannelError(f"{COMMAND_SLOTS} commands run at once already, and none has ended") from None
         if not slot.wire.is_idle:  # whoever waited for it was interrupted
             try:
-                self._killed(slot)
+                self._recover(slot)
             except BaseException:
                 self._free.put(slot)
                 raise
         return slot
+
+    def _recover(self, slot: Slot) -> None:
+        if slot.boot == self._boot:
+            self._killed(slot)
+            return
+        slot.wire.send(GREETING, _mark())  # its command ended with the boot that it was of
+        if not self._answered(slot, time.monotonic() + KILL_SECONDS):
+            raise GuestHung("the guest does not answer", console=self._domain().console_text())
 
     def _put_back(self, slot: Slot) -> None:
         if slot in self._slots:
@@ -221,8 +248,10 @@ class ShellChannel:
         if reply.status:
             raise ChannelError(f"{what} in the guest: {_words(reply)}")
 
-    def _look(self) -> None:
-        """End the wait for a guest that will never answer."""
+    def _look(self, slot: Slot) -> None:
+        """End the wait for an answer that will never come."""
+        if slot.boot != self._boot:
+            raise GuestHung("the guest has rebooted meanwhile", console=self._domain().console_text())
         if trouble := self._domain().trouble():
             raise GuestHung(trouble, console=self._domain().console_text())
 
@@ -262,5 +291,5 @@ def _program(script: bytes, data: bytes) -> tuple[bytes, bytes]:
         return b"%s_vmsnap_take %d | %s" % (taken, len(data), guarded), sent + data
     if sent:
         return taken + b"exec 4<&-; eval " + body, sent
-    plain = b"\n" not in script and script[:1] not in (b"<", b"#")
+    plain = b"\n" not in script and script[:1] not in (b"", b"<", b"#")
     return script if plain else b"eval " + body, b""

@@ -144,7 +144,10 @@ exec 5>&1 6>&2 >/dev/null 2>&1
 while :; do
   (
     exec </dev/null >&5 2>&6 5>&- 6>&-
-    [ "$_vmsnap_line" ] || until IFS= read -r _vmsnap_line <&3; do sleep 0.2; done
+    while [ -z "$_vmsnap_line" ]; do
+      IFS= read -r _vmsnap_line <&3 || { _vmsnap_line='' && sleep 0.2; }
+      case $_vmsnap_line in '#'*) _vmsnap_line='' ;; esac # the mark of a command that was lost
+    done
     exec 3>&-
     case $_vmsnap_line in
       '<'*) eval "${_vmsnap_line#?}" ;;
@@ -156,6 +159,13 @@ while :; do
   )
   _vmsnap_status=$? _vmsnap_line=
   IFS= read -r _vmsnap_mark <&3 || continue
+  case $_vmsnap_mark in
+    '#'*) ;;
+    *) # its mark was lost: this is the next command
+      _vmsnap_line=$_vmsnap_mark
+      continue
+      ;;
+  esac
   echo "$_vmsnap_mark" >&6
   echo "$_vmsnap_mark $_vmsnap_status" >&5
   _vmsnap_mark=

@@ -121,12 +121,18 @@ class Connection:
             ) from error
 
     def create(
-        self, description: Element, *, console: Path, ports: Mapping[str, Path], paused: bool = False
+        self,
+        description: Element,
+        *,
+        console: Path,
+        serial: Path,
+        ports: Mapping[str, Path],
+        paused: bool = False,
     ) -> Domain:
         """Start a transient domain that ends with this connection.
 
-        `console` is the file that its serial console is recorded in, `ports` are the sockets of its
-        virtio-serial ports by name; `paused` leaves its processors stopped.
+        `console` is the file that its serial console is recorded in, `serial` that console's socket, `ports`
+        are the sockets of its virtio-serial ports by name; `paused` leaves its processors stopped.
         Raises `HostError` with libvirt's words where it does not start.
         """
         libvirt, _ = library.modules()
@@ -136,7 +142,8 @@ class Connection:
         if paused:
             flags |= libvirt.VIR_DOMAIN_START_PAUSED
         uuid = description.findtext("uuid") or ""
-        domain = Domain(name=description.findtext("name") or "", uuid=uuid, console=console, ports=ports)
+        name = description.findtext("name") or ""
+        domain = Domain(name=name, uuid=uuid, console=console, serial=serial, ports=ports)
         self._domains[uuid] = domain  # before it starts: its first events come within createXML
         try:
             domain.handle = self._handle.createXML(ElementTree.tostring(description, encoding="unicode"), flags)

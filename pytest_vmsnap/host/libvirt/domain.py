@@ -44,16 +44,17 @@ class Events:
 class Domain:
     """A transient libvirt domain that this process started.
 
-    `name` and `uuid` are its own; `console` is the file of its serial console, `ports` are the sockets of its
-    virtio-serial ports by name; `handle` is libvirt's object.
+    `name` and `uuid` are its own; `console` is the file that its serial console is recorded in, `serial` that
+    console's socket; `ports` are the sockets of its virtio-serial ports by name; `handle` is libvirt's object.
     """
 
     handle: Any
 
-    def __init__(self, *, name: str, uuid: str, console: Path, ports: Mapping[str, Path]) -> None:
+    def __init__(self, *, name: str, uuid: str, console: Path, serial: Path, ports: Mapping[str, Path]) -> None:
         self.name = name
         self.uuid = uuid
         self.console = console
+        self.serial = serial
         self.ports = ports
         self.events = Events()
         self._pid: int | None = None

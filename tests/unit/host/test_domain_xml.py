@@ -24,6 +24,7 @@ PLAN = Blueprint(
     disks=(Path("/run/disk,0.qcow2"),),
     memory=Memory(path=Path("/run/ram,0"), share=True),
     console=Path("/run/console"),
+    serial=Path("/run/serial"),
     agent=Path("/run/agent"),
 )
 

@@ -1,0 +1,113 @@
+"""SSH as a channel."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from typing import TYPE_CHECKING
+
+from pytest_vmsnap.errors import ChannelError, GuestGone, GuestHung
+from pytest_vmsnap.guest.channel import BOOT_ID, Completed, Request
+from pytest_vmsnap.guest.planting import reach
+from pytest_vmsnap.guest.ssh.connection import SshConnection
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_vmsnap.guest.channel import Site
+    from pytest_vmsnap.guest.planting import Way
+    from pytest_vmsnap.guest.ssh.login import SshLogin
+
+PAUSE_SECONDS = 0.5  # between two tries to connect
+LONGEST_SCRIPT = 32 << 10  # bytes; a longer one goes by a file (Linux: an argument has at most 128 KiB)
+
+
+class SshChannel:
+    """SSH to the machine at `site`; a key of ours gets there by one of `ways`."""
+
+    name = "ssh"
+    needs_network = True
+
+    def __init__(self, site: Site, login: SshLogin, *, ways: Sequence[Way] = ()) -> None:
+        self._site = site
+        self._login = login
+        self._ways = ways
+        self._connection = SshConnection(site, login)
+
+    def connect(self) -> None:
+        """Nothing: the connection of a saved moment is dead, and a new one is made by `open`."""
+
+    def open(self, *, timeout: float) -> None:
+        reach(self, lambda: self._site.domain, self._ways, at_boot=False, timeout=timeout)
+
+    def planted(self) -> str:
+        """The script that lets the key in."""
+        return self._login.planting_script()
+
+    def greet(self, deadline: float) -> bool:
+        """Whether a command can be run by the `deadline` (monotonic clock)."""
+        while True:
+            try:
+                self._connection.connect(deadline)
+                return self._connection.execute("true", b"", timeout=PAUSE_SECONDS * 10).status == 0
+            except (GuestGone, GuestHung):
+                raise
+            except ChannelError:
+                self._connection.close()
+                if self._site.domain.condition() == "stopped":
+                    raise GuestGone(f"{self._site.domain.name} has ended") from None
+                if (left := deadline - time.monotonic()) <= 0:
+                    return False
+                time.sleep(min(PAUSE_SECONDS, left))  # nobody tells when sshd is there
+
+    def boot_id(self, *, timeout: float) -> str:
+        self.open(timeout=timeout)
+        return self.get(BOOT_ID, timeout=timeout).decode()
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def run(self, request: Request, *, timeout: float) -> Completed:
+        script = request.script()
+        if len(script) > LONGEST_SCRIPT:
+            place = self._execute(
+                'umask 077; file=$(mktemp) && cat >"$file" && echo "$file"', script.encode(), timeout
+            )
+            path = shlex.quote(place.stdout.decode().strip())
+            script = f'vmsnap_script=$(cat {path}; echo .); rm -f {path}; eval "${{vmsnap_script%.}}"'
+        return self._execute(script, request.input, timeout)
+
+    def _execute(self, script: str, data: bytes, timeout: float) -> Completed:
+        if not self._connection.is_alive():
+            self.open(timeout=timeout)
+        return self._connection.execute(script, data, timeout=timeout, look=self._look)
+
+    def _look(self) -> None:
+        domain = self._site.domain
+        if domain.condition() == "stopped":
+            raise GuestGone(f"{domain.name} has ended", console=domain.console_text())
+        if trouble := domain.trouble():
+            raise GuestHung(trouble, console=domain.console_text())
+
+    def set_clock(self, *, timeout: float) -> None:
+        done = self._execute(f"date -s @{time.time():.3f} >/dev/null", b"", timeout)
+        if done.timed_out or done.status:
+            raise ChannelError(f"date: {_words(done)}")
+
+    def put(self, path: str, data: bytes, *, timeout: float) -> None:
+        self._expect_done(self._execute(f"cat >{shlex.quote(path)}", data, timeout), f"writing {path}")
+
+    def get(self, path: str, *, timeout: float) -> bytes:
+        done = self._execute(f"cat -- {shlex.quote(path)}", b"", timeout)
+        self._expect_done(done, f"reading {path}")
+        return done.stdout
+
+    def _expect_done(self, done: Completed, what: str) -> None:
+        if done.timed_out:
+            raise GuestHung(f"{what} in the guest took too long", console=self._site.domain.console_text())
+        if done.status:
+            raise ChannelError(f"{what} in the guest: {_words(done)}")
+
+
+def _words(done: Completed) -> str:
+    return done.stderr.decode(errors="replace").strip() or f"status {done.status}"

@@ -1,0 +1,66 @@
+"""Ports of a guest on the host, by QEMU's user-mode network (QEMU, "Network emulation", ``hostfwd``).
+
+QEMU's human monitor alone can add them to a machine that runs.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from pytest_vmsnap.errors import HostError
+
+if TYPE_CHECKING:
+    from pytest_vmsnap.host.libvirt import Domain
+
+Protocol = Literal["tcp", "udp"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forward:
+    """A port of the guest's (`guest_port`) at `host_port` of a loopback address of the host's."""
+
+    protocol: Protocol
+    host_port: int
+    guest_port: int
+
+
+def forwards(domain: Domain, address: str) -> list[Forward]:
+    """The forwards on the host's `address`."""
+    pattern = rf"(TCP|UDP)\[HOST_FORWARD\]\s+\d+\s+{re.escape(address)}\s+(\d+)\s+\S+\s+(\d+)"
+    return [
+        Forward(protocol="tcp" if kind == "TCP" else "udp", host_port=int(host), guest_port=int(guest))
+        for kind, host, guest in re.findall(pattern, _monitor(domain, "info usernet"))
+    ]
+
+
+def add_forward(
+    domain: Domain,
+    *,
+    netdev: str,
+    address: str,
+    guest_port: int,
+    host_port: int = 0,
+    protocol: Protocol = "tcp",
+) -> Forward:
+    """Forward a port of the guest's; `host_port` 0 takes a free one.
+
+    Raises `HostError` where the host's port cannot be had.
+    """
+    before = forwards(domain, address)
+    _monitor(domain, f"hostfwd_add {netdev} {protocol}:{address}:{host_port}-:{guest_port}")
+    for found in forwards(domain, address):
+        if found not in before and (found.protocol, found.guest_port) == (protocol, guest_port):
+            return found
+    raise HostError(
+        f"{address}:{host_port} on the host could not be had for the guest's port {guest_port}",
+        hint="another process listens there, or it is below 1024: host_port=0 takes a free one",
+    )
+
+
+def _monitor(domain: Domain, line: str) -> str:
+    answer = domain.qmp("human-monitor-command", {"command-line": line})
+    if "could not set up" in answer.lower() or "invalid" in answer.lower():
+        raise HostError(f"QEMU refused {line!r}: {answer.strip()}")
+    return str(answer)
