@@ -107,9 +107,13 @@ class ByConsole:
     def _run(self, script: str, seconds: float) -> None:
         """Run `script` as root: it is typed into a variable, for there may be no place for a file."""
         end = b"vmsnap-end-of-script"
-        take = f'stty -echo; echo vmsnap-$((50+1)); v=$(sed "/^{end.decode()}$/q"); stty echo; '
+        # sed(1) would do, but busybox's waits for the line after the last one
+        take = (
+            "stty -echo; echo vmsnap-$((50+1)); v=; "
+            f'while IFS= read -r line && [ "$line" != {end.decode()} ]; do v="$v$line$n"; done; stty echo; '
+        )
         root = 'if [ "$(id -u)" = 0 ]; then sh -c "$v"; else sudo -n sh -c "$v"; fi'
-        line = f"sh -c {shlex.quote(take + root)} </dev/tty; echo vmsnap-done-$?-$((60+1))\n"
+        line = f"n='\n' sh -c {shlex.quote(take + root)}; echo vmsnap-done-$?-$((60+1))\n"
         self._ask(line.encode(), b"vmsnap-51", ANSWER_SECONDS, "the terminal could not be set")
         self._seen = b""
         self._send(script.encode() + b"\n" + end + b"\n")

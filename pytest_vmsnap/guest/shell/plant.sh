@@ -6,7 +6,7 @@ wanted=$(cat <<'VMSNAP_END_OF_SHELL'
 @shell@
 VMSNAP_END_OF_SHELL
 )
-if [ "$(cat "$place/shell" 2>/dev/null)" = "$wanted" ] && systemctl is-active --quiet vmsnap-shell.service 2>/dev/null; then
+if [ "$(cat "$place/shell" 2>/dev/null)" = "$wanted" ] && grep -qs "$place/shel[l]" /proc/[0-9]*/cmdline; then
   exit 0 # it is there, and on its way
 fi
 if ! { mkdir -p "$place" && (: >"$place/shell"); } 2>/dev/null; then
@@ -29,11 +29,10 @@ VMSNAP_END_OF_UNIT
 fi
 
 if [ -w /etc/inittab ] && [ "$place" != /run/vmsnap ]; then
-  if grep -q '^::' /etc/inittab; then
-    line="::respawn:/bin/sh $place/shell" # busybox
-  else
-    line="vs:2345:respawn:/bin/sh $place/shell" # sysvinit
-  fi
+  case $(ls -l /proc/1/exe) in
+    *busybox*) line="::respawn:/bin/sh $place/shell" ;;
+    *) line="vs:2345:respawn:/bin/sh $place/shell" ;; # sysvinit
+  esac
   grep -qF "$line" /etc/inittab || echo "$line" >>/etc/inittab
   kill -HUP 1 && exit
 fi

@@ -142,7 +142,11 @@ class SshConnection:
             session.exec_command(command)
         except (OSError, EOFError, AttributeError, library.SSHException) as error:
             self._expect_running()
-            raise ChannelError(f"SSH: {str(error) or type(error).__name__}") from error
+            if isinstance(error, library.ChannelException):  # sshd refuses, e.g. by its MaxSessions
+                raise ChannelError(f"SSH: {error}") from error
+            self.close()
+            console = self._site.domain.console_text()
+            raise GuestHung(f"the guest does not answer: {error}", console=console) from error
         return session
 
     def _expect_running(self) -> None:

@@ -1,0 +1,80 @@
+"""Images for tests, made from the one that the plugin has built: other inits, other ways in."""
+
+from __future__ import annotations
+
+import stat
+import subprocess
+from typing import TYPE_CHECKING
+
+from pytest_vmsnap.image.debian.initrd import _member
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from pytest_vmsnap.model import Image
+
+INIT = """\
+#!/bin/busybox sh
+busybox mkdir -p /proc /sys /etc /run /tmp
+busybox mount -t devtmpfs dev /dev
+busybox mount -t proc proc /proc
+busybox mount -t sysfs sys /sys
+busybox --install -s /bin
+exec init
+"""
+SHELL_ON_CONSOLE = {"etc/inittab": "ttyS0::respawn:-/bin/sh\n"}
+LOGIN_ON_CONSOLE = {
+    "etc/inittab": "ttyS0::respawn:/bin/getty -L 115200 ttyS0 vt100\n",
+    "etc/group": "root:x:0:\n",
+}
+
+# What there is of the planted shell and of the agent in an image that the plugin built.
+SHELL = ("/usr/lib/vmsnap/shell", "/etc/systemd/system/multi-user.target.wants/vmsnap-shell.service")
+AGENT = ("/usr/sbin/qemu-ga",)
+# cloud-init has a generator do this, which our images are without.
+CLOUD_INIT = {
+    "/etc/systemd/system/multi-user.target.wants/cloud-init.target": "/usr/lib/systemd/system/cloud-init.target"
+}
+
+
+def busybox(image: Image, target: Path, files: Mapping[str, str]) -> Path:
+    """An initramfs with busybox as init, and with `files`: two archives, of which the later one holds.
+
+    Linux, Documentation/driver-api/early-userspace/buffer-format.rst. The first is the image's initrd, which
+    has busybox and its libraries.
+    """
+    assert image.initrd
+    archive = bytearray(image.initrd.read_bytes())
+    archive += b"\0" * (-len(archive) % 4)
+    archive += _member("etc", stat.S_IFDIR | 0o755, b"")
+    for name, text in {"init": INIT, **files}.items():
+        archive += _member(name, stat.S_IFREG | 0o755, text.encode())
+    archive += _member("TRAILER!!!", 0, b"")
+    target.write_bytes(archive)
+    return target
+
+
+def without(
+    image: Image,
+    target: Path,
+    removed: Sequence[str],
+    added: Mapping[str, str],
+    *,
+    directories: Sequence[str] = (),
+    links: Mapping[str, str] | None = None,
+) -> Path:
+    """A raw copy of the image's disk without the paths in `removed`, and with the files in `added`."""
+    assert image.disk
+    subprocess.run(["qemu-img", "convert", "-O", "raw", image.disk, target], check=True)
+    lines = [f"rm {path}" for path in removed] + [f"mkdir {path}" for path in directories]
+    lines += [f"symlink {path} {place}" for path, place in (links or {}).items()]
+    for number, (path, text) in enumerate(added.items()):
+        source = target.with_name(f"{target.name}.{number}")
+        source.write_text(text)
+        lines += [f"write {source} {path}", f"sif {path} mode 0100600"]
+        lines += [f"sif {path} {field} 0" for field in ("uid", "gid")]
+    script = target.with_name(f"{target.name}.debugfs")
+    script.write_text("\n".join(lines) + "\n")
+    subprocess.run(["debugfs", "-w", "-f", script, target], check=True, capture_output=True)
+    return target

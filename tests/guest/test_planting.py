@@ -1,0 +1,122 @@
+"""The shell is planted by whichever way the image offers."""
+
+from __future__ import annotations
+
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_vmsnap import image
+from pytest_vmsnap.guest import SshLogin
+from pytest_vmsnap.progress import Progress
+from pytest_vmsnap.states import image_request
+
+from .images import AGENT, CLOUD_INIT, LOGIN_ON_CONSOLE, SHELL, SHELL_ON_CONSOLE, busybox, without
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pytest_vmsnap.model import Image, MachineSpec
+    from pytest_vmsnap.session import VmsnapSession
+
+TESTS = """
+def test_one(vm):
+    assert "Linux" in vm.succeed("uname -a")
+    vm.succeed("echo dirty >/dirty")
+    result = vm.run("printf 'a\\\\0b'; echo err >&2; exit 3")
+    assert (result.stdout, result.stderr, result.returncode) == (b"a\\0b", b"err\\n", 3)
+    assert vm.run("cat", input=bytes(range(256)) * 500).stdout == bytes(range(256)) * 500
+
+def test_two(vm):
+    vm.fail("cat /dirty")
+    before = vm.read_text("/proc/sys/kernel/random/boot_id")
+    vm.reboot()
+    assert vm.read_text("/proc/sys/kernel/random/boot_id") != before
+"""
+
+
+def provided(spec: MachineSpec, vmsnap: VmsnapSession) -> Image:
+    request = image_request(spec, root=vmsnap.settings.root)
+    return image.provide(request, store=vmsnap.store, progress=Progress(print))
+
+
+@pytest.fixture(scope="module")
+def base_image(vm_spec: MachineSpec, vmsnap: VmsnapSession) -> Image:
+    """The image that the tests' machines start from."""
+    return provided(vm_spec, vmsnap)
+
+
+@pytest.fixture
+def tests(project: pytest.Pytester) -> Path:
+    return project.makepyfile(test_planted=TESTS)
+
+
+def booting(image: Image, initrd: Path | None = None) -> list[str]:
+    """Options that boot it directly."""
+    return [f"--vmsnap-kernel={image.kernel}", f"--vmsnap-initrd={initrd or image.initrd}"]
+
+
+BUSYBOX = ["--vmsnap-image=none", "--vmsnap-cmdline=console=ttyS0 panic=0", "--vmsnap-memory=128"]
+
+
+@pytest.mark.usefixtures("tests")
+def test_a_guest_of_busybox_alone_is_reached_by_the_shell_on_its_console(
+    project: pytest.Pytester, runner: list[str], base_image: Image, tmp_path: Path
+) -> None:
+    initrd = busybox(base_image, tmp_path / "initrd", SHELL_ON_CONSOLE)
+    result = project.run(*runner, *BUSYBOX, *booting(base_image, initrd))
+    result.assert_outcomes(passed=2)
+
+
+@pytest.mark.usefixtures("tests")
+def test_a_guest_of_busybox_alone_is_reached_by_a_login_on_its_console(
+    project: pytest.Pytester, runner: list[str], base_image: Image, tmp_path: Path
+) -> None:
+    crypt = ["openssl", "passwd", "-5", "sesame"]
+    secret = subprocess.run(crypt, check=True, capture_output=True, text=True).stdout.strip()
+    files = {**LOGIN_ON_CONSOLE, "etc/passwd": f"root:{secret}:0:0:root:/:/bin/sh\n"}
+    initrd = busybox(base_image, tmp_path / "initrd", files)
+    options = [*BUSYBOX, *booting(base_image, initrd), "--vmsnap-console-user=root"]
+    result = project.run(*runner, *options, "--vmsnap-console-password=sesame")
+    result.assert_outcomes(passed=2)
+    assert "sesame" not in result.stdout.str()
+
+    result = project.run(
+        *runner, *options, "--vmsnap-console-password=open", "--vmsnap-timeout-factor=0.3", "-k", "test_one"
+    )
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*serial console: the login as root was refused*"])
+
+
+@pytest.mark.usefixtures("tests")
+def test_an_image_with_ssh_alone_is_reached_with_the_given_key(
+    project: pytest.Pytester, runner: list[str], base_image: Image, tmp_path: Path
+) -> None:
+    login = SshLogin(directory=tmp_path / "ssh")
+    keys = {"/root/.ssh/authorized_keys": login.public() + "\n"}
+    disk = without(base_image, tmp_path / "disk", [*SHELL, *AGENT], keys, directories=["/root/.ssh"])
+    result = project.run(
+        *runner,
+        f"--vmsnap-image={disk}",
+        *booting(base_image),
+        f"--vmsnap-cmdline={base_image.cmdline}",
+        f"--vmsnap-ssh-key={login.key_file()}",
+    )
+    result.assert_outcomes(passed=2)
+
+
+@pytest.mark.usefixtures("tests")
+def test_an_image_with_cloud_init_and_no_agent_is_reached_by_its_seed(
+    project: pytest.Pytester,
+    runner: list[str],
+    vm_spec: MachineSpec,
+    vmsnap: VmsnapSession,
+    tmp_path: Path,
+) -> None:
+    built = provided(vm_spec.replace(packages=("cloud-init",)), vmsnap)
+    disk = without(built, tmp_path / "disk", [*SHELL, *AGENT], {}, links=CLOUD_INIT)
+    result = project.run(
+        *runner, f"--vmsnap-image={disk}", *booting(built), f"--vmsnap-cmdline={built.cmdline}"
+    )
+    result.assert_outcomes(passed=2)
