@@ -57,7 +57,9 @@ def pytest_configure(config: pytest.Config) -> None:
     terminal = Terminal(config)
     config.stash[SETTINGS_KEY] = settings
     config.stash[TERMINAL_KEY] = terminal
-    config.stash[SESSION_KEY] = VmsnapSession(settings, write=terminal.write, hooks=config.hook)
+    config.stash[SESSION_KEY] = VmsnapSession(
+        settings, write=terminal.write, hooks=config.hook, at_terminal=terminal.handed_over
+    )
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:

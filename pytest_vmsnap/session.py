@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from pytest_vmsnap.fork import Snapshot
     from pytest_vmsnap.host import Facts, Host
+    from pytest_vmsnap.machine import AtTerminal
     from pytest_vmsnap.model import MachineSpec
 
 log = logging.getLogger("pytest_vmsnap.session")
@@ -62,8 +63,16 @@ class VmsnapSession:
     Nothing is connected or started before the first machine is asked for, or `describe`.
     """
 
-    def __init__(self, settings: Settings, *, write: Callable[[str], None], hooks: Any) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        write: Callable[[str], None],
+        hooks: Any,
+        at_terminal: AtTerminal = nullcontext,
+    ) -> None:
         self.settings = settings
+        self._at_terminal = at_terminal
         self.timings: dict[str, list[float]] = {"boot": [], "revert": []}
         self._progress = Progress(write)
         self._hooks = hooks
@@ -215,6 +224,7 @@ class VmsnapSession:
             state=BASE,
             deadlines=self._deadlines(),
             ssh_login=self._access.ssh,
+            at_terminal=self._at_terminal,
         )
 
     def _deadlines(self) -> Deadlines:

@@ -7,9 +7,13 @@ import logging
 import os
 import sys
 import threading
-from typing import TextIO
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TextIO
 
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 log = logging.getLogger("pytest_vmsnap.progress")
 
@@ -32,6 +36,18 @@ class Terminal:
         self._broken_at: tuple[object, int] | None = None
         if not hasattr(config, "workerinput") and config.get_verbosity() > SILENT_VERBOSITY:
             self._stream, self._owned = _uncaptured()
+
+    @contextmanager
+    def handed_over(self) -> Iterator[None]:
+        """Leave the terminal to whoever is within: nothing is captured, of the keyboard neither."""
+        capture = self._config.pluginmanager.get_plugin("capturemanager")
+        if capture:
+            capture.suspend(in_=True)
+        try:
+            yield
+        finally:
+            if capture:
+                capture.resume()
 
     def write(self, line: str) -> None:
         """Show `line`, without its end, at once."""

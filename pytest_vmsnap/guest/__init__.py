@@ -7,6 +7,7 @@ from pytest_vmsnap.guest.planting import ConsoleLogin, seed_image
 from pytest_vmsnap.guest.repairs import set_clock
 from pytest_vmsnap.guest.shell import additions
 from pytest_vmsnap.guest.ssh import SshConnection, SshLogin
+from pytest_vmsnap.guest.terminal import Terminal, terminal
 
 __all__ = [
     "Channel",
@@ -20,5 +21,7 @@ __all__ = [
     "seed_image",
     "additions",
     "settle",
+    "Terminal",
+    "terminal",
     "set_clock",
 ]

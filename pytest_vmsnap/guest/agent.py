@@ -13,12 +13,13 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from pytest_vmsnap.errors import ChannelError, GuestHung
+from pytest_vmsnap.errors import ChannelError, GuestHung, SpecError
 from pytest_vmsnap.guest.channel import BOOT_ID, PATH, Completed, Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from pytest_vmsnap.guest.terminal import Terminal
     from pytest_vmsnap.host import Domain
 
 PIECE_OUT = 2 << 20  # bytes; a daemon's answer may be a string of up to 4 MiB (REMOTE_STRING_MAX), of base64
@@ -87,6 +88,12 @@ class AgentChannel:
     def boot_id(self, *, timeout: float) -> str:
         self.open(timeout=timeout)
         return self.get(BOOT_ID, timeout=timeout).decode()
+
+    def interact(self, terminal: Terminal) -> None:  # noqa: ARG002 - the protocol
+        raise SpecError(
+            "the guest agent has no way to pass on what is typed",
+            hint="use vmsnap_channel=shell, which is the default, or ssh",
+        )
 
     def close(self) -> None:
         """The agent keeps nothing open between calls."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from pytest_vmsnap.guest.terminal import Terminal
     from pytest_vmsnap.host import Domain
 
 BOOT_ID = "/proc/sys/kernel/random/boot_id"  # Linux, Documentation/admin-guide/sysctl/kernel.rst
@@ -100,6 +101,9 @@ class Channel(Protocol):
 
     def get(self, path: str, *, timeout: float) -> bytes:
         """Read a file of the guest."""
+
+    def interact(self, terminal: Terminal) -> None:
+        """Run a login shell at the terminal of a person, until it ends; `SpecError` where that cannot be."""
 
     def close(self) -> None:
         """Let go of it; the guest may be gone already."""

@@ -54,6 +54,11 @@ class Commands:
             )
 
     @property
+    def name(self) -> str:
+        """The name of its libvirt domain."""
+        return self._body.domain.name
+
+    @property
     def is_running(self) -> bool:
         """Whether its processors run: it is neither paused nor off."""
         return self._body.domain.condition() == "running"

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import shlex
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from pytest_vmsnap.errors import ChannelError
 from pytest_vmsnap.machine.body import mark_of
 from pytest_vmsnap.machine.files import Files
+from pytest_vmsnap.machine.interactive import Interactive
 from pytest_vmsnap.machine.network import Network
 from pytest_vmsnap.machine.power import Power
 from pytest_vmsnap.machine.process import START, Process
 from pytest_vmsnap.machine.screen import Screen
 from pytest_vmsnap.machine.ssh import Ssh
+from pytest_vmsnap.machine.testinfra import Testinfra
 from pytest_vmsnap.machine.waits import Waits
 
 if TYPE_CHECKING:
@@ -20,10 +23,11 @@ if TYPE_CHECKING:
 
     from pytest_vmsnap.guest import Channel, SshLogin
     from pytest_vmsnap.machine.body import Body, Deadlines
+    from pytest_vmsnap.machine.interactive import AtTerminal
     from pytest_vmsnap.model import MachineSpec
 
 
-class Machine(Waits, Files, Power, Network, Screen, Ssh):
+class Machine(Waits, Files, Power, Network, Screen, Ssh, Testinfra, Interactive):
     """A virtual machine in the hands of a test.
 
     `name` is its libvirt domain's, `spec` its `MachineSpec`, `state` the state that it started from. It may be
@@ -39,19 +43,16 @@ class Machine(Waits, Files, Power, Network, Screen, Ssh):
         state: str,
         deadlines: Deadlines,
         ssh_login: SshLogin,
+        at_terminal: AtTerminal = nullcontext,
     ) -> None:
         super().__init__(body, channel, deadlines)
         self._ssh_login = ssh_login
+        self._at_terminal = at_terminal
         self.spec = spec
         self.state = state
 
     def __repr__(self) -> str:
         return f"<Machine {self.name} in state {self.state}>"
-
-    @property
-    def name(self) -> str:
-        """The name of its libvirt domain."""
-        return self._body.domain.name
 
     @property
     def domain(self) -> Any:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pytest_vmsnap.guest.channel import Request
     from pytest_vmsnap.guest.planting import Way
     from pytest_vmsnap.guest.shell.wire import Reply
+    from pytest_vmsnap.guest.terminal import Terminal
     from pytest_vmsnap.host import Domain
 
 log = logging.getLogger("pytest_vmsnap.shell")
@@ -32,6 +33,14 @@ log = logging.getLogger("pytest_vmsnap.shell")
 GREETING = f"read -r boot <{BOOT_ID}; echo $$ $boot".encode()
 GREETED = re.compile(rb"^(\d+) ([0-9a-f-]{36})\n\Z", re.MULTILINE)  # behind what others were answered
 GREETING_SECONDS = 3.0  # until it is said again: a guest that reboots loses what it had received
+# script(1) of util-linux or busybox makes a terminal; without it the shell has none, and shows what it can
+LOGIN_SHELL = """
+export TERM=@kind@
+shell=$(command -v bash || echo /bin/sh)
+cd
+if command -v script >/dev/null; then exec script -qfc "@size@; exec $shell -l" /dev/null; fi
+exec "$shell" -i 2>&1
+"""
 KILL_SECONDS = 15.0  # for the killing of a command that ran over
 SIGKILL_STATUS = 128 + 9
 # The shell reads its line byte by byte, as it must on what cannot seek; a process that reads at once costs
@@ -148,6 +157,20 @@ class ShellChannel:
             script = b"sh -c " + _quoted(script)
         line, data = _program(script, request.input)
         return self._completed(line, data, deadline)
+
+    def interact(self, terminal: Terminal) -> None:
+        slot = self._taken(time.monotonic() + KILL_SECONDS)
+        try:
+            IDLE.leave(slot.wire)
+            size = f"stty rows {terminal.rows} cols {terminal.columns}"
+            script = LOGIN_SHELL.replace("@size@", size).replace("@kind@", shlex.quote(terminal.kind))
+            slot.wire.send(b"<exec <&4 4<&-; eval " + _quoted(script.encode()), _mark())
+            slot.wire.relay(terminal.source, terminal.show, lambda: self._look(slot))
+            self._drain(slot)
+        except GuestGone as error:
+            raise self._gone() from error
+        finally:
+            self._put_back(slot)
 
     def _completed(self, line: bytes, data: bytes, deadline: float, *, drain: bool = False) -> Completed:
         """Run a line in a free slot; with `drain`, its input may be left where it fails."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 import time
@@ -33,6 +34,15 @@ class Stream:
             self.end = self.data.find(mark, max(0, self._seen - len(mark)))
             self._seen = len(self.data)
         return self.end >= 0
+
+    def settled(self, mark: bytes) -> int:
+        """How many bytes are the command's own for sure: what follows them may be the beginning of `mark`."""
+        if self.end >= 0:
+            return self.end
+        for length in range(min(len(mark), len(self.data)), 0, -1):
+            if mark.startswith(self.data[-length:]):
+                return len(self.data) - length
+        return len(self.data)
 
     def content(self) -> bytes:
         """What came before the mark."""
@@ -123,20 +133,42 @@ class Wire:
         self._mark = b""
         return reply
 
+    def relay(self, source: int, show: Callable[[bytes], None], look: Callable[[], None]) -> Reply:
+        """Pass on what comes from the descriptor `source` as input, and what the command writes to `show`."""
+        shown = 0
+        while (reply := self._found()) is None:
+            self._poll.register(source, select.POLLIN)
+            try:
+                if self._exchange(LOOK_SECONDS, source):
+                    self._input = memoryview(bytes(self._input) + os.read(source, PIECE))
+            finally:
+                self._poll.unregister(source)
+            self._out.has(self._mark)
+            until = self._out.settled(self._mark)
+            show(bytes(self._out.data[shown:until]))
+            shown = until
+            look()
+        self._mark = b""
+        return reply
+
     def partial(self) -> tuple[bytes, bytes]:
         """What has come of both streams so far."""
         return bytes(self._out.data), bytes(self._err.data)
 
-    def _exchange(self, timeout: float) -> None:
-        """Send and receive what can be, waiting for at most `timeout` seconds."""
+    def _exchange(self, timeout: float, further: int = -1) -> bool:
+        """Send and receive what can be, waiting for at most `timeout` seconds; whether `further` is ready."""
+        is_ready = False
         out, err = self._control.fileno(), self._data.fileno()
         self._poll.register(out, select.POLLIN | (select.POLLOUT if self._commands else 0))
         self._poll.register(err, select.POLLIN | (select.POLLOUT if self._input else 0))
         for descriptor, events in self._poll.poll(timeout * 1000 + 1):
-            if descriptor == out:
+            if descriptor == further:
+                is_ready = True
+            elif descriptor == out:
                 self._commands = self._serve(self._control, events, self._out, self._commands)
             else:
                 self._input = self._serve(self._data, events, self._err, self._input)
+        return is_ready
 
     def _serve(self, end: socket.socket, events: int, stream: Stream, rest: memoryview) -> memoryview:
         try:

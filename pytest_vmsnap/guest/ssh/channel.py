@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from pytest_vmsnap.guest.channel import Site
     from pytest_vmsnap.guest.planting import Way
     from pytest_vmsnap.guest.ssh.login import SshLogin
+    from pytest_vmsnap.guest.terminal import Terminal
 
+INTERACT_SECONDS = 60.0  # to connect anew
 PAUSE_SECONDS = 0.5  # between two tries to connect
 LONGEST_SCRIPT = 32 << 10  # bytes; a longer one goes by a file (Linux: an argument has at most 128 KiB)
 
@@ -88,6 +90,11 @@ class SshChannel:
             raise GuestGone(f"{domain.name} has ended", console=domain.console_text())
         if trouble := domain.trouble():
             raise GuestHung(trouble, console=domain.console_text())
+
+    def interact(self, terminal: Terminal) -> None:
+        if not self._connection.is_alive():
+            self.open(timeout=INTERACT_SECONDS)
+        self._connection.interact(terminal)
 
     def set_clock(self, *, timeout: float) -> None:
         done = self._execute(f"date -s @{time.time():.3f} >/dev/null", b"", timeout)

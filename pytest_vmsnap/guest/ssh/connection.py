@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import secrets
 import select
 import shlex
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from pytest_vmsnap.guest.channel import Site
     from pytest_vmsnap.guest.ssh.login import SshLogin
+    from pytest_vmsnap.guest.terminal import Terminal
     from pytest_vmsnap.host import Domain
 
 log = logging.getLogger("pytest_vmsnap.ssh")
@@ -122,6 +124,21 @@ class SshConnection:
             stderr=streams.stderr(),
             timed_out=timed_out,
         )
+
+    def interact(self, terminal: Terminal) -> None:
+        """Run a login shell at the terminal, until it ends."""
+        session = self._transport.open_session(timeout=CONNECT_SECONDS)
+        session.get_pty(term=terminal.kind, width=terminal.columns, height=terminal.rows)
+        session.invoke_shell()
+        try:
+            while not (session.closed or session.eof_received) or session.recv_ready():
+                ready, _, _ = select.select([session, terminal.source], [], [], LOOK_SECONDS)
+                if terminal.source in ready:
+                    session.sendall(os.read(terminal.source, PIECE))
+                if session.recv_ready():
+                    terminal.show(session.recv(PIECE))
+        finally:
+            session.close()
 
     def _kill(self, pid: int) -> None:
         session = self._session(f"kill -s KILL -- -{pid}")

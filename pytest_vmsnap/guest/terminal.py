@@ -1,0 +1,54 @@
+"""The terminal of a person who gets a shell in a guest."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import termios
+import tty
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pytest_vmsnap.errors import HostError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@dataclass(frozen=True, slots=True)
+class Terminal:
+    """This process's terminal: what is typed is read from descriptor `source`, what is shown goes to `sink`."""
+
+    source: int
+    sink: int
+    columns: int
+    rows: int
+    kind: str
+
+    def show(self, data: bytes) -> None:
+        """Write all of `data`."""
+        while data:
+            data = data[os.write(self.sink, data) :]
+
+
+@contextmanager
+def terminal() -> Iterator[Terminal]:
+    """The terminal, which passes on each key as it is typed while the ``with`` block lasts.
+
+    Raises `HostError` where standard input or output is none.
+    """
+    source, sink = sys.__stdin__, sys.__stdout__
+    if not (source and sink and os.isatty(0) and os.isatty(1)):
+        raise HostError(
+            "interact() needs a terminal, and standard input or output is none",
+            hint="run pytest from a terminal, without xdist's -n",
+        )
+    size = shutil.get_terminal_size()
+    before = termios.tcgetattr(0)
+    try:
+        tty.setraw(0)
+        yield Terminal(0, 1, size.columns, size.lines, os.environ.get("TERM", "linux"))
+    finally:
+        termios.tcsetattr(0, termios.TCSADRAIN, before)
