@@ -35,7 +35,8 @@ LONGEST_POLL_SECONDS = 0.2
 ANSWER_SECONDS = 30.0  # for one step of the agent, however loaded the guest is
 GRACE_SECONDS = 5.0  # for the killing of a command that ran over
 
-# $1: where the streams go; $2: the command; $3: its input's file, or empty. It says which streams have bytes.
+# $1: where the streams go; $2: the command; $3: its input's file, or empty; $4: what undoes that a shell's `&`
+# has the job ignore SIGINT, or empty. It says which streams have bytes.
 # The command is a process group of its own, so that all that it started can be killed; TERM does so. dash has
 # job control on a terminal only ("can't access tty", 0.5.12): there setsid(1) makes the group.
 RUNNER = f"""
@@ -46,7 +47,7 @@ umask 077
 umask 022
 set -m 2>/dev/null
 case $- in *m*) lead= ;; *) lead=setsid ;; esac
-$lead sh -c "$2" <"${{3:-/dev/null}}" >"$1.out" 2>"$1.err" &
+$lead $4 sh -c "$2" <"${{3:-/dev/null}}" >"$1.out" 2>"$1.err" &
 p=$!
 trap 'kill -s KILL -- "-$p" 2>/dev/null || kill -s KILL "$p"' TERM
 while :; do wait "$p"; r=$?; kill -0 "$p" 2>/dev/null || break; done
@@ -55,12 +56,16 @@ while :; do wait "$p"; r=$?; kill -0 "$p" 2>/dev/null || break; done
 exit "$r"
 """
 PLACES = "/dev/shm /run /tmp"  # noqa: S108 - in the guest; a directory of our own is made there
+DEFAULT_SIGNALS = "--default-signal=INT,QUIT"  # coreutils 8.31; busybox has none of it
 MAKE_DIRECTORY = f"""
 for place in {PLACES}; do
   ours="$place/.vmsnap"
-  mkdir -p -m 700 "$ours" 2>/dev/null && [ -w "$ours" ] && echo "$ours" && exit 0
+  mkdir -p -m 700 "$ours" 2>/dev/null && [ -w "$ours" ] && echo "$ours" && break
+  ours=
 done
-exit 1
+[ "$ours" ] || exit 1
+env {DEFAULT_SIGNALS} true 2>/dev/null && echo env
+exit 0
 """
 
 
@@ -74,7 +79,7 @@ class AgentChannel:
         self._domain = domain
         self._numbers = itertools.count(1)
         self._spent: list[str] = []
-        self._place = ""
+        self._place = self._lead = ""
         self._lock = threading.Lock()
 
     def connect(self) -> None:
@@ -101,7 +106,8 @@ class AgentChannel:
     def run(self, request: Request, *, timeout: float) -> Completed:
         deadline = time.monotonic() + timeout
         # never a name twice: what a command left running may still write to its own files
-        stem = f"{self._directory()}/{next(self._numbers)}"
+        place, lead = self._directory()
+        stem = f"{place}/{next(self._numbers)}"
         source = f"{stem}.in" if request.input else ""
         if request.input:
             self.put(source, request.input, timeout=max(timeout, ANSWER_SECONDS))
@@ -109,7 +115,7 @@ class AgentChannel:
         if len(script) > LONGEST_SCRIPT:
             self.put(f"{stem}.sh", script.encode(), timeout=max(timeout, ANSWER_SECONDS))
             script = f". {stem}.sh"
-        pid = self._start(RUNNER, stem, script, source)
+        pid = self._start(RUNNER, stem, script, source, lead)
         ended = self._wait(pid, deadline)
         if timed_out := ended is None:
             self._start(f"kill -TERM {pid}")
@@ -133,15 +139,19 @@ class AgentChannel:
             spent, self._spent = self._spent, []
         self._start("rm -f " + " ".join(f"{name}.*" for name in spent))
 
-    def _directory(self) -> str:
-        """A directory of ours in the guest, in its memory where it has one, for a disk may be full."""
+    def _directory(self) -> tuple[str, str]:
+        """A directory of ours in the guest, and what a command begins with.
+
+        The directory is in the guest's memory where it has one, for a disk may be full.
+        """
         with self._lock:
             if not self._place:
                 ended = self._wait(self._start(MAKE_DIRECTORY), time.monotonic() + ANSWER_SECONDS)
                 if ended is None or ended["exitcode"]:
                     raise ChannelError(f"the guest has no place for a command's output: none of {PLACES}")
-                self._place = _stream(ended, "out-data").decode().strip()
-            return self._place
+                self._place, *env = _stream(ended, "out-data").decode().split()
+                self._lead = f"env {DEFAULT_SIGNALS}" if env else ""
+            return self._place, self._lead
 
     def _start(self, script: str, *arguments: str) -> int:
         answer = self._call(

@@ -23,6 +23,8 @@ from pytest_vmsnap.guest.shell import channel
 if TYPE_CHECKING:
     from pytest_vmsnap import Machine
 
+pytestmark = pytest.mark.contract
+
 EVERY_BYTE = bytes(range(256)) * 4
 
 

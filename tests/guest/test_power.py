@@ -11,6 +11,8 @@ from pytest_vmsnap import GuestGone
 if TYPE_CHECKING:
     from pytest_vmsnap import Machine
 
+pytestmark = pytest.mark.contract
+
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 

@@ -12,6 +12,8 @@ from pytest_vmsnap import CommandTimeout, MachineReleased
 if TYPE_CHECKING:
     from pytest_vmsnap import Machine
 
+pytestmark = pytest.mark.contract
+
 
 def test_a_process_is_watched_to_its_end(vm_module: Machine) -> None:
     process = vm_module.popen("echo begins; read word; echo $word; echo oh >&2; exit 3", cwd="/tmp")

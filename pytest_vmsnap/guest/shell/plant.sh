@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # Plants the shell of pytest-vmsnap: leaves its script on the disk, has it started at each boot, and starts it.
 # As root; @...@ is filled in.
 umask 022

@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # The planted shell of pytest-vmsnap: it runs commands that come over virtio-serial ports, several at once.
 #
 #   sh planted.sh
@@ -114,8 +115,10 @@ _vmsnap_kill() {
         else
           case $victims in
             *" $parent "*) ;;
-            *)
-              [ "$group" = "$shell" ] && [ "$pid" != "$shell" ] && [ "$start" -ge "${since:-$start$start}" ] || continue
+            *) # an orphan in the group; none before the first descendant is found
+              [ "$group" = "$shell" ] || continue
+              [ "$pid" != "$shell" ] || continue
+              [ "$start" -ge "${since:-$start$start}" ] || continue
               ;;
           esac
         fi

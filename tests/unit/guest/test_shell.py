@@ -1,0 +1,154 @@
+"""The planted shell without a guest: its slot's loop on this host's ``sh``, and the framing."""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import subprocess
+import sys
+import time
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_vmsnap.guest.shell import planting_script, source
+from pytest_vmsnap.guest.shell.channel import _program
+from pytest_vmsnap.guest.shell.wire import Stream
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SCRIPTS = [
+    *Path(str(files("pytest_vmsnap.guest.shell"))).glob("*.sh"),
+    *(Path(__file__).parents[3] / name for name in ("tests/run", "tests/run-as-user", "example_project/run")),
+]
+
+
+class Slot:
+    """The loop of one slot, in a process of this host's; commands by one pipe, input by another."""
+
+    def __init__(self, script: Path) -> None:
+        commands, self.commands = os.pipe()
+        data, self.data = os.pipe()
+        # sh may know no descriptors above 9
+        starter = f"import os; os.dup2({commands}, 3); os.dup2({data}, 4); "
+        starter += f"os.execvp('sh', ['sh', '-c', '. {script}', 'sh', 'shell', ''])"
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", starter],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            pass_fds=(commands, data),
+        )
+        os.close(commands)
+        os.close(data)
+
+    def say(self, text: bytes) -> None:
+        os.write(self.commands, text)
+
+    def hear(self, mark: bytes) -> bytes:
+        """What it prints up to the mark, and the status behind that."""
+        assert self._process.stdout
+        heard = b""
+        deadline = time.monotonic() + 10
+        while mark + b" " not in heard or not heard.endswith(b"\n"):
+            assert select.select([self._process.stdout], [], [], max(0.0, deadline - time.monotonic()))[0], (
+                heard
+            )
+            heard += os.read(self._process.stdout.fileno(), 1 << 16)
+        return heard
+
+    def end(self) -> None:
+        self._process.kill()
+        for pipe in (self._process.stdout, self._process.stderr):
+            assert pipe
+            pipe.close()
+        self._process.wait()
+        os.close(self.commands)
+        os.close(self.data)
+
+
+@pytest.fixture
+def slot(tmp_path: Path) -> Iterator[Slot]:
+    script = tmp_path / "planted.sh"
+    script.write_text(source())
+    slot = Slot(script)
+    yield slot
+    slot.end()
+
+
+def test_a_command_is_answered_with_its_output_its_mark_and_its_status(slot: Slot) -> None:
+    slot.say(b"echo out; (exit 3)\n#one\n")
+    assert slot.hear(b"#one") == b"out\n#one 3\n"
+
+
+def test_a_mark_whose_command_was_lost_is_passed_over(slot: Slot) -> None:
+    slot.say(b"#lost\necho out\n#one\n")
+    assert slot.hear(b"#one") == b"out\n#one 0\n"
+
+
+def test_a_command_whose_mark_was_lost_does_not_take_the_next_one_for_it(slot: Slot) -> None:
+    slot.say(b"echo first\necho second\n#two\n")
+    assert slot.hear(b"#two") == b"first\nsecond\n#two 0\n"
+
+
+def test_an_empty_line_is_no_command(slot: Slot) -> None:
+    slot.say(b"\necho out\n#one\n")
+    assert slot.hear(b"#one") == b"out\n#one 0\n"
+
+
+@pytest.mark.parametrize(
+    ("script", "data"),
+    [
+        (b"", b""),
+        (b"#comment\ncat", b"in"),
+        (b"<x cat; cat", b"in"),
+        (b"cat; echo " + b"x" * 5000, b"a\0b"),
+        (b"cat", b"\n" * 5000),
+        (b"true", b"unread"),
+    ],
+    ids=["empty", "comment", "redirection", "long", "lines", "unread"],
+)
+def test_a_program_gets_its_input_and_nothing_else_does(slot: Slot, script: bytes, data: bytes) -> None:
+    line, sent = _program(script, data)
+    assert b"\n" not in line
+    os.write(slot.data, sent)
+    slot.say(line + b"\n#one\necho next\n#two\n")
+    heard = slot.hear(b"#two")
+    expected = subprocess.run(["sh", "-c", script], input=data, capture_output=True, check=False)
+    assert heard == b"%s#one %d\nnext\n#two 0\n" % (expected.stdout, expected.returncode)
+
+
+def test_a_stream_finds_its_mark_across_pieces() -> None:
+    stream = Stream()
+    stream.data += b"out#ma"
+    assert not stream.has(b"#mark")
+    stream.data += b"rk 0\n"
+    assert stream.has(b"#mark")
+    assert stream.content() == b"out"
+
+
+@pytest.mark.parametrize(
+    ("data", "settled"), [(b"root@vm:~# ", 11), (b"a#", 1), (b"a#ma", 1), (b"a#mb", 4), (b"a#mark", 1)]
+)
+def test_what_may_be_the_beginning_of_the_mark_is_held_back(data: bytes, settled: int) -> None:
+    stream = Stream()
+    stream.data += data
+    stream.has(b"#mark")
+    assert stream.settled(b"#mark") == settled
+
+
+def test_what_is_planted_is_the_shell_as_it_is() -> None:
+    script = planting_script()
+    assert source().rstrip("\n") in script
+    assert "@shell@" not in script
+    assert "@unit@" not in script
+
+
+@pytest.mark.skipif(not shutil.which("shellcheck"), reason="shellcheck is not installed")
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_a_script_has_nothing_that_shellcheck_finds(script: Path) -> None:
+    found = subprocess.run(["shellcheck", script], capture_output=True, text=True, check=False)
+    assert found.stdout == ""
