@@ -1,0 +1,97 @@
+"""A project of its own: an image from an address, the wider fixtures, one suite over two machines."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_vmsnap import image
+from pytest_vmsnap.progress import Progress
+from pytest_vmsnap.states import image_request
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from pytest_vmsnap.model import Image, MachineSpec
+    from pytest_vmsnap.session import VmsnapSession
+
+CONFTEST = """
+import pytest
+
+@pytest.fixture(scope="session", params=[256, 384])
+def vm_spec(vm_spec, request):
+    return vm_spec.replace(memory=request.param)
+"""
+TESTS = """
+def test_the_machine_has_the_memory_of_its_spec(vm, vm_spec):
+    kib = int(vm.succeed("grep MemTotal /proc/meminfo").split()[1])
+    assert 0.7 * vm_spec.memory < kib / 1024 <= vm_spec.memory
+
+class TestOne:
+    def test_begins(self, vm_class, vm_session):
+        vm_class.fail("cat /root/of-the-class")
+        vm_class.write_text("/root/of-the-class", "one")
+        vm_session.succeed("echo one >>/root/of-the-session")
+
+    def test_goes_on(self, vm_class, vm):
+        assert vm_class.read_text("/root/of-the-class") == "one"
+        vm.fail("cat /root/of-the-class")
+
+class TestTwo:
+    def test_begins_anew(self, vm_class, vm_session, vm_module):
+        vm_class.fail("cat /root/of-the-class")
+        vm_module.fail("cat /root/of-the-session")
+        assert vm_session.read_text("/root/of-the-session") == "one\\n"
+"""
+
+
+class Silent(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def built(vm_spec: MachineSpec, vmsnap: VmsnapSession) -> Image:
+    """The image that the tests' machines start from."""
+    request = image_request(vm_spec, root=vmsnap.settings.root)
+    return image.provide(request, store=vmsnap.store, progress=Progress(print))
+
+
+@pytest.fixture
+def address(built: Image) -> Iterator[str]:
+    """Where a server has the image's disk."""
+    assert built.disk
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Silent, directory=str(built.disk.parent)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/{built.disk.name}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_suite_runs_over_two_machines_from_an_address_with_machines_of_every_scope(
+    project: pytest.Pytester, runner: list[str], built: Image, address: str, tmp_path: Path
+) -> None:
+    assert built.disk
+    with built.disk.open("rb") as disk:
+        digest = hashlib.file_digest(disk, "sha256").hexdigest()
+    project.makeconftest(CONFTEST)
+    project.makepyfile(test_one=TESTS)
+    result = project.run(
+        *runner,
+        "-v",
+        f"--vmsnap-store={tmp_path / 'store'}",  # nothing is fetched already
+        f"--vmsnap-image={address}",
+        f"--vmsnap-image-sha256={digest}",
+        f"--vmsnap-kernel={built.kernel}",
+        f"--vmsnap-initrd={built.initrd}",
+        f"--vmsnap-cmdline={built.cmdline}",
+    )
+    result.assert_outcomes(passed=8)
+    result.stdout.fnmatch_lines(["*test_the_machine_has_the_memory_of_its_spec?256? PASSED*"])
+    result.stdout.fnmatch_lines(["*test_the_machine_has_the_memory_of_its_spec?384? PASSED*"])
