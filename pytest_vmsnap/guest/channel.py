@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shlex
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from pytest_vmsnap.errors import ChannelError, GuestGone, GuestHung
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from pytest_vmsnap.guest.terminal import Terminal
     from pytest_vmsnap.host import Domain
@@ -55,6 +58,35 @@ class Completed:
     stdout: bytes
     stderr: bytes
     timed_out: bool = False
+
+    def expect_done(self, what: str, domain: Domain) -> None:
+        """Raise `GuestHung` where it did not end in time, `ChannelError` with its words where it failed."""
+        if self.timed_out:
+            raise GuestHung(f"{what} in the guest took too long", console=domain.console_text())
+        if self.status:
+            words = self.stderr.decode(errors="replace").strip() or f"status {self.status}"
+            raise ChannelError(f"{what} in the guest: {words}")
+
+
+def expect_alive(domain: Domain) -> None:
+    """End the wait for an answer that will never come, with the reason.
+
+    Raises `GuestGone` where QEMU has ended, `GuestHung` where it can be seen that the guest stands still.
+    """
+    if domain.condition() == "stopped":
+        raise GuestGone(f"{domain.name} has ended", console=domain.console_text())
+    if trouble := domain.trouble():
+        raise GuestHung(trouble, console=domain.console_text())
+
+
+def set_clock_by_date(run: Callable[[str, float], Completed], domain: Domain, timeout: float) -> None:
+    """Set the guest's clock by date(1), to the millisecond where it can: busybox knows whole seconds only."""
+    deadline = time.monotonic() + timeout
+    done = run(f"date -s @{time.time():.3f} >/dev/null", timeout)
+    if done.status and not done.timed_out:
+        time.sleep(1 - time.time() % 1)
+        done = run(f"date -s @{time.time():.0f} >/dev/null", max(1.0, deadline - time.monotonic()))
+    done.expect_done("setting the clock", domain)
 
 
 class Site(Protocol):

@@ -11,10 +11,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_vmsnap import image
+from pytest_vmsnap.progress import Progress
+from pytest_vmsnap.states import image_request
+
+from .images import BUSYBOX, SHELL_PLANTED, booting, busybox
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pytest_vmsnap import Machine
+    from pytest_vmsnap.model import Image, MachineSpec
     from pytest_vmsnap.session import VmsnapSession
 
 HERE = Path(__file__).parent
@@ -42,6 +49,25 @@ def project(
     monkeypatch.setenv("VMSNAP_URI", vmsnap.facts.uri.uri)
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
     return pytester
+
+
+@pytest.fixture
+def provided(vmsnap: VmsnapSession) -> Callable[[MachineSpec], Image]:
+    """`provided(spec)`: the image that a machine of `spec` starts from."""
+
+    def provide(spec: MachineSpec) -> Image:
+        request = image_request(spec, root=vmsnap.settings.root)
+        return image.provide(request, store=vmsnap.store, progress=Progress(print))
+
+    return provide
+
+
+@pytest.fixture
+def light(provided: Callable[[MachineSpec], Image], vm_spec: MachineSpec, tmp_path: Path) -> tuple[str, ...]:
+    """Options for a project whose tests need any machine: one of busybox alone boots in a third of the time."""
+    built = provided(vm_spec)
+    initrd = busybox(built, tmp_path / "initrd", SHELL_PLANTED)
+    return (*BUSYBOX, *booting(built, initrd))
 
 
 @pytest.fixture

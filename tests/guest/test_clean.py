@@ -14,11 +14,12 @@ if TYPE_CHECKING:
 
     from pytest_vmsnap import Machine
 
-# what a guest is, as far as a test could have changed it: files, mounts, processes, memory, boot
+# What a guest is, as far as a test could have changed it: files, mounts, processes, memory, boot. udev ends its
+# workers when they were idle for a while: a machine that is young has them still.
 CENSUS = r"""
 find /etc /root /srv -xdev -type f -exec md5sum {} + | sort
 cut -d' ' -f1-4 /proc/mounts
-ps -eo args= | grep -v -e '^\[' -e '^ps ' -e '^sh ' -e ^find -e ^sort -e '^cat$' -e grep -e setsid | sort
+ps -eo args= | grep -Ev '^(\[|ps |sh |find|sort|cat$)|grep|setsid|udev-worker' | sort
 cat /proc/sys/kernel/random/boot_id /proc/sys/vm/swappiness
 cat /dev/shm/known-good
 df --output=target,itotal / | tail -1

@@ -7,18 +7,25 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_vmsnap import image
 from pytest_vmsnap.guest import SshLogin
-from pytest_vmsnap.progress import Progress
-from pytest_vmsnap.states import image_request
 
-from .images import AGENT, CLOUD_INIT, LOGIN_ON_CONSOLE, SHELL, SHELL_ON_CONSOLE, busybox, without
+from .images import (
+    AGENT,
+    BUSYBOX,
+    CLOUD_INIT,
+    LOGIN_ON_CONSOLE,
+    SHELL,
+    SHELL_ON_CONSOLE,
+    booting,
+    busybox,
+    without,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from pytest_vmsnap.model import Image, MachineSpec
-    from pytest_vmsnap.session import VmsnapSession
 
 TESTS = """
 def test_one(vm):
@@ -36,28 +43,15 @@ def test_two(vm):
 """
 
 
-def provided(spec: MachineSpec, vmsnap: VmsnapSession) -> Image:
-    request = image_request(spec, root=vmsnap.settings.root)
-    return image.provide(request, store=vmsnap.store, progress=Progress(print))
-
-
-@pytest.fixture(scope="module")
-def base_image(vm_spec: MachineSpec, vmsnap: VmsnapSession) -> Image:
+@pytest.fixture
+def base_image(vm_spec: MachineSpec, provided: Callable[[MachineSpec], Image]) -> Image:
     """The image that the tests' machines start from."""
-    return provided(vm_spec, vmsnap)
+    return provided(vm_spec)
 
 
 @pytest.fixture
 def tests(project: pytest.Pytester) -> Path:
     return project.makepyfile(test_planted=TESTS)
-
-
-def booting(image: Image, initrd: Path | None = None) -> list[str]:
-    """Options that boot it directly."""
-    return [f"--vmsnap-kernel={image.kernel}", f"--vmsnap-initrd={initrd or image.initrd}"]
-
-
-BUSYBOX = ["--vmsnap-image=none", "--vmsnap-cmdline=console=ttyS0 panic=0", "--vmsnap-memory=128"]
 
 
 @pytest.mark.usefixtures("tests")
@@ -111,10 +105,10 @@ def test_an_image_with_cloud_init_and_no_agent_is_reached_by_its_seed(
     project: pytest.Pytester,
     runner: list[str],
     vm_spec: MachineSpec,
-    vmsnap: VmsnapSession,
+    provided: Callable[[MachineSpec], Image],
     tmp_path: Path,
 ) -> None:
-    built = provided(vm_spec.replace(packages=("cloud-init",)), vmsnap)
+    built = provided(vm_spec.replace(packages=("cloud-init",)))
     disk = without(built, tmp_path / "disk", [*SHELL, *AGENT], {}, links=CLOUD_INIT)
     result = project.run(
         *runner, f"--vmsnap-image={disk}", *booting(built), f"--vmsnap-cmdline={built.cmdline}"

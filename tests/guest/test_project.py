@@ -10,16 +10,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_vmsnap import image
-from pytest_vmsnap.progress import Progress
-from pytest_vmsnap.states import image_request
-
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from pytest_vmsnap.model import Image, MachineSpec
-    from pytest_vmsnap.session import VmsnapSession
 
 CONFTEST = """
 import pytest
@@ -57,10 +52,9 @@ class Silent(SimpleHTTPRequestHandler):
 
 
 @pytest.fixture
-def built(vm_spec: MachineSpec, vmsnap: VmsnapSession) -> Image:
+def built(vm_spec: MachineSpec, provided: Callable[[MachineSpec], Image]) -> Image:
     """The image that the tests' machines start from."""
-    request = image_request(vm_spec, root=vmsnap.settings.root)
-    return image.provide(request, store=vmsnap.store, progress=Progress(print))
+    return provided(vm_spec)
 
 
 @pytest.fixture

@@ -47,7 +47,11 @@ def store(vmsnap: VmsnapSession) -> Path:
 
 @pytest.fixture
 def interrupted(
-    wait_for: Callable[..., None], project: pytest.Pytester, runner: list[str], store: Path
+    wait_for: Callable[..., None],
+    project: pytest.Pytester,
+    runner: list[str],
+    light: tuple[str, ...],
+    store: Path,
 ) -> Iterator[tuple[subprocess.Popen[str], str, Path]]:
     """A run that stands in the midst of a test with a machine: process, id, its directory of sockets."""
     project.makepyfile(
@@ -60,7 +64,7 @@ def interrupted(
             time.sleep(1000)
         """
     )
-    process = begin(runner, project.path)
+    process = begin(runner, project.path, *light)
     try:
         wait_for(lambda: (project.path / "ready").exists() or process.poll() is not None, "a machine")
         assert process.poll() is None, process.communicate()[0]
@@ -118,7 +122,9 @@ def test_ctrl_c_ends_the_run_with_nothing_left(
     assert not sockets.exists()
 
 
-def test_a_failing_test_shows_its_console_and_no_other(project: pytest.Pytester) -> None:
+def test_a_failing_test_shows_its_console_and_no_other(
+    project: pytest.Pytester, light: tuple[str, ...]
+) -> None:
     project.makepyfile(
         """
         def test_one(vm):
@@ -136,7 +142,7 @@ def test_a_failing_test_shows_its_console_and_no_other(project: pytest.Pytester)
             assert vm_module.succeed("echo spoken") == ""
         """
     )
-    result = project.runpytest_subprocess("-p", "no:cacheprovider")
+    result = project.runpytest_subprocess(*light, "-p", "no:cacheprovider")
     result.assert_outcomes(passed=2, failed=2)
     result.stdout.fnmatch_lines(
         ["*Console of vmsnap-*", "*words of two", "*Console of vmsnap-*", "*words of shared"]
@@ -180,7 +186,12 @@ POLICY_TESTS = """
     [("marked", 1, 1, 2), ("on-failure", 1, 1, 0)],
 )
 def test_the_policy_decides_who_gets_a_used_machine(
-    project: pytest.Pytester, policy: str, second: int, after_fresh: int, after_failure: int
+    project: pytest.Pytester,
+    light: tuple[str, ...],
+    policy: str,
+    second: int,
+    after_fresh: int,
+    after_failure: int,
 ) -> None:
     project.makeconftest(
         f"""
@@ -191,12 +202,14 @@ def test_the_policy_decides_who_gets_a_used_machine(
         """
     )
     project.makepyfile(POLICY_TESTS)
-    result = project.runpytest_subprocess(f"--vmsnap-revert={policy}", "-p", "no:cacheprovider")
+    result = project.runpytest_subprocess(*light, f"--vmsnap-revert={policy}", "-p", "no:cacheprovider")
     result.assert_outcomes(passed=4, failed=1)
     result.stdout.fnmatch_lines(["*Failed: on purpose"])
 
 
-def test_preparations_run_the_outermost_first_and_a_domain_may_be_changed(project: pytest.Pytester) -> None:
+def test_preparations_run_the_outermost_first_and_a_domain_may_be_changed(
+    project: pytest.Pytester, light: tuple[str, ...]
+) -> None:
     project.makeconftest(
         """
         from xml.etree.ElementTree import SubElement
@@ -216,7 +229,7 @@ def test_preparations_run_the_outermost_first_and_a_domain_may_be_changed(projec
         "import pytest\n"
         "def test_order(vm):\n"
         "    assert vm.read_text('/root/order') == 'outer\\ninner\\n'\n"
-        "    assert '<title>of 512 MiB</title>' in vm.domain.XMLDesc()\n"
+        "    assert '<title>of 128 MiB</title>' in vm.domain.XMLDesc()\n"
         "@pytest.mark.vm_readonly\n"
         "def test_reads(vm):\n"
         "    vm.succeed('echo x >>/root/mark')\n"
@@ -226,10 +239,12 @@ def test_preparations_run_the_outermost_first_and_a_domain_may_be_changed(projec
         "def test_not_with_those_who_only_read(vm):\n"
         "    vm.fail('test -e /root/mark')\n"
     )
-    project.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=4)
+    project.runpytest_subprocess(*light, "-p", "no:cacheprovider").assert_outcomes(passed=4)
 
 
-def test_a_failing_preparation_is_told_once_with_the_projects_own_line(project: pytest.Pytester) -> None:
+def test_a_failing_preparation_is_told_once_with_the_projects_own_line(
+    project: pytest.Pytester, light: tuple[str, ...]
+) -> None:
     project.makeconftest(
         """
         def pytest_vmsnap_prepare(vm):
@@ -237,7 +252,7 @@ def test_a_failing_preparation_is_told_once_with_the_projects_own_line(project: 
         """
     )
     project.makepyfile("def test_one(vm): ...\ndef test_two(vm): ...\ndef test_without(): ...")
-    result = project.runpytest_subprocess("-p", "no:cacheprovider")
+    result = project.runpytest_subprocess(*light, "-p", "no:cacheprovider")
     result.assert_outcomes(errors=2, passed=1)
     result.stdout.fnmatch_lines(["*# the project's own line", "*reason*"])
     result.stdout.fnmatch_lines(["*preparation of the base state failed*see test_*::test_one*"])

@@ -7,12 +7,13 @@ import queue
 import re
 import secrets
 import shlex
+import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_vmsnap.errors import ChannelError, GuestGone, GuestHung
-from pytest_vmsnap.guest.channel import BOOT_ID, Completed
+from pytest_vmsnap.guest.channel import BOOT_ID, Completed, expect_alive, set_clock_by_date
 from pytest_vmsnap.guest.planting import reach
 from pytest_vmsnap.guest.shell.idle import IDLE
 from pytest_vmsnap.guest.shell.ports import slot_ports
@@ -78,6 +79,7 @@ class ShellChannel:
         self._at_boot = at_boot
         self._connected: Domain | None = None
         self._boot = ""
+        self._rescue = threading.Lock()  # of the last slot
         self._slots: list[Slot] = []
         self._free: queue.SimpleQueue[Slot] = queue.SimpleQueue()
 
@@ -228,14 +230,15 @@ class ShellChannel:
 
         Raises `GuestHung` where the guest does not answer.
         """
-        deadline = time.monotonic() + KILL_SECONDS
         rescue = self._slots[-1]
-        IDLE.leave(rescue.wire)
-        rescue.wire.send(f"_vmsnap_kill {slot.shell}".encode(), _mark())
-        done, reply = rescue.wire.finish(deadline), slot.wire.finish(deadline)
-        if done is None or reply is None:
-            raise GuestHung("the guest does not answer", console=self._domain().console_text())
-        IDLE.watch(rescue.wire)
+        with self._rescue:
+            deadline = time.monotonic() + KILL_SECONDS
+            IDLE.leave(rescue.wire)
+            rescue.wire.send(f"_vmsnap_kill {slot.shell}".encode(), _mark())
+            done, reply = rescue.wire.finish(deadline), slot.wire.finish(deadline)
+            if done is None or reply is None:
+                raise GuestHung("the guest does not answer", console=self._domain().console_text())
+            IDLE.watch(rescue.wire)
         return reply
 
     def _drain(self, slot: Slot) -> None:
@@ -246,37 +249,28 @@ class ShellChannel:
             raise GuestHung("the guest does not answer", console=self._domain().console_text())
 
     def set_clock(self, *, timeout: float) -> None:
-        reply = self._completed(f"date -s @{time.time():.3f}".encode(), b"", time.monotonic() + timeout)
-        if reply.status:  # busybox knows whole seconds only
-            time.sleep(1 - time.time() % 1)
-            reply = self._completed(f"date -s @{time.time():.0f}".encode(), b"", time.monotonic() + timeout)
-        if reply.timed_out or reply.status:
-            raise ChannelError(f"date: {_words(reply)}")
+        def run(command: str, seconds: float) -> Completed:
+            return self._completed(command.encode(), b"", time.monotonic() + seconds)
+
+        set_clock_by_date(run, self._domain(), timeout)
 
     def put(self, path: str, data: bytes, *, timeout: float) -> None:
         target = _quoted(path.encode(errors="surrogateescape"))
         line = b"<_vmsnap_take %d >%s" % (len(data), target) if data else b"true >" + target
         reply = self._completed(line, data, time.monotonic() + timeout, drain=True)
-        self._expect_done(reply, f"writing {path}")
+        reply.expect_done(f"writing {path}", self._domain())
 
     def get(self, path: str, *, timeout: float) -> bytes:
         line = b"cat -- " + _quoted(path.encode(errors="surrogateescape"))
         reply = self._completed(line, b"", time.monotonic() + timeout)
-        self._expect_done(reply, f"reading {path}")
+        reply.expect_done(f"reading {path}", self._domain())
         return reply.stdout
-
-    def _expect_done(self, reply: Completed, what: str) -> None:
-        if reply.timed_out:
-            raise GuestHung(f"{what} in the guest took too long", console=self._domain().console_text())
-        if reply.status:
-            raise ChannelError(f"{what} in the guest: {_words(reply)}")
 
     def _look(self, slot: Slot) -> None:
         """End the wait for an answer that will never come."""
         if slot.boot != self._boot:
             raise GuestHung("the guest has rebooted meanwhile", console=self._domain().console_text())
-        if trouble := self._domain().trouble():
-            raise GuestHung(trouble, console=self._domain().console_text())
+        expect_alive(self._domain())
 
     def _gone(self) -> GuestGone:
         domain = self._domain()
@@ -285,10 +279,6 @@ class ShellChannel:
 
 def _mark() -> bytes:
     return secrets.token_hex(8).encode()
-
-
-def _words(reply: Completed) -> str:
-    return reply.stderr.decode(errors="replace").strip() or f"status {reply.status}"
 
 
 def _quoted(text: bytes) -> bytes:

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from pytest_vmsnap.errors import ChannelError, GuestGone, GuestHung
-from pytest_vmsnap.guest.channel import BOOT_ID, Completed, Request
+from pytest_vmsnap.guest.channel import BOOT_ID, Completed, Request, set_clock_by_date
 from pytest_vmsnap.guest.planting import reach
 from pytest_vmsnap.guest.ssh.connection import SshConnection
 
@@ -55,7 +55,6 @@ class SshChannel:
             except (GuestGone, GuestHung):
                 raise
             except ChannelError:
-                self._connection.close()
                 if self._site.domain.condition() == "stopped":
                     raise GuestGone(f"{self._site.domain.name} has ended") from None
                 if (left := deadline - time.monotonic()) <= 0:
@@ -82,14 +81,7 @@ class SshChannel:
     def _execute(self, script: str, data: bytes, timeout: float) -> Completed:
         if not self._connection.is_alive():
             self.open(timeout=timeout)
-        return self._connection.execute(script, data, timeout=timeout, look=self._look)
-
-    def _look(self) -> None:
-        domain = self._site.domain
-        if domain.condition() == "stopped":
-            raise GuestGone(f"{domain.name} has ended", console=domain.console_text())
-        if trouble := domain.trouble():
-            raise GuestHung(trouble, console=domain.console_text())
+        return self._connection.execute(script, data, timeout=timeout)
 
     def interact(self, terminal: Terminal) -> None:
         if not self._connection.is_alive():
@@ -97,24 +89,16 @@ class SshChannel:
         self._connection.interact(terminal)
 
     def set_clock(self, *, timeout: float) -> None:
-        done = self._execute(f"date -s @{time.time():.3f} >/dev/null", b"", timeout)
-        if done.timed_out or done.status:
-            raise ChannelError(f"date: {_words(done)}")
+        def run(command: str, seconds: float) -> Completed:
+            return self._execute(command, b"", seconds)
+
+        set_clock_by_date(run, self._site.domain, timeout)
 
     def put(self, path: str, data: bytes, *, timeout: float) -> None:
-        self._expect_done(self._execute(f"cat >{shlex.quote(path)}", data, timeout), f"writing {path}")
+        done = self._execute(f"cat >{shlex.quote(path)}", data, timeout)
+        done.expect_done(f"writing {path}", self._site.domain)
 
     def get(self, path: str, *, timeout: float) -> bytes:
         done = self._execute(f"cat -- {shlex.quote(path)}", b"", timeout)
-        self._expect_done(done, f"reading {path}")
+        done.expect_done(f"reading {path}", self._site.domain)
         return done.stdout
-
-    def _expect_done(self, done: Completed, what: str) -> None:
-        if done.timed_out:
-            raise GuestHung(f"{what} in the guest took too long", console=self._site.domain.console_text())
-        if done.status:
-            raise ChannelError(f"{what} in the guest: {_words(done)}")
-
-
-def _words(done: Completed) -> str:
-    return done.stderr.decode(errors="replace").strip() or f"status {done.status}"

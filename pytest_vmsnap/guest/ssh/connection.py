@@ -7,13 +7,13 @@ import os
 import secrets
 import select
 import shlex
-import socket
 import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from pytest_vmsnap.errors import ChannelError, GuestGone, GuestHung, SpecError
-from pytest_vmsnap.guest.channel import Completed
+from pytest_vmsnap.errors import ChannelError, GuestHung, SpecError
+from pytest_vmsnap.guest.channel import Completed, expect_alive
+from pytest_vmsnap.guest.ssh.knock import Knocks
 from pytest_vmsnap.guest.ssh.login import paramiko
 from pytest_vmsnap.host import add_forward, forwards
 
@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("pytest_vmsnap.ssh")
 
 SSH_PORT = 22
-CONNECT_SECONDS = 10.0  # for the handshake, and for each of its parts
+CONNECT_SECONDS = 10.0  # for each part of the handshake: an emulated processor is slow at it
 LOOK_SECONDS = 1.0
+KEEPALIVE_SECONDS = 5  # a kernel that was started by kexec(8) resets a connection that is not its own
 PIECE = 1 << 16
 STATUS_BYTES = 4  # " 255" behind a mark
 KILLED = 128 + 9
@@ -47,7 +48,8 @@ class SshConnection:
         self._site = site
         self._login = login
         self._transport: Any = None
-        self._domain: Domain | None = None
+        self._boot: tuple[Domain, int] | None = None
+        self._knocks = Knocks()
         self._lock = threading.Lock()
 
     def endpoint(self) -> tuple[str, int]:
@@ -65,8 +67,15 @@ class SshConnection:
         return site.address, made.host_port
 
     def is_alive(self) -> bool:
-        """Whether there is a connection to the domain that is there now."""
-        return bool(self._transport and self._transport.is_active() and self._domain is self._site.domain)
+        """Whether there is a connection to the boot that is there now.
+
+        A guest that is reset takes leave of nobody, and a connection that only waits never learns of it.
+        """
+        return bool(self._transport and self._transport.is_active() and self._boot == self._boot_now())
+
+    def _boot_now(self) -> tuple[Domain, int]:
+        domain = self._site.domain
+        return domain, domain.events.reboots
 
     def connect(self, deadline: float) -> None:
         """Connect, if there is no connection; an old one is dropped at once.
@@ -76,36 +85,44 @@ class SshConnection:
         with self._lock:
             if self.is_alive():
                 return
-            self.close()
+            self._drop()
             library = paramiko()
-            seconds = max(1.0, min(CONNECT_SECONDS, deadline - time.monotonic()))
-            domain, key = self._site.domain, self._login.key()
+            boot, key = self._boot_now(), self._login.key()
             transport = None
             try:
-                plug = socket.create_connection(self.endpoint(), timeout=seconds)
+                plug = self._knocks.answered(self.endpoint(), deadline)
                 transport = library.Transport(plug)
-                transport.banner_timeout = transport.handshake_timeout = transport.auth_timeout = seconds
-                transport.start_client(timeout=seconds)
+                transport.banner_timeout = transport.handshake_timeout = CONNECT_SECONDS
+                transport.auth_timeout = CONNECT_SECONDS
+                transport.start_client(timeout=CONNECT_SECONDS)
                 transport.auth_publickey(self._login.user, key)
             except (OSError, EOFError, library.SSHException) as error:
                 if transport:
                     transport.close()
                 raise ChannelError(f"SSH: {str(error) or type(error).__name__}") from error
-            self._transport, self._domain = transport, domain
+            transport.set_keepalive(KEEPALIVE_SECONDS)
+            self._transport, self._boot = transport, boot
 
     def close(self) -> None:
         """Drop the connection; nothing is sent, for nobody may be there."""
+        self._drop()
+        self._knocks.close()
+
+    def _drop(self) -> None:
         transport, self._transport = self._transport, None
         if transport:
             transport.close()
 
-    def execute(
-        self, script: str, data: bytes, *, timeout: float, look: Callable[[], None] = lambda: None
-    ) -> Completed:
-        """Run a script as root to its end; one that runs over `timeout` seconds is killed with its group.
+    def execute(self, script: str, data: bytes, *, timeout: float) -> Completed:
+        """Run a script as root to its end; one that runs over `timeout` seconds is killed with its group."""
 
-        `look` is called now and then, and may raise.
-        """
+        def look() -> None:
+            expect_alive(self._site.domain)
+            if boot != self._boot_now():
+                raise GuestHung("the guest has rebooted meanwhile", console=self._site.domain.console_text())
+
+        boot = self._boot_now()
+
         mark = f"#{secrets.token_hex(8)}"
         session = self._session(shlex.join(["sh", "-c", RUNNER, "sh", script, mark]))
         feeder = threading.Thread(target=_feed, args=(session, data), name="vmsnap-ssh-input", daemon=True)
@@ -158,20 +175,13 @@ class SshConnection:
             session = self._transport.open_session(timeout=CONNECT_SECONDS)
             session.exec_command(command)
         except (OSError, EOFError, AttributeError, library.SSHException) as error:
-            self._expect_running()
+            expect_alive(self._site.domain)
             if isinstance(error, library.ChannelException):  # sshd refuses, e.g. by its MaxSessions
                 raise ChannelError(f"SSH: {error}") from error
             self.close()
             console = self._site.domain.console_text()
             raise GuestHung(f"the guest does not answer: {error}", console=console) from error
         return session
-
-    def _expect_running(self) -> None:
-        domain = self._site.domain
-        if domain.condition() == "stopped":
-            raise GuestGone(f"{domain.name} has ended", console=domain.console_text())
-        if trouble := domain.trouble():
-            raise GuestHung(trouble, console=domain.console_text())
 
 
 def _feed(session: Any, data: bytes) -> None:

@@ -68,6 +68,7 @@ class Connection:
         self._handle.domainEventRegisterAny(
             None, libvirt.VIR_DOMAIN_EVENT_ID_AGENT_LIFECYCLE, self._on_agent, None
         )
+        self._handle.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_REBOOT, self._on_reboot, None)
 
     def _on_lifecycle(self, _conn: object, handle: Any, event: int, detail: int, _opaque: object) -> None:
         libvirt, _ = library.modules()
@@ -85,6 +86,12 @@ class Connection:
         connected = state == libvirt.VIR_CONNECT_DOMAIN_EVENT_AGENT_LIFECYCLE_STATE_CONNECTED
         log.debug("%s: agent %s", handle.name(), "connected" if connected else "disconnected")
         domain.events.wake()
+
+    def _on_reboot(self, _conn: object, handle: Any, _opaque: object) -> None:
+        if domain := self._domains.get(handle.UUIDString()):
+            log.debug("%s: reset", handle.name())
+            domain.events.reboots += 1
+            domain.events.wake()
 
     @property
     def library_version(self) -> str:

@@ -25,9 +25,14 @@ Condition = Literal["running", "paused", "stopped"]
 
 
 class Events:
-    """What libvirt has told of a domain; `wait` sleeps until it tells more."""
+    """What libvirt has told of a domain; `wait` sleeps until it tells more.
+
+    `reboots` counts how often the guest was reset since the domain was started (libvirt,
+    ``VIR_DOMAIN_EVENT_ID_REBOOT``).
+    """
 
     def __init__(self) -> None:
+        self.reboots = 0
         self.stopped = threading.Event()
         self._changed = threading.Condition()
 
