@@ -61,6 +61,7 @@ class Completed:
 
     def expect_done(self, what: str, domain: Domain) -> None:
         """Raise `GuestHung` where it did not end in time, `ChannelError` with its words where it failed."""
+        __tracebackhide__ = True
         if self.timed_out:
             raise GuestHung(f"{what} in the guest took too long", console=domain.console_text())
         if self.status:
@@ -80,11 +81,10 @@ def expect_alive(domain: Domain) -> None:
 
 
 def set_clock_by_date(run: Callable[[str, float], Completed], domain: Domain, timeout: float) -> None:
-    """Set the guest's clock by date(1), to the millisecond where it can: busybox knows whole seconds only."""
+    """Set the guest's clock by date(1), to the millisecond, or to the second: busybox knows no other."""
     deadline = time.monotonic() + timeout
     done = run(f"date -s @{time.time():.3f} >/dev/null", timeout)
     if done.status and not done.timed_out:
-        time.sleep(1 - time.time() % 1)
         done = run(f"date -s @{time.time():.0f} >/dev/null", max(1.0, deadline - time.monotonic()))
     done.expect_done("setting the clock", domain)
 

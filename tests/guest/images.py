@@ -20,6 +20,7 @@ INIT = """\
 #!/bin/busybox sh
 busybox mkdir -p /proc /sys /etc /root /run /tmp
 busybox mount -t devtmpfs dev /dev
+for module in /modules/*; do busybox insmod $module; done
 busybox mount -t proc proc /proc
 busybox mount -t sysfs sys /sys
 busybox --install -s /bin

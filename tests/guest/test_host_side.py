@@ -66,17 +66,6 @@ def test_the_network_reaches_the_host(vm: Machine) -> None:
     assert "10.0.2.15" in vm.wait_until_succeeds("ip -4 -o addr show scope global | grep inet")
 
 
-@pytest.mark.vm(memory=384, cpus=1, network="none", disks=[{"size": 64, "serial": "spare"}])
-def test_a_marker_changes_the_machine(vm: Machine) -> None:
-    assert (vm.spec.memory, vm.spec.cpus) == (384, 1)
-    total = int(vm.succeed("awk '/MemTotal/ {print $2}' /proc/meminfo"))
-    assert 250_000 < total < 384 * 1024
-    assert vm.succeed("nproc") == "1\n"
-    assert vm.succeed("ls /sys/class/net") == "lo\n"
-    assert vm.succeed("cat /sys/block/vdb/size") == f"{64 * 2048}\n"
-    assert vm.succeed("cat /sys/block/vdb/serial").startswith("spare")
-
-
 def test_a_spec_that_cannot_be_is_refused_by_name() -> None:
     with pytest.raises(SpecError, match="memory='lots'"):
         MachineSpec(memory="lots")  # type: ignore[arg-type]

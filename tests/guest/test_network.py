@@ -1,24 +1,19 @@
-"""Ports of the guest on the host, and the cable."""
+"""What a machine has at its back: ports, the cable, keys, a screen."""
 
 from __future__ import annotations
 
-import socket
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_vmsnap import HostError, SpecError
 
+from .clients import GREETING, greeting
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pytest_vmsnap import Machine
-
-GREETING = b"SSH-2.0-"  # the image has a server that speaks first
-
-
-def greeting(address: tuple[str, int], timeout: float = 20.0) -> bytes:
-    with socket.create_connection(address, timeout=timeout) as connection:
-        connection.settimeout(timeout)
-        return connection.recv(len(GREETING))
 
 
 def test_a_port_of_the_guest_is_reached_from_the_host(vm: Machine) -> None:
@@ -54,14 +49,10 @@ def test_a_blocked_network_lets_nothing_pass_until_it_is_unblocked(vm: Machine) 
     assert greeting(address) == GREETING
 
 
-@pytest.mark.vm(network="isolated")
-def test_an_isolated_machine_is_reached_and_reaches_nobody(vm: Machine) -> None:
-    vm.wait_for_open_port(22)
-    vm.wait_until_succeeds("ip -4 addr show dev eth0 | grep inet")
-    assert greeting(vm.forward_port(22)) == GREETING
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-        listener.settimeout(3)
-        vm.fail(f"timeout 3 bash -c 'echo x >/dev/tcp/10.0.2.2/{port}'")
-        with pytest.raises(TimeoutError):
-            listener.accept()
+def test_what_is_no_key_and_a_machine_without_screen_are_named(vm_module: Machine, tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="no screen"):
+        vm_module.screenshot(tmp_path / "none.png")
+    with pytest.raises(SpecError, match="any-key"):
+        vm_module.send_key("any-key")
+    with pytest.raises(SpecError, match="'ä'"):
+        vm_module.send_chars("ä")

@@ -11,11 +11,10 @@ from pytest_vmsnap import GuestGone
 if TYPE_CHECKING:
     from pytest_vmsnap import Machine
 
-pytestmark = pytest.mark.contract
-
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
+@pytest.mark.contract
 def test_a_reboot_comes_back_with_the_same_disk_and_a_new_boot(vm: Machine) -> None:
     before = vm.read_text(BOOT_ID)
     vm.write_text("/root/kept", "synced\n")
@@ -26,6 +25,7 @@ def test_a_reboot_comes_back_with_the_same_disk_and_a_new_boot(vm: Machine) -> N
     vm.fail("test -e /dev/shm/lost")
 
 
+@pytest.mark.contract
 def test_a_power_cut_loses_what_was_not_synced_and_keeps_what_was(vm: Machine) -> None:
     vm.write_text("/root/synced", "kept\n")
     vm.succeed("sync")

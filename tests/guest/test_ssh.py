@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING
 import paramiko
 import pytest
 
-from pytest_vmsnap import SpecError
-
 if TYPE_CHECKING:
     from pytest_vmsnap import Machine
 
@@ -41,7 +39,17 @@ def test_the_command_line_is_that_of_an_ssh_client(vm: Machine) -> None:
     assert done.stdout.endswith(" 22\n")
 
 
-@pytest.mark.vm(network="none")
-def test_a_machine_without_a_network_has_no_ssh(vm: Machine) -> None:
-    with pytest.raises(SpecError, match="no network"):
-        _ = vm.ssh
+def test_a_machine_without_a_network_has_no_ssh(project: pytest.Pytester, light: tuple[str, ...]) -> None:
+    project.makepyfile(
+        """
+        import pytest
+        from pytest_vmsnap import SpecError
+
+        def test_one(vm):
+            with pytest.raises(SpecError, match="no network"):
+                vm.ssh
+            assert vm.succeed("ls /sys/class/net").split() == ["lo"]
+        """
+    )
+    result = project.runpytest_subprocess(*light, "--vmsnap-network=none", "-p", "no:cacheprovider")
+    result.assert_outcomes(passed=1)

@@ -255,12 +255,14 @@ class ShellChannel:
         set_clock_by_date(run, self._domain(), timeout)
 
     def put(self, path: str, data: bytes, *, timeout: float) -> None:
+        __tracebackhide__ = True
         target = _quoted(path.encode(errors="surrogateescape"))
         line = b"<_vmsnap_take %d >%s" % (len(data), target) if data else b"true >" + target
         reply = self._completed(line, data, time.monotonic() + timeout, drain=True)
         reply.expect_done(f"writing {path}", self._domain())
 
     def get(self, path: str, *, timeout: float) -> bytes:
+        __tracebackhide__ = True
         line = b"cat -- " + _quoted(path.encode(errors="surrogateescape"))
         reply = self._completed(line, b"", time.monotonic() + timeout)
         reply.expect_done(f"reading {path}", self._domain())

@@ -95,10 +95,12 @@ class SshChannel:
         set_clock_by_date(run, self._site.domain, timeout)
 
     def put(self, path: str, data: bytes, *, timeout: float) -> None:
+        __tracebackhide__ = True
         done = self._execute(f"cat >{shlex.quote(path)}", data, timeout)
         done.expect_done(f"writing {path}", self._site.domain)
 
     def get(self, path: str, *, timeout: float) -> bytes:
+        __tracebackhide__ = True
         done = self._execute(f"cat -- {shlex.quote(path)}", b"", timeout)
         done.expect_done(f"reading {path}", self._site.domain)
         return done.stdout
