@@ -15,13 +15,13 @@ import argparse
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import time
 from typing import TYPE_CHECKING
 
-import pytest
-
-from pytest_vmsnap.guest import AgentChannel, Request
+from pytest_vmsnap.guest import Request
+from pytest_vmsnap.guest.agent import AgentChannel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -86,8 +86,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--times", type=int, default=200)
     arguments, rest = parser.parse_known_args()
-    os.environ[TIMES] = str(arguments.times)
-    return int(pytest.main([__file__, "-s", "-q", "-p", "no:cacheprovider", *rest]))
+    command = [sys.executable, "-m", "pytest", __file__, "-s", "-q", "-p", "no:cacheprovider", *rest]
+    return subprocess.run(command, env=os.environ | {TIMES: str(arguments.times)}, check=False).returncode
 
 
 if __name__ == "__main__":
