@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from pytest_vmsnap.errors import VmsnapError
 from pytest_vmsnap.model import Accel, ChannelName, Missing, Network, Origin, Revert, Settings
-from pytest_vmsnap.model.settings import masked
+from pytest_vmsnap.model.settings import STANDBY_CEILING, masked
 from pytest_vmsnap.model.spec import CPUS_CEILING, MEMORY_MIB_FLOOR
 
 if TYPE_CHECKING:
@@ -166,6 +166,16 @@ def positive_or_none(value: object) -> float | None:
     return None if isinstance(value, str) and not value.strip() else positive(value)
 
 
+def number_or_auto(low: int, high: int) -> Callable[[object], int | None]:
+    """Reads a whole number from `low` to `high`; ``auto`` is none."""
+    whole = number(low, high)
+
+    def parse(value: object) -> int | None:
+        return None if isinstance(value, str) and value.strip() in ("", "auto") else whole(value)
+
+    return parse
+
+
 def one_of(choices: tuple[str, ...]) -> Callable[[object], str]:
     """Reads one of `choices`."""
 
@@ -267,6 +277,12 @@ OPTIONS: tuple[Option, ...] = (
     _choice("channel", get_args(ChannelName), "shell", "how commands reach the machine"),
     _choice("revert", get_args(Revert), "always", "when a test gets a clean machine"),
     _choice("missing", get_args(Missing), "fail", "what becomes of VM tests where no VM can run"),
+    Option(
+        name="standby",
+        parse=number_or_auto(0, STANDBY_CEILING),
+        allowed=f"auto (by processors and free memory), or a whole number from 0 to {STANDBY_CEILING}",
+        help="how many machines are made ahead, for the tests to come",
+    ),
     Option(
         name="timeout",
         parse=positive,

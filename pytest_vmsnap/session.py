@@ -16,8 +16,8 @@ from pytest_vmsnap.fork import Forge
 from pytest_vmsnap.guest import Access, ConsoleLogin, SshLogin
 from pytest_vmsnap.host import choose_uri, default_store, open_host
 from pytest_vmsnap.machine import Deadlines, Machine
-from pytest_vmsnap.model import Settings
-from pytest_vmsnap.pool import Lease, Pool
+from pytest_vmsnap.model import STANDBY_CEILING, Settings
+from pytest_vmsnap.pool import Lease, Maker, Pool
 from pytest_vmsnap.progress import Progress
 from pytest_vmsnap.states import BASE, DiedOfKvm, build_base, image_request
 from pytest_vmsnap.store import Store
@@ -85,6 +85,8 @@ class VmsnapSession:
         self._kept: _Held | None = None
         self._live: dict[tuple[str, str], Machine] = {}  # by fixture and the node it was made for
         self._failed: set[str] = set()
+        self._specs: dict[tuple[Any, Any], MachineSpec] = {}  # by where, and by what a test asks for
+        self._following: pytest.Item | None = None
 
     @property
     def facts(self) -> Facts:
@@ -137,6 +139,7 @@ class VmsnapSession:
         else:
             held, self._kept = self._kept, None
             held.owner = where
+        self._look_ahead(node, spec)
         machine = self._live["vm", where] = self._machine(held.lease, spec)
         try:
             yield machine
@@ -166,6 +169,25 @@ class VmsnapSession:
             machine.release(where)
             del self._live[fixture, where]
             self._discard(lease)
+
+    def note_following(self, following: pytest.Item | None) -> None:
+        """Which test comes behind the one that begins, None behind the last."""
+        self._following = following
+
+    def _look_ahead(self, node: pytest.Item, spec: MachineSpec) -> None:
+        """Tell the pool what the tests behind `node`, which has a machine of `spec`, will ask for."""
+        assert self._pool  # noqa: S101 - there is a machine
+        kind = selection.recipe(node)
+        self._specs[node.path, kind] = self._specs[None, kind] = spec
+        coming = []
+        for item in selection.ahead(node.session.items, self._following, self.settings.revert, last=node):
+            kind = selection.recipe(item)
+            expected = self._specs.get((item.path, kind)) or self._specs.get((None, kind))
+            if expected in self._snapshots:
+                coming.append(self._snapshots[expected])
+            if len(coming) == STANDBY_CEILING:
+                break
+        self._pool.expect(coming)
 
     def begin(self, item: pytest.Item) -> None:
         """A test begins: what the consoles of machines that are there already show is of this test now."""
@@ -279,7 +301,8 @@ class VmsnapSession:
                     customize=self._customize,
                     ports=self._access.ports,
                 )
-                self._pool = Pool(forge, access=self._access, factor=self._deadlines().factor)
+                maker = Maker(forge=forge, access=self._access, factor=self._deadlines().factor)
+                self._pool = Pool(maker, standby=self.settings.standby)
                 self._forge = forge
         return self._host
 

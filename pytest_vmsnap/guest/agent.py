@@ -90,6 +90,9 @@ class AgentChannel:
         with self._lock:
             self._place, self._spent = "", []
 
+    def check(self, *, timeout: float) -> None:
+        self._call("guest-ping", timeout=timeout)
+
     def boot_id(self, *, timeout: float) -> str:
         self.open(timeout=timeout)
         return self.get(BOOT_ID, timeout=timeout).decode()

@@ -119,6 +119,9 @@ class Channel(Protocol):
     def open(self, *, timeout: float) -> None:
         """Make it ready: returns when the guest answers. Opens again after a reboot too."""
 
+    def check(self, *, timeout: float) -> None:
+        """Prove by one exchange, as cheap as can be, that the guest answers, after `open`."""
+
     def boot_id(self, *, timeout: float) -> str:
         """Which boot of the guest answers, after `open`: another text after each boot."""
 

@@ -3,7 +3,15 @@
 from pytest_vmsnap.model.image import NO_ADDITIONS, Additions, Image, ImageRequest
 from pytest_vmsnap.model.keys import digest
 from pytest_vmsnap.model.result import Result
-from pytest_vmsnap.model.settings import Accel, ChannelName, Missing, Origin, Revert, Settings
+from pytest_vmsnap.model.settings import (
+    STANDBY_CEILING,
+    Accel,
+    ChannelName,
+    Missing,
+    Origin,
+    Revert,
+    Settings,
+)
 from pytest_vmsnap.model.spec import Disk, MachineSpec, Network
 
 __all__ = [
@@ -16,6 +24,7 @@ __all__ = [
     "Additions",
     "NO_ADDITIONS",
     "Settings",
+    "STANDBY_CEILING",
     "Origin",
     "Accel",
     "ChannelName",

@@ -18,12 +18,16 @@ Missing = Literal["fail", "skip"]
 Origin = Literal["command line", "environment", "ini", "default"]
 
 
+STANDBY_CEILING = 64
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """What the options say, each of its type; `origins` tells for each where its value is from.
 
     `image` None is a machine without a disk; `memory` in MiB; `timeout` in seconds for one command;
-    `timeout_factor` on every deadline, None for the accelerator's default; `uri` and `store` None for what
+    `standby` None for the host's choice; `timeout_factor` on every deadline, None
+    for the accelerator's default; `uri` and `store` None for what
     the host suggests. Paths are absolute; `root` is pytest's rootdir, to which those in markers are relative.
     """
 
@@ -42,6 +46,7 @@ class Settings:
     channel: ChannelName = "shell"
     revert: Revert = "always"
     missing: Missing = "fail"
+    standby: int | None = None
     timeout: float = 60.0
     timeout_factor: float | None = None
     store: Path | None = None

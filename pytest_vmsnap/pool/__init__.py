@@ -1,5 +1,6 @@
-"""Who gets which clone: hand-over and discarding."""
+"""Who gets which clone: hand-over, standby, discarding."""
 
-from pytest_vmsnap.pool.pool import Lease, Pool
+from pytest_vmsnap.pool.lease import Lease, Maker
+from pytest_vmsnap.pool.pool import Pool
 
-__all__ = ["Pool", "Lease"]
+__all__ = ["Pool", "Lease", "Maker"]

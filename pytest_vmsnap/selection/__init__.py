@@ -1,5 +1,6 @@
 """What a test asks for by its markers, and what it gets under the policy: pure functions."""
 
+from pytest_vmsnap.selection.ahead import ahead, recipe
 from pytest_vmsnap.selection.markers import MarkerError, Wishes, check, marker_lines, uses_machine, wishes
 from pytest_vmsnap.selection.policy import Grant, Last, Mark, decide
 
@@ -14,4 +15,6 @@ __all__ = [
     "Last",
     "Grant",
     "decide",
+    "ahead",
+    "recipe",
 ]

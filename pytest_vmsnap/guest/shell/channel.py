@@ -140,6 +140,10 @@ class ShellChannel:
         IDLE.watch(slot.wire)
         return True
 
+    def check(self, *, timeout: float) -> None:
+        if self._completed(b":", b"", time.monotonic() + timeout).timed_out:
+            raise GuestHung("the guest does not answer", console=self._domain().console_text())
+
     def boot_id(self, *, timeout: float) -> str:
         self.open(timeout=timeout)
         return self._boot

@@ -61,6 +61,10 @@ class SshChannel:
                     return False
                 time.sleep(min(PAUSE_SECONDS, left))  # nobody tells when sshd is there
 
+    def check(self, *, timeout: float) -> None:
+        if not (self._connection.is_alive() and self._connection.ping(timeout)):
+            raise GuestHung("the guest does not answer", console=self._site.domain.console_text())
+
     def boot_id(self, *, timeout: float) -> str:
         self.open(timeout=timeout)
         return self.get(BOOT_ID, timeout=timeout).decode()

@@ -103,6 +103,17 @@ class SshConnection:
             transport.set_keepalive(KEEPALIVE_SECONDS)
             self._transport, self._boot = transport, boot
 
+    def ping(self, timeout: float) -> bool:
+        """Whether sshd answers within `timeout` seconds to a request that asks for nothing."""
+        done = threading.Event()
+
+        def ask() -> None:
+            self._transport.global_request("keepalive@openssh.com", wait=True)
+            done.set()
+
+        threading.Thread(target=ask, name="vmsnap-ssh-ping", daemon=True).start()
+        return done.wait(timeout) and self.is_alive()
+
     def close(self) -> None:
         """Drop the connection; nothing is sent, for nobody may be there."""
         self._drop()

@@ -1,0 +1,95 @@
+"""A clone that a test may have, and how one is made ready."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pytest_vmsnap.errors import RevertError, VmsnapError
+from pytest_vmsnap.fork import Clone
+from pytest_vmsnap.guest import set_clock
+
+if TYPE_CHECKING:
+    from pytest_vmsnap.fork import Forge, Snapshot
+    from pytest_vmsnap.guest import Access, Channel
+
+log = logging.getLogger("pytest_vmsnap.pool")
+
+ANSWER_SECONDS = 30.0
+CHECK_SECONDS = 5.0  # for one that has answered before
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """A clone that runs, answers, and is repaired; and the channel to it."""
+
+    clone: Clone
+    channel: Channel
+
+    def is_well(self) -> bool:
+        """Whether it still runs and answers."""
+        if self.clone.domain.condition() != "running":
+            return False
+        try:
+            self.channel.open(timeout=ANSWER_SECONDS)
+        except VmsnapError as error:
+            log.info("%s is not well: %s", self.clone.name, error)
+            return False
+        return True
+
+    def end(self) -> None:
+        """End it, with all that it has. Takes up to 2 s where process 1 reaps slowly."""
+        self.channel.close()
+        try:
+            self.clone.end()
+        except Exception:
+            log.exception("%s could not be ended", self.clone.name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Maker:
+    """Makes clones ready for tests; `factor` scales its deadlines."""
+
+    forge: Forge
+    access: Access
+    factor: float
+
+    def make(self, snapshot: Snapshot) -> Lease:
+        """A clean machine in the state of `snapshot`, running and repaired.
+
+        Raises `RevertError` where none can be given; a machine that could not be repaired is not handed out.
+        """
+        started = time.monotonic()
+        clone = Clone(self.forge, snapshot)
+        try:
+            channel = self.access.channel_to(clone, snapshot.image)
+            channel.connect()
+            clone.domain.resume()
+            lease = Lease(clone=clone, channel=channel)
+            self.repair(lease)
+        except RevertError:
+            clone.end()
+            raise
+        except VmsnapError as error:
+            clone.end()
+            raise RevertError(f"a clean machine could not be made: {error}") from error
+        except BaseException:
+            clone.end()
+            raise
+        log.info("%s is ready after %.3f s", clone.name, time.monotonic() - started)
+        return lease
+
+    def repair(self, lease: Lease) -> None:
+        """Put right what a saved moment, or a pause, gets wrong in a machine that was resumed.
+
+        Raises `ChannelError` where it does not answer, `RepairFailed` where it could not be repaired.
+        """
+        seconds = ANSWER_SECONDS * self.factor
+        lease.channel.open(timeout=seconds)
+        set_clock(lease.channel, timeout=seconds)
+
+    def check(self, lease: Lease) -> None:
+        """Prove by one exchange that a machine that runs answers; raises `ChannelError` where it does not."""
+        lease.channel.check(timeout=CHECK_SECONDS * self.factor)

@@ -1,0 +1,189 @@
+"""Clones made ahead of their need, in the background."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from pytest_vmsnap.errors import VmsnapError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from pytest_vmsnap.fork import Snapshot
+    from pytest_vmsnap.pool.lease import Lease, Maker
+
+log = logging.getLogger("pytest_vmsnap.pool")
+
+RUNS_SECONDS = 5.0  # until one that waits is paused
+MOST_FAILURES = 3  # in a row, of one snapshot: then it is left to who asks, who gets the error
+
+
+class Standby:
+    """A machine that waits: it runs for its first seconds, and stands still after that."""
+
+    def __init__(self, lease: Lease, snapshot: Snapshot) -> None:
+        self.lease = lease
+        self.snapshot = snapshot
+        self.due = time.monotonic() + RUNS_SECONDS
+        self._lock = threading.Lock()
+        self._rests = False
+        self._taken = False
+
+    def rest(self) -> None:
+        """Let it stand still, if nobody has taken it meanwhile."""
+        with self._lock:
+            self.due = math.inf
+            if not self._taken:
+                self.lease.clone.domain.suspend()
+                self._rests = True
+
+    def hand_over(self, maker: Maker) -> Lease:
+        """The machine, awake and proved to answer. Raises `VmsnapError` where it does not."""
+        with self._lock:
+            self._taken = True
+            if self._rests:
+                self.lease.clone.domain.resume()
+                maker.repair(self.lease)
+            else:
+                maker.check(self.lease)
+        return self.lease
+
+
+class Standbys:
+    """At most `most` machines that wait, of the snapshots that will be asked for.
+
+    `has_room` tells whether the host's memory holds one more of so many MiB. What is not wanted any
+    more goes to `discard`.
+    """
+
+    def __init__(
+        self, maker: Maker, *, most: int, has_room: Callable[[int], bool], discard: Callable[[Lease], None]
+    ) -> None:
+        self._maker = maker
+        self._most = most
+        self._has_room = has_room
+        self._discard = discard
+        self._changed = threading.Condition()
+        self._wanted: list[Snapshot] = []
+        self._waiting: list[Standby] = []
+        self._on_the_way: list[Snapshot] = []
+        self._failures: Counter[int] = Counter()  # by the snapshot's id()
+        self._closed = False
+        self._makers = ThreadPoolExecutor(max(1, most), thread_name_prefix="vmsnap-standby")
+        self._watcher = threading.Thread(target=self._watch, name="vmsnap-standby-rest", daemon=True)
+        if most:
+            self._watcher.start()
+
+    def expect(self, coming: Sequence[Snapshot]) -> None:
+        """What the next machines will be asked for, in this order; what is missing is made."""
+        with self._changed:
+            if not self._closed:
+                self._wanted = list(coming[: self._most])
+                self._balance()
+
+    def take(self, snapshot: Snapshot) -> Lease | None:
+        """A machine that waits, or is on the way; None where there is none.
+
+        One that is broken is thrown away, and the next one taken.
+        """
+        while standby := self._next(snapshot):
+            try:
+                return standby.hand_over(self._maker)
+            except VmsnapError as error:
+                log.warning("the standby %s is broken, and replaced: %s", standby.lease.clone.name, error)
+                self._discard(standby.lease)
+            except BaseException:
+                self._discard(standby.lease)
+                raise
+        return None
+
+    def close(self) -> None:
+        """Discard those that wait; returns when none is on the way."""
+        with self._changed:
+            self._closed = True
+            self._wanted.clear()
+            self._balance()
+            self._changed.notify_all()
+        self._makers.shutdown(wait=True, cancel_futures=True)
+        if self._most:
+            self._watcher.join()
+
+    def _next(self, snapshot: Snapshot) -> Standby | None:
+        with self._changed:
+            while True:
+                for standby in self._waiting:
+                    if standby.snapshot is snapshot:
+                        self._waiting.remove(standby)
+                        return standby
+                if not any(other is snapshot for other in self._on_the_way):
+                    return None
+                self._changed.wait()
+
+    def _balance(self) -> None:
+        """Begin to make what is missing, and give up what is not wanted any more; under the lock."""
+        there = [id(snapshot) for snapshot in self._on_the_way]
+        missing = []
+        kept = []
+        spare = list(self._waiting)
+        for snapshot in self._wanted:
+            found = next((standby for standby in spare if standby.snapshot is snapshot), None)
+            if found:
+                spare.remove(found)
+                kept.append(found)
+            elif id(snapshot) in there:
+                there.remove(id(snapshot))
+            else:
+                missing.append(snapshot)
+        self._waiting = kept
+        for standby in spare:
+            self._discard(standby.lease)
+        for snapshot in missing:
+            full = len(self._waiting) + len(self._on_the_way) >= self._most
+            if (
+                full
+                or self._failures[id(snapshot)] >= MOST_FAILURES
+                or not self._has_room(snapshot.spec.memory)
+            ):
+                continue
+            self._on_the_way.append(snapshot)
+            self._makers.submit(self._make, snapshot)
+
+    def _make(self, snapshot: Snapshot) -> None:
+        lease = None
+        try:
+            lease = self._maker.make(snapshot)
+        except VmsnapError as error:
+            log.warning("a standby could not be made: %s", error)
+        finally:
+            with self._changed:
+                self._on_the_way.remove(snapshot)
+                self._failures[id(snapshot)] = 0 if lease else self._failures[id(snapshot)] + 1
+                if lease:
+                    self._waiting.append(Standby(lease, snapshot))
+                if lease and self._closed:
+                    self._waiting.clear()
+                    self._discard(lease)
+                self._changed.notify_all()
+
+    def _watch(self) -> None:
+        """Let those rest that have run for long enough."""
+        while True:
+            with self._changed:
+                if self._closed:
+                    return
+                now = time.monotonic()
+                due = [standby for standby in self._waiting if standby.due <= now]
+                if not due:
+                    next_due = min((standby.due for standby in self._waiting), default=math.inf)
+                    self._changed.wait(None if next_due == math.inf else next_due - now)
+            for standby in due:
+                try:
+                    standby.rest()
+                except VmsnapError as error:  # it will be found out when it is handed over
+                    log.info("%s cannot be paused: %s", standby.lease.clone.name, error)
