@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from pytest_vmsnap.errors import VmsnapError
-from pytest_vmsnap.model import Accel, ChannelName, Missing, Network, Origin, Revert, Settings
+from pytest_vmsnap.model import Accel, ChannelName, Entropy, Missing, Network, Origin, Revert, Settings, Verify
 from pytest_vmsnap.model.settings import STANDBY_CEILING, masked
 from pytest_vmsnap.model.spec import CPUS_CEILING, MEMORY_MIB_FLOOR
 
@@ -283,6 +283,13 @@ OPTIONS: tuple[Option, ...] = (
         allowed=f"auto (by processors and free memory), or a whole number from 0 to {STANDBY_CEILING}",
         help="how many machines are made ahead, for the tests to come",
     ),
+    _choice(
+        "entropy",
+        get_args(Entropy),
+        "require",
+        "what becomes of a state whose machines cannot be given random numbers of their own",
+    ),
+    _choice("verify", get_args(Verify), "none", "what is proved of each machine that is handed over"),
     Option(
         name="timeout",
         parse=positive,

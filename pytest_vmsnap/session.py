@@ -301,7 +301,12 @@ class VmsnapSession:
                     customize=self._customize,
                     ports=self._access.ports,
                 )
-                maker = Maker(forge=forge, access=self._access, factor=self._deadlines().factor)
+                maker = Maker(
+                    forge=forge,
+                    access=self._access,
+                    factor=self._deadlines().factor,
+                    verified=self.settings.verify,
+                )
                 self._pool = Pool(maker, standby=self.settings.standby)
                 self._forge = forge
         return self._host
@@ -347,6 +352,7 @@ class VmsnapSession:
             ),
             access=self._access,
             deadlines=self._deadlines(),
+            entropy=self.settings.entropy,
             progress=self._progress,
         )
         self.timings["boot"].append(time.monotonic() - started)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_vmsnap.fork import files
+from pytest_vmsnap.fork import files, qcow2
 from pytest_vmsnap.host import Blueprint, Memory, describe
 
 if TYPE_CHECKING:
@@ -69,8 +69,7 @@ class Forge:
     def overlays(self, backings: tuple[Path, ...], directory: Path) -> tuple[Path, ...]:
         """An overlay for each of `backings`, which are overlays of ours themselves."""
         return tuple(
-            self._given(files.overlay(directory / backing.name, backing=backing, backing_format="qcow2"))
-            for backing in backings
+            self._given(qcow2.create_overlay(directory / backing.name, backing=backing)) for backing in backings
         )
 
     def memory(self, directory: Path, size_mib: int) -> Path:

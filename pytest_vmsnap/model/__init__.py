@@ -7,10 +7,13 @@ from pytest_vmsnap.model.settings import (
     STANDBY_CEILING,
     Accel,
     ChannelName,
+    Entropy,
     Missing,
     Origin,
+    Reseeder,
     Revert,
     Settings,
+    Verify,
 )
 from pytest_vmsnap.model.spec import Disk, MachineSpec, Network
 
@@ -24,6 +27,9 @@ __all__ = [
     "Additions",
     "NO_ADDITIONS",
     "Settings",
+    "Entropy",
+    "Verify",
+    "Reseeder",
     "STANDBY_CEILING",
     "Origin",
     "Accel",

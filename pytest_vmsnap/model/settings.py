@@ -15,6 +15,9 @@ Accel = Literal["auto", "kvm", "tcg"]
 ChannelName = Literal["shell", "agent", "ssh"]
 Revert = Literal["always", "marked", "on-failure"]
 Missing = Literal["fail", "skip"]
+Entropy = Literal["require", "warn"]
+Verify = Literal["none", "nonce"]
+Reseeder = Literal["kernel", "perl", "python3", "nothing"]
 Origin = Literal["command line", "environment", "ini", "default"]
 
 
@@ -47,6 +50,8 @@ class Settings:
     revert: Revert = "always"
     missing: Missing = "fail"
     standby: int | None = None
+    entropy: Entropy = "require"
+    verify: Verify = "none"
     timeout: float = 60.0
     timeout_factor: float | None = None
     store: Path | None = None

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 from pytest_vmsnap.errors import RevertError, VmsnapError
 from pytest_vmsnap.fork import Clone
-from pytest_vmsnap.guest import set_clock
+from pytest_vmsnap.guest import expect_clean, repair
 
 if TYPE_CHECKING:
     from pytest_vmsnap.fork import Forge, Snapshot
     from pytest_vmsnap.guest import Access, Channel
+    from pytest_vmsnap.model import Verify
 
 log = logging.getLogger("pytest_vmsnap.pool")
 
@@ -50,11 +51,12 @@ class Lease:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Maker:
-    """Makes clones ready for tests; `factor` scales its deadlines."""
+    """Makes clones ready for tests; `factor` scales its deadlines, `verified` is what is proved of them."""
 
     forge: Forge
     access: Access
     factor: float
+    verified: Verify = "none"
 
     def make(self, snapshot: Snapshot) -> Lease:
         """A clean machine in the state of `snapshot`, running and repaired.
@@ -86,9 +88,12 @@ class Maker:
 
         Raises `ChannelError` where it does not answer, `RepairFailed` where it could not be repaired.
         """
-        seconds = ANSWER_SECONDS * self.factor
-        lease.channel.open(timeout=seconds)
-        set_clock(lease.channel, timeout=seconds)
+        repair(lease.channel, lease.clone.snapshot.reseeder, timeout=ANSWER_SECONDS * self.factor)
+
+    def verify(self, lease: Lease) -> None:
+        """Prove of a machine that is handed over what `vmsnap_verify` asks for; raises `RepairFailed`."""
+        if self.verified != "none":
+            expect_clean(lease.channel, lease.clone.name, timeout=ANSWER_SECONDS * self.factor)
 
     def check(self, lease: Lease) -> None:
         """Prove by one exchange that a machine that runs answers; raises `ChannelError` where it does not."""

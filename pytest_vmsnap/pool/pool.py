@@ -18,9 +18,13 @@ DISCARDERS = 4  # ending a domain is mostly waiting: up to 2 s where process 1 r
 
 
 class Pool:
-    """Hands clones over, and ends them in the background; `standby` wait ahead, None for the host's choice."""
+    """Hands clones over, and ends them in the background; `standby` wait ahead, None for the host's choice.
+
+    `handed_over` counts the standbys that somebody has got.
+    """
 
     def __init__(self, maker: Maker, *, standby: int | None) -> None:
+        self.handed_over = 0
         self._maker = maker
         self._discarders = ThreadPoolExecutor(DISCARDERS, thread_name_prefix="vmsnap-discard")
         self._standbys = Standbys(maker, most=most_standbys(standby), has_room=has_room, discard=self.discard)
@@ -30,7 +34,16 @@ class Pool:
 
         Raises `RevertError` where none can be given; a machine that could not be repaired is not handed out.
         """
-        return self._standbys.take(snapshot) or self._maker.make(snapshot)
+        if lease := self._standbys.take(snapshot):
+            self.handed_over += 1
+        else:
+            lease = self._maker.make(snapshot)
+        try:
+            self._maker.verify(lease)
+        except BaseException:
+            self.discard(lease)
+            raise
+        return lease
 
     def expect(self, coming: Sequence[Snapshot]) -> None:
         """Of which snapshots the next machines will be, in this order."""

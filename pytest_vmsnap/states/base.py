@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import ExitStack, closing
 from functools import partial
 from typing import TYPE_CHECKING
 
 from pytest_vmsnap.errors import BootError, ChannelError, GuestGone, StateFailed
 from pytest_vmsnap.fork import Template
-from pytest_vmsnap.guest import additions, seed_image, settle
+from pytest_vmsnap.guest import additions, reseeder_of, seed_image, settle, stop_calendar_timers
 from pytest_vmsnap.machine import Machine
 from pytest_vmsnap.model import ImageRequest
 
@@ -19,8 +20,10 @@ if TYPE_CHECKING:
     from pytest_vmsnap.fork import Forge, Snapshot
     from pytest_vmsnap.guest import Access, Channel
     from pytest_vmsnap.machine import Deadlines
-    from pytest_vmsnap.model import Image, MachineSpec
+    from pytest_vmsnap.model import Entropy, Image, MachineSpec, Reseeder
     from pytest_vmsnap.progress import Progress
+
+log = logging.getLogger("pytest_vmsnap.states")
 
 BASE = "base"
 BOOT_SECONDS = 120.0
@@ -60,6 +63,7 @@ def build_base(
     prepare: Callable[[Machine], None],
     access: Access,
     deadlines: Deadlines,
+    entropy: Entropy,
     progress: Progress,
 ) -> Snapshot:
     """Boot a machine, let `prepare` do its work on it, and save it.
@@ -74,13 +78,14 @@ def build_base(
         channel = stack.enter_context(closing(access.channel_to(template, image)))
         with progress.step(f"booting {image.origin} ({forge.host.facts.accelerator.name})"):
             _boot(template, channel, deadlines)
+            reseeder = _reseeder(channel, deadlines, entropy, progress)
         machine = Machine(template, channel, spec=spec, state=BASE, deadlines=deadlines, ssh_login=access.ssh)
         with progress.step("preparing the base state"):
             _prepare(machine, prepare)
         machine.succeed("sync")
         machine.release("the preparation of the base state")
         with progress.step("saving the base state"):
-            return template.save()
+            return template.save(reseeder=reseeder)
 
 
 def _boot(template: Template, channel: Channel, deadlines: Deadlines) -> None:
@@ -88,17 +93,33 @@ def _boot(template: Template, channel: Channel, deadlines: Deadlines) -> None:
     try:
         channel.open(timeout=seconds)
         settle(channel, timeout=seconds)
+        if stopped := stop_calendar_timers(channel, timeout=seconds):
+            log.info("stopped before the save: %s", ", ".join(stopped))
     except ChannelError as error:
-        log = template.log()
-        if any(words in log for words in KVM_DEATHS):
-            raise DiedOfKvm("the guest's kernel died of this host's KVM", log=log) from error
+        said = template.log()
+        if any(words in said for words in KVM_DEATHS):
+            raise DiedOfKvm("the guest's kernel died of this host's KVM", log=said) from error
         gone = isinstance(error, GuestGone)
         what = f"the guest did not come up ({seconds:.0f} s): {error.message}"
         raise BootError(
             "the guest ended while it booted" if gone else what,
             console=template.domain.console_text(),
-            log=log,
+            log=said,
         ) from error
+
+
+def _reseeder(channel: Channel, deadlines: Deadlines, entropy: Entropy, progress: Progress) -> Reseeder:
+    found = reseeder_of(channel, timeout=BOOT_SECONDS * deadlines.factor)
+    if found == "nothing":
+        trouble = "machines of this state would all draw the same random numbers"
+        if entropy == "require":
+            raise StateFailed(
+                trouble,
+                hint="the guest needs a kernel with VM generation IDs (Linux 5.18, CONFIG_VMGENID), or perl or "
+                "python3; vmsnap_entropy=warn accepts it as it is",
+            )
+        progress.say(f"warning: {trouble}")
+    return found
 
 
 def _prepare(machine: Machine, prepare: Callable[[Machine], None]) -> None:

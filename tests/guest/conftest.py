@@ -37,6 +37,7 @@ def pytest_vmsnap_prepare(vm: Machine) -> None:
     vm.write_text("/root/prepared", "by the conftest\n")
     vm.write_text("/dev/shm/known-good", "in memory\n")
     vm.succeed("sleep 424242 >/dev/null 2>&1 &")
+    vm.succeed("date -s @$(($(date +%s) - 86400))")  # the state is a day old
 
 
 @pytest.fixture

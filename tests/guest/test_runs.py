@@ -242,6 +242,62 @@ def test_preparations_run_the_outermost_first_and_a_domain_may_be_changed(
     project.runpytest_subprocess(*light, "-p", "no:cacheprovider").assert_outcomes(passed=4)
 
 
+WITHOUT_GENID = """
+def pytest_vmsnap_domain_xml(domain, spec):
+    domain.remove(domain.find("genid"))
+"""
+DRAWN = """
+import pytest
+
+drawn = []
+
+@pytest.mark.parametrize("number", range(3))
+def test_draws(vm, number):
+    drawn.append(vm.read_text("/proc/sys/kernel/random/uuid"))
+    drawn.append(vm.succeed("head -c 16 /dev/urandom | od -An -tx1"))
+    assert len(set(drawn)) == len(drawn)
+"""
+
+
+def test_a_guest_that_cannot_learn_that_it_is_a_clone_is_given_other_random_numbers(
+    project: pytest.Pytester,
+) -> None:
+    project.makeconftest(WITHOUT_GENID)
+    project.makepyfile(DRAWN)
+    project.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=3)
+
+
+def test_a_guest_whose_random_numbers_would_repeat_is_refused_unless_that_is_accepted(
+    project: pytest.Pytester, light: tuple[str, ...]
+) -> None:
+    project.makeconftest(WITHOUT_GENID)
+    project.makepyfile(DRAWN)
+    result = project.runpytest_subprocess(*light, "-p", "no:cacheprovider")
+    result.assert_outcomes(errors=3)
+    result.stdout.fnmatch_lines(["*would all draw the same random numbers*", "*vmsnap_entropy=warn*"])
+    result = project.runpytest_subprocess(*light, "--vmsnap-entropy=warn", "-p", "no:cacheprovider")
+    result.assert_outcomes(passed=1, failed=2)  # as is to be feared
+    result.stdout.fnmatch_lines(["*warning: *would all draw the same random numbers*"])
+
+
+def test_each_machine_is_proved_clean_where_that_is_asked_for(
+    project: pytest.Pytester, light: tuple[str, ...]
+) -> None:
+    project.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.parametrize("number", range(3))
+        def test_it_has_its_own_nonce_and_no_other(vm, number):
+            nonces = vm.succeed("cat /run/.vmsnap-nonce /root/.vmsnap-nonce").split()
+            assert len(set(nonces)) == 1
+            assert nonces[0].startswith(vm.name + ":")
+        """
+    )
+    result = project.runpytest_subprocess(*light, "--vmsnap-verify=nonce", "-p", "no:cacheprovider")
+    result.assert_outcomes(passed=3)
+
+
 def test_a_failing_preparation_is_told_once_with_the_projects_own_line(
     project: pytest.Pytester, light: tuple[str, ...]
 ) -> None:

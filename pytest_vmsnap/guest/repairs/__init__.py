@@ -1,0 +1,8 @@
+"""What a saved moment gets wrong, and is put right before a machine is handed out."""
+
+from pytest_vmsnap.guest.repairs.entropy import reseeder_of
+from pytest_vmsnap.guest.repairs.nonce import expect_clean
+from pytest_vmsnap.guest.repairs.repair import repair
+from pytest_vmsnap.guest.repairs.timers import stop_calendar_timers
+
+__all__ = ["repair", "reseeder_of", "stop_calendar_timers", "expect_clean"]

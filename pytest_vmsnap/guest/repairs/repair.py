@@ -1,0 +1,29 @@
+"""The repairs, in their order."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_vmsnap.errors import ChannelError, RepairFailed
+from pytest_vmsnap.guest.repairs.entropy import reseed
+
+if TYPE_CHECKING:
+    from pytest_vmsnap.guest.channel import Channel
+    from pytest_vmsnap.model import Reseeder
+
+
+def repair(channel: Channel, reseeder: Reseeder, *, timeout: float) -> None:
+    """Put right in a clone that runs what the moment of its save gets wrong; each within `timeout` seconds.
+
+    The channel is opened with marks of its own, the random numbers are made its own, and the clock is set from
+    the host's: it stands at the moment of the save. A user-mode network needs nothing (the forwards are the
+    clone's own), and calendar timers were stopped before the save.
+
+    Raises `ChannelError` where the guest does not answer, `RepairFailed` where it could not be repaired.
+    """
+    channel.open(timeout=timeout)
+    reseed(channel, reseeder, timeout=timeout)
+    try:
+        channel.set_clock(timeout=timeout)
+    except ChannelError as error:
+        raise RepairFailed(f"the clock could not be set: {error.message}") from error
