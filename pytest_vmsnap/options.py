@@ -280,7 +280,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         name="standby",
         parse=number_or_auto(0, STANDBY_CEILING),
-        allowed=f"auto (by processors and free memory), or a whole number from 0 to {STANDBY_CEILING}",
+        allowed=f"a whole number from 0 to {STANDBY_CEILING}; auto or none: by processors and free memory",
         help="how many machines are made ahead, for the tests to come",
     ),
     _choice(

@@ -50,7 +50,7 @@ def test_timers_that_the_boot_has_started_are_stopped_where_they_go_by_the_calen
 
 def test_a_machine_that_somebody_had_is_found_out(vm: Machine) -> None:
     expect_clean(vm._channel, "the-first", timeout=60)
-    with pytest.raises(RepairFailed, match="the-second is not clean.*the-first:"):
+    with pytest.raises(RepairFailed, match=r"the-second is not clean.*the-first:"):
         expect_clean(vm._channel, "the-second", timeout=60)
     vm.succeed("rm /dev/shm/.vmsnap-nonce /run/.vmsnap-nonce")
     with pytest.raises(RepairFailed, match="the-third is not clean"):  # the disk still has it
