@@ -12,6 +12,9 @@ class Session:
     def describe(self):
         return ["vmsnap: DESCRIBED"]
 
+    def note_following(self, item):
+        pass
+
     def begin(self, item):
         print(f"BEGUN {item.name}")
 
