@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_vmsnap import CommandTimeout, GuestGone, GuestHung
+from pytest_vmsnap.guest.shell.channel import ShellChannel
+from pytest_vmsnap.guest.shell.source import COMMAND_SLOTS
 
 if TYPE_CHECKING:
     from pytest_vmsnap import Machine
@@ -117,6 +119,19 @@ def test_an_interrupted_wait_leaves_a_channel_that_works(shell: Machine) -> None
     for _ in range(5):
         assert shell.succeed("echo well") == "well\n"
     shell.fail("pgrep -f '^sleep 1000.1'")
+
+
+def test_a_command_that_ran_over_before_it_began_is_ended_too(shell: Machine) -> None:
+    channel, domain = shell._channel, shell._body.domain
+    assert isinstance(channel, ShellChannel)
+    parents = ",".join(str(slot.shell) for slot in channel._slots[:COMMAND_SLOTS])
+    stopped = domain.agent("guest-exec", path="pkill", arg=["-STOP", "-P", parents], timeout=60)
+    while not domain.agent("guest-exec-status", pid=stopped["pid"], timeout=60)["exited"]:
+        pass
+    for _ in range(COMMAND_SLOTS):
+        with pytest.raises(CommandTimeout):
+            shell.run("sleep 1000.2", timeout=0.2)
+    shell.fail("pgrep -f '^sleep 1000.2'")
 
 
 def test_a_panic_ends_the_wait_at_once(vm: Machine) -> None:

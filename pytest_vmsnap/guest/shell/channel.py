@@ -43,6 +43,7 @@ if command -v script >/dev/null; then exec script -qfc "@size@; exec $shell -l" 
 exec "$shell" -i 2>&1
 """
 KILL_SECONDS = 15.0  # for the killing of a command that ran over
+KILL_AGAIN_SECONDS = 1.0  # a command that had not begun yet is not ended by the first try
 SIGKILL_STATUS = 128 + 9
 # The shell reads its line byte by byte, as it must on what cannot seek; a process that reads at once costs
 # a fork. Where both cost the same.
@@ -238,10 +239,13 @@ class ShellChannel:
         with self._rescue:
             deadline = time.monotonic() + KILL_SECONDS
             IDLE.leave(rescue.wire)
-            rescue.wire.send(f"_vmsnap_kill {slot.shell}".encode(), _mark())
-            done, reply = rescue.wire.finish(deadline), slot.wire.finish(deadline)
-            if done is None or reply is None:
-                raise GuestHung("the guest does not answer", console=self._domain().console_text())
+            reply = None
+            while reply is None:
+                rescue.wire.send(f"_vmsnap_kill {slot.shell}".encode(), _mark())
+                done = rescue.wire.finish(deadline)
+                reply = slot.wire.finish(min(deadline, time.monotonic() + KILL_AGAIN_SECONDS))
+                if done is None or (reply is None and time.monotonic() >= deadline):
+                    raise GuestHung("the guest does not answer", console=self._domain().console_text())
             IDLE.watch(rescue.wire)
         return reply
 

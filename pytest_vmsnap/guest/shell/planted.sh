@@ -92,7 +92,7 @@ fi
 # $1: a slot's shell. Kills what its command has started: its descendants, and the orphans in its group that
 # are younger than the command. By builtins alone: a fork may be refused.
 _vmsnap_kill() {
-  shell=$1 round=0
+  shell=$1 round=0 since=
   while [ "$round" -lt 30 ]; do
     round=$((round + 1)) table=
     for entry in /proc/[0-9]*; do
@@ -102,7 +102,7 @@ _vmsnap_kill() {
       set -- $line
       case $1 in Z | X) ;; *) table="$table $pid:$2:$3:${20}" ;; esac
     done
-    victims=" " again=y since=""
+    victims=" " again=y
     while [ "$again" ]; do
       again=
       for entry in $table; do
@@ -111,7 +111,7 @@ _vmsnap_kill() {
         group=${line%%:*} start=${line#*:}
         case $victims in *" $pid "*) continue ;; esac
         if [ "$parent" = "$shell" ]; then
-          since=$start
+          since=${since:-$start} # of the first round: what a victim forked meanwhile is older than its successor
         else
           case $victims in
             *" $parent "*) ;;

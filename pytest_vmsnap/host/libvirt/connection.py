@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import threading
+from copy import copy
 from typing import TYPE_CHECKING, Any, TypeVar
 from xml.etree import ElementTree
 
 from pytest_vmsnap.errors import HostError, NoHypervisor
+from pytest_vmsnap.host.domain_xml import QEMU_NAMESPACE
 from pytest_vmsnap.host.libvirt import library
 from pytest_vmsnap.host.libvirt.domain import Domain
 
@@ -21,6 +23,9 @@ T = TypeVar("T")
 log = logging.getLogger("pytest_vmsnap.libvirt")
 
 EMBEDDED = "qemu:///embed"
+# libvirt 9 to 11 asks QEMU for each property of the CPU on its own, some 400 times at each start (0.25 s of it).
+# Where QEMU is said to lack this, it reads all of them in one answer (libvirt, qemuProcessFetchGuestCPU).
+CPU_QUESTIONS = "cpu-unavailable-features"
 
 _loop_started = threading.Lock()
 _loop: threading.Thread | None = None
@@ -62,6 +67,7 @@ class Connection:
                 f"libvirt does not answer at {uri}: {error}", hint=_advice(uri, str(error))
             ) from error
         self._domains: dict[str, Domain] = {}
+        self._knows_cpu_questions = True
         self._handle.domainEventRegisterAny(
             None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._on_lifecycle, None
         )
@@ -153,13 +159,25 @@ class Connection:
         domain = Domain(name=name, uuid=uuid, console=console, serial=serial, ports=ports)
         self._domains[uuid] = domain  # before it starts: its first events come within createXML
         try:
-            domain.handle = self._handle.createXML(ElementTree.tostring(description, encoding="unicode"), flags)
+            domain.handle = self._create(description, flags)
         except libvirt.libvirtError as error:
             del self._domains[uuid]
             raise HostError(
                 f"libvirt could not start a machine: {error}", hint=_start_advice(str(error))
             ) from error
         return domain
+
+    def _create(self, description: Element, flags: int) -> Any:
+        libvirt, _ = library.modules()
+        if self._knows_cpu_questions:
+            try:
+                return self._handle.createXML(_described(description, without=CPU_QUESTIONS), flags)
+            except libvirt.libvirtError as error:
+                if CPU_QUESTIONS not in str(error):
+                    raise
+                log.debug("this libvirt knows no %s", CPU_QUESTIONS)
+                self._knows_cpu_questions = False
+        return self._handle.createXML(_described(description), flags)
 
     def forget(self, domain: Domain) -> None:
         """Stop following the events of a domain that has ended."""
@@ -174,6 +192,16 @@ class Connection:
             self._handle.close()
         except libvirt.libvirtError as error:
             log.debug("close: %s", error)
+
+
+def _described(description: Element, *, without: str = "") -> str:
+    """The description's text; `without` a capability that libvirt is not to use (libvirt, "QEMU driver")."""
+    if not without:
+        return ElementTree.tostring(description, encoding="unicode")
+    changed = copy(description)  # its children are shared
+    capabilities = ElementTree.SubElement(changed, f"{{{QEMU_NAMESPACE}}}capabilities")
+    ElementTree.SubElement(capabilities, f"{{{QEMU_NAMESPACE}}}del", capability=without)
+    return ElementTree.tostring(changed, encoding="unicode")
 
 
 def _version(number: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -41,6 +42,7 @@ class Slot:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             pass_fds=(commands, data),
+            start_new_session=True,
         )
         os.close(commands)
         os.close(data)
@@ -61,7 +63,7 @@ class Slot:
         return heard
 
     def end(self) -> None:
-        self._process.kill()
+        os.killpg(self._process.pid, signal.SIGKILL)  # what waits for a command too
         for pipe in (self._process.stdout, self._process.stderr):
             assert pipe
             pipe.close()
