@@ -151,7 +151,13 @@ class VmsnapSession:
             if grant.keep:
                 self._kept = held
             else:
+                self._awaken_next()
                 self._discard(held.lease)
+
+    def _awaken_next(self) -> None:
+        """The test behind this one may have a machine that waits for it: it can answer until that begins."""
+        if self._pool and self._following:
+            self._pool.awaken(self._expected(self._following))
 
     @contextmanager
     def lend_shared(
@@ -181,13 +187,17 @@ class VmsnapSession:
         self._specs[node.path, kind] = self._specs[None, kind] = spec
         coming = []
         for item in selection.ahead(node.session.items, self._following, self.settings.revert, last=node):
-            kind = selection.recipe(item)
-            expected = self._specs.get((item.path, kind)) or self._specs.get((None, kind))
-            if expected in self._snapshots:
-                coming.append(self._snapshots[expected])
+            if expected := self._expected(item):
+                coming.append(expected)
             if len(coming) == STANDBY_CEILING:
                 break
         self._pool.expect(coming)
+
+    def _expected(self, item: pytest.Item) -> Snapshot | None:
+        """Of what the test will ask for a machine, as far as that can be known now."""
+        kind = selection.recipe(item)
+        spec = self._specs.get((item.path, kind)) or self._specs.get((None, kind))
+        return self._snapshots.get(spec) if spec else None
 
     def begin(self, item: pytest.Item) -> None:
         """A test begins: what the consoles of machines that are there already show is of this test now."""

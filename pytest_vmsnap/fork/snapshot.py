@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from pytest_vmsnap.fork.files import Fingerprint
     from pytest_vmsnap.fork.migration import Abilities
-    from pytest_vmsnap.model import Image, MachineSpec, Reseeder
+    from pytest_vmsnap.model import GuestNotes, Image, MachineSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,8 +18,8 @@ class Snapshot:
     """A saved machine: its disks' overlays, its memory file, its device state, and what it was made from.
 
     All of it is read-only from the save on. `memory` is the memory file's fingerprint, by which it is proved
-    that no clone has written to it where QEMU itself could not be kept from it. `reseeder` is what in the guest
-    gives a clone random numbers of its own.
+    that no clone has written to it where QEMU itself could not be kept from it. `guest` is what its clones need
+    not be asked for.
     """
 
     directory: Path
@@ -29,4 +29,4 @@ class Snapshot:
     memory: Fingerprint
     devices: Path
     abilities: Abilities
-    reseeder: Reseeder
+    guest: GuestNotes

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from pytest_vmsnap.fork.forge import Forge, Seed
     from pytest_vmsnap.host import Domain
-    from pytest_vmsnap.model import Image, MachineSpec, Reseeder
+    from pytest_vmsnap.model import GuestNotes, Image, MachineSpec
 
 SAVE_SECONDS = 60.0
 
@@ -101,7 +101,7 @@ class Template:
         """What QEMU printed."""
         return self._forge.log_of(self.domain)
 
-    def save(self, *, reseeder: Reseeder) -> Snapshot:
+    def save(self, *, guest: GuestNotes) -> Snapshot:
         """Stop the machine where it is, write its device state, end it; its files are the snapshot."""
         devices = self.directory / "device-state"
         devices.touch(mode=0o600)
@@ -122,5 +122,5 @@ class Template:
             memory=files.fingerprint(self.memory),
             devices=devices,
             abilities=abilities,
-            reseeder=reseeder,
+            guest=guest,
         )

@@ -4,7 +4,7 @@ from pytest_vmsnap.guest.boot import settle
 from pytest_vmsnap.guest.channel import Channel, Completed, Request, Site
 from pytest_vmsnap.guest.choice import Access
 from pytest_vmsnap.guest.planting import ConsoleLogin, seed_image
-from pytest_vmsnap.guest.repairs import expect_clean, repair, reseeder_of, stop_calendar_timers
+from pytest_vmsnap.guest.repairs import expect_clean, repair, reseeder_of, set_clock, stop_calendar_timers
 from pytest_vmsnap.guest.shell import additions
 from pytest_vmsnap.guest.ssh import SshConnection, SshLogin
 from pytest_vmsnap.guest.terminal import Terminal, terminal
@@ -25,6 +25,7 @@ __all__ = [
     "terminal",
     "repair",
     "reseeder_of",
+    "set_clock",
     "stop_calendar_timers",
     "expect_clean",
 ]

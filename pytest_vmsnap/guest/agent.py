@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_vmsnap.errors import ChannelError, GuestHung, SpecError
 from pytest_vmsnap.guest.channel import BOOT_ID, PATH, Completed, Request
+from pytest_vmsnap.model import GuestNotes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from pytest_vmsnap.guest.terminal import Terminal
     from pytest_vmsnap.host import Domain
+    from pytest_vmsnap.model import Reseeder
 
 PIECE_OUT = 2 << 20  # bytes; a daemon's answer may be a string of up to 4 MiB (REMOTE_STRING_MAX), of base64
 # Bytes. Measured on libvirt 9.0: a call that is larger than the socket's buffer (208 KiB) loses some of itself,
@@ -89,6 +91,12 @@ class AgentChannel:
         self._domain().wait_for_agent(timeout=timeout)
         with self._lock:
             self._place, self._spent = "", []
+
+    def notes(self, reseeder: Reseeder, *, timeout: float) -> GuestNotes:  # noqa: ARG002 - the protocol
+        return GuestNotes(reseeder=reseeder)
+
+    def nudge(self) -> None:
+        pass
 
     def check(self, *, timeout: float) -> None:
         self._call("guest-ping", timeout=timeout)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from pytest_vmsnap.guest.terminal import Terminal
     from pytest_vmsnap.host import Domain
+    from pytest_vmsnap.model import GuestNotes, Reseeder
 
 BOOT_ID = "/proc/sys/kernel/random/boot_id"  # Linux, Documentation/admin-guide/sysctl/kernel.rst
 
@@ -118,6 +119,12 @@ class Channel(Protocol):
 
     def open(self, *, timeout: float) -> None:
         """Make it ready: returns when the guest answers. Opens again after a reboot too."""
+
+    def notes(self, reseeder: Reseeder, *, timeout: float) -> GuestNotes:
+        """What clones of the guest, as it is now, need not be asked for again; no command may run."""
+
+    def nudge(self) -> None:
+        """Ask for the answer that `check` will wait for, where that can be asked ahead."""
 
     def check(self, *, timeout: float) -> None:
         """Prove by one exchange, as cheap as can be, that the guest answers, after `open`."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pytest_vmsnap.guest.channel import Channel, Site
     from pytest_vmsnap.guest.planting import Way
     from pytest_vmsnap.guest.ssh import SshLogin
-    from pytest_vmsnap.model import ChannelName, Image
+    from pytest_vmsnap.model import ChannelName, GuestNotes, Image
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,8 +25,8 @@ class Access:
     ssh: SshLogin
     console: ConsoleLogin = field(default_factory=ConsoleLogin)
 
-    def channel_to(self, site: Site, image: Image) -> Channel:
-        """The channel to the machine at `site`, which started from `image`."""
+    def channel_to(self, site: Site, image: Image, known: GuestNotes | None = None) -> Channel:
+        """The channel to the machine at `site`, which started from `image`; `known` of a clone's guest."""
         if self.channel == "agent":
             return AgentChannel(lambda: site.domain)
         ways: list[Way] = [ByAgent(lambda: site.domain), BySeed()]
@@ -35,7 +35,7 @@ class Access:
         ways.append(ByConsole(lambda: site.domain, self.console))
         if self.channel == "ssh":
             return SshChannel(site, self.ssh, ways=() if self.ssh.given else ways)
-        return ShellChannel(lambda: site.domain, ways=ways, at_boot=image.has_shell)
+        return ShellChannel(lambda: site.domain, ways=ways, at_boot=image.has_shell, known=known)
 
     def seed(self, image: Image) -> str | None:
         """The script that cloud-init is to run in `image` at its first boot, None where there is no need.

@@ -2,6 +2,7 @@
 
 from pytest_vmsnap.model.image import NO_ADDITIONS, Additions, Image, ImageRequest
 from pytest_vmsnap.model.keys import digest
+from pytest_vmsnap.model.notes import GuestNotes, Reseeder
 from pytest_vmsnap.model.result import Result
 from pytest_vmsnap.model.settings import (
     STANDBY_CEILING,
@@ -10,7 +11,6 @@ from pytest_vmsnap.model.settings import (
     Entropy,
     Missing,
     Origin,
-    Reseeder,
     Revert,
     Settings,
     Verify,
@@ -29,6 +29,7 @@ __all__ = [
     "Settings",
     "Entropy",
     "Verify",
+    "GuestNotes",
     "Reseeder",
     "STANDBY_CEILING",
     "Origin",

@@ -17,7 +17,6 @@ Revert = Literal["always", "marked", "on-failure"]
 Missing = Literal["fail", "skip"]
 Entropy = Literal["require", "warn"]
 Verify = Literal["none", "nonce"]
-Reseeder = Literal["kernel", "perl", "python3", "nothing"]
 Origin = Literal["command line", "environment", "ini", "default"]
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pytest_vmsnap.errors import RevertError, VmsnapError
 from pytest_vmsnap.fork import Clone
-from pytest_vmsnap.guest import expect_clean, repair
+from pytest_vmsnap.guest import expect_clean, repair, set_clock
 
 if TYPE_CHECKING:
     from pytest_vmsnap.fork import Forge, Snapshot
@@ -66,7 +66,7 @@ class Maker:
         started = time.monotonic()
         clone = Clone(self.forge, snapshot)
         try:
-            channel = self.access.channel_to(clone, snapshot.image)
+            channel = self.access.channel_to(clone, snapshot.image, snapshot.guest)
             channel.connect()
             clone.domain.resume()
             lease = Lease(clone=clone, channel=channel)
@@ -84,11 +84,15 @@ class Maker:
         return lease
 
     def repair(self, lease: Lease) -> None:
-        """Put right what a saved moment, or a pause, gets wrong in a machine that was resumed.
+        """Put right what a saved moment gets wrong in a machine that was resumed.
 
         Raises `ChannelError` where it does not answer, `RepairFailed` where it could not be repaired.
         """
-        repair(lease.channel, lease.clone.snapshot.reseeder, timeout=ANSWER_SECONDS * self.factor)
+        repair(lease.channel, lease.clone.snapshot.guest.reseeder, timeout=ANSWER_SECONDS * self.factor)
+
+    def set_clock(self, lease: Lease) -> None:
+        """Put right what a pause gets wrong; raises `RepairFailed` where that cannot be done."""
+        set_clock(lease.channel, timeout=ANSWER_SECONDS * self.factor)
 
     def verify(self, lease: Lease) -> None:
         """Prove of a machine that is handed over what `vmsnap_verify` asks for; raises `RepairFailed`."""

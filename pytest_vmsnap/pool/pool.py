@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from pytest_vmsnap.pool.budget import has_room, most_standbys
+from pytest_vmsnap.pool.quiet import Quiet
 from pytest_vmsnap.pool.standby import Standbys
 
 if TYPE_CHECKING:
@@ -27,7 +28,16 @@ class Pool:
         self.handed_over = 0
         self._maker = maker
         self._discarders = ThreadPoolExecutor(DISCARDERS, thread_name_prefix="vmsnap-discard")
-        self._standbys = Standbys(maker, most=most_standbys(standby), has_room=has_room, discard=self.discard)
+        self._quiet = Quiet()
+        self._standbys = Standbys(
+            maker, most=most_standbys(standby), has_room=has_room, discard=self.discard, quiet=self._quiet
+        )
+
+    def awaken(self, snapshot: Snapshot | None) -> None:
+        """A machine in the state of `snapshot` will be asked for in a moment, or nobody knows of which."""
+        if snapshot:
+            self._quiet.begin()
+            self._standbys.awaken(snapshot)
 
     def take(self, snapshot: Snapshot) -> Lease:
         """A clean machine in the state of `snapshot`, running and repaired.
@@ -36,6 +46,7 @@ class Pool:
         """
         if lease := self._standbys.take(snapshot):
             self.handed_over += 1
+            self._quiet.begin()
         else:
             lease = self._maker.make(snapshot)
         try:
@@ -51,9 +62,14 @@ class Pool:
 
     def discard(self, lease: Lease) -> None:
         """End a machine in the background."""
-        self._discarders.submit(lease.end)
+        self._discarders.submit(self._end, lease)
+
+    def _end(self, lease: Lease) -> None:
+        self._quiet.wait()
+        lease.end()
 
     def close(self) -> None:
         """Wait until all machines have ended, but those that somebody has."""
+        self._quiet.end()
         self._standbys.close()
         self._discarders.shutdown(wait=True)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from pytest_vmsnap.fork import Snapshot
     from pytest_vmsnap.pool.lease import Lease, Maker
+    from pytest_vmsnap.pool.quiet import Quiet
 
 log = logging.getLogger("pytest_vmsnap.pool")
 
@@ -43,15 +44,24 @@ class Standby:
                 self.lease.clone.domain.suspend()
                 self._rests = True
 
+    def awaken(self) -> None:
+        """Have it answer ahead of its hand-over."""
+        if self._lock.acquire(blocking=False):
+            try:
+                if not self._rests:
+                    self.lease.channel.nudge()
+            finally:
+                self._lock.release()
+
     def hand_over(self, maker: Maker) -> Lease:
         """The machine, awake and proved to answer. Raises `VmsnapError` where it does not."""
         with self._lock:
             self._taken = True
             if self._rests:
                 self.lease.clone.domain.resume()
-                maker.repair(self.lease)
-            else:
-                maker.check(self.lease)
+            maker.check(self.lease)
+            if self._rests:
+                maker.set_clock(self.lease)
         return self.lease
 
 
@@ -59,16 +69,23 @@ class Standbys:
     """At most `most` machines that wait, of the snapshots that will be asked for.
 
     `has_room` tells whether the host's memory holds one more of so many MiB. What is not wanted any
-    more goes to `discard`.
+    more goes to `discard`. What is made waits for `quiet`.
     """
 
     def __init__(
-        self, maker: Maker, *, most: int, has_room: Callable[[int], bool], discard: Callable[[Lease], None]
+        self,
+        maker: Maker,
+        *,
+        most: int,
+        has_room: Callable[[int], bool],
+        discard: Callable[[Lease], None],
+        quiet: Quiet,
     ) -> None:
         self._maker = maker
         self._most = most
         self._has_room = has_room
         self._discard = discard
+        self._quiet = quiet
         self._changed = threading.Condition()
         self._wanted: list[Snapshot] = []
         self._waiting: list[Standby] = []
@@ -86,6 +103,16 @@ class Standbys:
             if not self._closed:
                 self._wanted = list(coming[: self._most])
                 self._balance()
+
+    def awaken(self, snapshot: Snapshot) -> None:
+        """Have the one that `take` will give answer ahead."""
+        with self._changed:
+            found = next((standby for standby in self._waiting if standby.snapshot is snapshot), None)
+        if found:
+            try:
+                found.awaken()
+            except VmsnapError as error:  # it will be found out when it is handed over
+                log.info("%s does not wake: %s", found.lease.clone.name, error)
 
     def take(self, snapshot: Snapshot) -> Lease | None:
         """A machine that waits, or is on the way; None where there is none.
@@ -123,6 +150,7 @@ class Standbys:
                         return standby
                 if not any(other is snapshot for other in self._on_the_way):
                     return None
+                self._quiet.end()
                 self._changed.wait()
 
     def _balance(self) -> None:
@@ -156,6 +184,7 @@ class Standbys:
 
     def _make(self, snapshot: Snapshot) -> None:
         lease = None
+        self._quiet.wait()
         try:
             lease = self._maker.make(snapshot)
         except VmsnapError as error:

@@ -85,7 +85,8 @@ def build_base(
         machine.succeed("sync")
         machine.release("the preparation of the base state")
         with progress.step("saving the base state"):
-            return template.save(reseeder=reseeder)
+            notes = channel.notes(reseeder, timeout=BOOT_SECONDS * deadlines.factor)
+            return template.save(guest=notes)
 
 
 def _boot(template: Template, channel: Channel, deadlines: Deadlines) -> None:

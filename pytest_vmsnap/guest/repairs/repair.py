@@ -23,6 +23,11 @@ def repair(channel: Channel, reseeder: Reseeder, *, timeout: float) -> None:
     """
     channel.open(timeout=timeout)
     reseed(channel, reseeder, timeout=timeout)
+    set_clock(channel, timeout=timeout)
+
+
+def set_clock(channel: Channel, *, timeout: float) -> None:
+    """Set the guest's clock to the host's; raises `RepairFailed` where that cannot be done."""
     try:
         channel.set_clock(timeout=timeout)
     except ChannelError as error:

@@ -19,6 +19,7 @@ from pytest_vmsnap.guest.shell.idle import IDLE
 from pytest_vmsnap.guest.shell.ports import slot_ports
 from pytest_vmsnap.guest.shell.source import COMMAND_SLOTS, SLOTS, planting_script
 from pytest_vmsnap.guest.shell.wire import Wire
+from pytest_vmsnap.model import GuestNotes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from pytest_vmsnap.guest.shell.wire import Reply
     from pytest_vmsnap.guest.terminal import Terminal
     from pytest_vmsnap.host import Domain
+    from pytest_vmsnap.model import Reseeder
 
 log = logging.getLogger("pytest_vmsnap.shell")
 
@@ -42,6 +44,7 @@ cd
 if command -v script >/dev/null; then exec script -qfc "@size@; exec $shell -l" /dev/null; fi
 exec "$shell" -i 2>&1
 """
+FIRST_SECONDS = 10.0  # for a clone's first sign of life; what does not give it is greeted like any other
 KILL_SECONDS = 15.0  # for the killing of a command that ran over
 KILL_AGAIN_SECONDS = 1.0  # a command that had not begun yet is not ended by the first try
 SIGKILL_STATUS = 128 + 9
@@ -67,22 +70,30 @@ class ShellChannel:
     """The shell that was planted in a domain; `domain` gives the one that is there now.
 
     It is planted by one of `ways` where the guest does not start it by itself, as `at_boot` says that it does.
+    `known` is what is known of the guest in the first domain from before it was saved.
     """
 
     name = "shell"
     needs_network = False
 
     def __init__(
-        self, domain: Callable[[], Domain], *, ways: Sequence[Way] = (), at_boot: bool = False
+        self,
+        domain: Callable[[], Domain],
+        *,
+        ways: Sequence[Way] = (),
+        at_boot: bool = False,
+        known: GuestNotes | None = None,
     ) -> None:
         self._domain = domain
         self._ways = ways
         self._at_boot = at_boot
+        self._known = known
+        self._nudged: Slot | None = None
         self._connected: Domain | None = None
         self._boot = ""
         self._rescue = threading.Lock()  # of the last slot
         self._slots: list[Slot] = []
-        self._free: queue.SimpleQueue[Slot] = queue.SimpleQueue()
+        self._free: queue.LifoQueue[Slot] = queue.LifoQueue()  # what ran last runs best
 
     def connect(self) -> None:
         """Connect to the ports of the domain that is there now: before it runs, so that its shell never waits.
@@ -93,7 +104,8 @@ class ShellChannel:
         """
         self.close()
         domain = self._domain()
-        self._free = queue.SimpleQueue()
+        self._free = queue.LifoQueue()
+        self._nudged = None
         try:
             for number in range(SLOTS):
                 control, data = (domain.ports[name] for name in slot_ports(number))
@@ -107,7 +119,24 @@ class ShellChannel:
     def open(self, *, timeout: float) -> None:
         if self._connected is not self._domain():
             self.connect()
+        known, self._known = self._known, None
+        if known and known.shells and self._is_as_saved(known, time.monotonic() + min(timeout, FIRST_SECONDS)):
+            return
         reach(self, self._domain, self._ways, at_boot=self._at_boot, timeout=timeout)
+
+    def _is_as_saved(self, known: GuestNotes, deadline: float) -> bool:
+        """Whether the shells are those that were saved; one answers for all."""
+        try:
+            self.nudge()
+            if not self._is_checked(deadline):
+                return False
+        except GuestGone as error:
+            raise self._gone() from error
+        self._boot = known.boot
+        for slot, shell in zip(self._slots, known.shells, strict=True):
+            slot.shell, slot.boot = shell, known.boot
+            IDLE.watch(slot.wire)
+        return True
 
     def planted(self) -> str:
         """The script that puts the shell into the guest."""
@@ -141,9 +170,36 @@ class ShellChannel:
         IDLE.watch(slot.wire)
         return True
 
+    def notes(self, reseeder: Reseeder, *, timeout: float) -> GuestNotes:
+        if not all(slot.wire.is_idle for slot in self._slots):
+            raise ChannelError("a command still runs in the guest: it can be saved when none does")
+        self.open(timeout=timeout)
+        shells = tuple(slot.shell for slot in self._slots)
+        return GuestNotes(reseeder=reseeder, boot=self._boot, shells=shells)
+
+    def nudge(self) -> None:
+        if self._nudged is None:
+            slot = self._taken(time.monotonic() + KILL_SECONDS)
+            IDLE.leave(slot.wire)
+            self._nudged = slot
+            slot.wire.ask(_mark())
+
     def check(self, *, timeout: float) -> None:
-        if self._completed(b":", b"", time.monotonic() + timeout).timed_out:
-            raise GuestHung("the guest does not answer", console=self._domain().console_text())
+        try:
+            self.nudge()
+            if not self._is_checked(time.monotonic() + timeout):
+                raise GuestHung("the guest does not answer", console=self._domain().console_text())
+        except GuestGone as error:
+            raise self._gone() from error
+
+    def _is_checked(self, deadline: float) -> bool:
+        """Whether the slot that was nudged has answered by the `deadline`."""
+        slot, self._nudged = self._nudged, None
+        assert slot  # noqa: S101 - it was nudged
+        try:
+            return slot.wire.is_answered(deadline)
+        finally:
+            self._put_back(slot)
 
     def boot_id(self, *, timeout: float) -> str:
         self.open(timeout=timeout)
@@ -247,6 +303,9 @@ class ShellChannel:
                 if done is None or (reply is None and time.monotonic() >= deadline):
                     raise GuestHung("the guest does not answer", console=self._domain().console_text())
             IDLE.watch(rescue.wire)
+            slot.wire.ask(_mark())  # one that was killed as it answered may be answered for again
+            if not slot.wire.is_answered(deadline):
+                raise GuestHung("the guest does not answer", console=self._domain().console_text())
         return reply
 
     def _drain(self, slot: Slot) -> None:
@@ -314,5 +373,5 @@ def _program(script: bytes, data: bytes) -> tuple[bytes, bytes]:
         return b"%s_vmsnap_take %d | %s" % (taken, len(data), guarded), sent + data
     if sent:
         return taken + b"exec 4<&-; eval " + body, sent
-    plain = b"\n" not in script and script[:1] not in (b"", b"<", b"#")
+    plain = b"\n" not in script and script[:1] not in (b"", b"<", b"#", b"?")
     return script if plain else b"eval " + body, b""

@@ -23,11 +23,12 @@ class Idle:
         self._thread: threading.Thread | None = None
 
     def watch(self, wire: Wire) -> None:
-        """Drop what comes on `wire` from now on."""
+        """Drop what comes on `wire` from now on; nothing happens if that is so already."""
         with self._lock:
             for descriptor in wire.descriptors():
-                self._wires[descriptor] = wire
-                self._epoll.register(descriptor, select.EPOLLIN)
+                if descriptor not in self._wires:
+                    self._wires[descriptor] = wire
+                    self._epoll.register(descriptor, select.EPOLLIN)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._serve, name="vmsnap-idle-shells", daemon=True)
                 self._thread.start()

@@ -139,6 +139,18 @@ else
   _vmsnap_take() { dd bs=1 count="$1" <&4 2>/dev/null; }
 fi
 
+# The process that has run a command answers too, before it ends: it tells the shell by a pipe of theirs, in lines
+# that begin with a word of theirs. Where there is no place for a pipe, the shell answers.
+_vmsnap_tells=
+for _vmsnap_place in /dev/shm /run /tmp /; do
+  if mkfifo "$_vmsnap_place/.vmsnap.$$"; then
+    exec 7<>"$_vmsnap_place/.vmsnap.$$"
+    rm "$_vmsnap_place/.vmsnap.$$"
+    IFS= read -r _vmsnap_tells </proc/sys/kernel/random/uuid
+    break
+  fi 2>/dev/null
+done
+
 _vmsnap_line=$2
 _vmsnap_new='
 '
@@ -146,21 +158,60 @@ set --
 exec 5>&1 6>&2 >/dev/null 2>&1
 while :; do
   (
-    exec </dev/null >&5 2>&6 5>&- 6>&-
-    while [ -z "$_vmsnap_line" ]; do
+    exec </dev/null >&5 2>&6
+    while :; do
+      case $_vmsnap_line in
+        '') ;;
+        '?'*) echo "$_vmsnap_line" ;; # is it there?
+        '#'*) ;;                      # the mark of a command that was lost
+        *) break ;;
+      esac
       IFS= read -r _vmsnap_line <&3 || { _vmsnap_line='' && sleep 0.2; }
-      case $_vmsnap_line in '#'*) _vmsnap_line='' ;; esac # the mark of a command that was lost
     done
-    exec 3>&-
     case $_vmsnap_line in
-      '<'*) eval "${_vmsnap_line#?}" ;;
-      *)
-        exec 4>&-
-        eval "$_vmsnap_line"
-        ;;
+      '<'*) eval "${_vmsnap_line#?}" 3>&- 5>&- 6>&- 7>&- ;;
+      *) eval "$_vmsnap_line" 3>&- 4>&- 5>&- 6>&- 7>&- ;;
     esac
+    # What does not come here, by an `exit` say, leaves the answer to the shell, and so does a command whose
+    # traps are yet to run. `command`: it may have functions of these names; 2>: it may have said `set -x`.
+    {
+      _vmsnap_status=$?
+      command set +x
+      if [ "$_vmsnap_tells" ]; then
+        command trap >&7
+        command echo "$_vmsnap_tells none" >&7
+        IFS= command read -r _vmsnap_line <&7
+        case $_vmsnap_line in
+          "$_vmsnap_tells none")
+            if IFS= command read -r _vmsnap_mark <&3; then
+              case $_vmsnap_mark in
+                '#'*)
+                  command echo "$_vmsnap_mark" >&6
+                  command echo "$_vmsnap_mark $_vmsnap_status" >&5
+                  command echo "$_vmsnap_tells answered" >&7
+                  ;;
+                *) command echo "$_vmsnap_tells next $_vmsnap_mark" >&7 ;;
+              esac
+            fi
+            ;;
+        esac
+      fi
+    } 2>/dev/null
+    exit "$_vmsnap_status"
   )
   _vmsnap_status=$? _vmsnap_line=
+  if [ "$_vmsnap_tells" ]; then
+    echo "$_vmsnap_tells ended" >&7
+    _vmsnap_answered=
+    while IFS= read -r _vmsnap_told <&7; do
+      case $_vmsnap_told in
+        "$_vmsnap_tells answered") _vmsnap_answered=y ;;
+        "$_vmsnap_tells next "*) _vmsnap_line=${_vmsnap_told#"$_vmsnap_tells next "} ;;
+        "$_vmsnap_tells ended") break ;;
+      esac
+    done
+    [ -z "$_vmsnap_answered$_vmsnap_line" ] || continue
+  fi
   IFS= read -r _vmsnap_mark <&3 || continue
   case $_vmsnap_mark in
     '#'*) ;;

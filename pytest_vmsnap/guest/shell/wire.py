@@ -67,7 +67,7 @@ class Wire:
         self._control, self._data = self._connected(control), self._connected(data)
         self._poll = select.poll()
         self._out, self._err = Stream(), Stream()
-        self._mark = b""
+        self._mark = self._question = b""
         self._commands = self._input = memoryview(b"")
 
     @staticmethod
@@ -110,6 +110,24 @@ class Wire:
             pass
         except OSError as error:
             raise GuestGone(f"QEMU has closed the port: {error}") from error
+
+    def ask(self, nonce: bytes) -> None:
+        """Ask whether the shell is there, which `is_answered` tells; no process is forked for it."""
+        self.drop()
+        self._out = Stream()
+        self._question = b"?" + nonce + b"\n"
+        try:
+            self._control.sendall(self._question)
+        except OSError as error:
+            raise GuestGone(f"QEMU has closed the port: {error}") from error
+
+    def is_answered(self, deadline: float) -> bool:
+        """Whether the answer has come by the `deadline` (monotonic clock)."""
+        while not self._out.has(self._question):
+            if (now := time.monotonic()) >= deadline:
+                return False
+            self._exchange(deadline - now)
+        return True
 
     @property
     def is_idle(self) -> bool:

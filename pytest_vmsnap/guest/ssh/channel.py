@@ -10,6 +10,7 @@ from pytest_vmsnap.errors import ChannelError, GuestGone, GuestHung
 from pytest_vmsnap.guest.channel import BOOT_ID, Completed, Request, set_clock_by_date
 from pytest_vmsnap.guest.planting import reach
 from pytest_vmsnap.guest.ssh.connection import SshConnection
+from pytest_vmsnap.model import GuestNotes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from pytest_vmsnap.guest.planting import Way
     from pytest_vmsnap.guest.ssh.login import SshLogin
     from pytest_vmsnap.guest.terminal import Terminal
+    from pytest_vmsnap.model import Reseeder
 
 INTERACT_SECONDS = 60.0  # to connect anew
 PAUSE_SECONDS = 0.5  # between two tries to connect
@@ -60,6 +62,12 @@ class SshChannel:
                 if (left := deadline - time.monotonic()) <= 0:
                     return False
                 time.sleep(min(PAUSE_SECONDS, left))  # nobody tells when sshd is there
+
+    def notes(self, reseeder: Reseeder, *, timeout: float) -> GuestNotes:  # noqa: ARG002 - the protocol
+        return GuestNotes(reseeder=reseeder)
+
+    def nudge(self) -> None:
+        pass
 
     def check(self, *, timeout: float) -> None:
         if not (self._connection.is_alive() and self._connection.ping(timeout)):

@@ -23,8 +23,8 @@ T = TypeVar("T")
 log = logging.getLogger("pytest_vmsnap.libvirt")
 
 EMBEDDED = "qemu:///embed"
-# libvirt 9 to 11 asks QEMU for each property of the CPU on its own, some 400 times at each start (0.25 s of it).
-# Where QEMU is said to lack this, it reads all of them in one answer (libvirt, qemuProcessFetchGuestCPU).
+# libvirt 9 to 11 asks QEMU for each property of the CPU on its own, some 400 times at each start: 0.25 s of it.
+# Where QEMU is said to lack this, libvirt reads all of them in one answer (its qemuProcessFetchGuestCPU).
 CPU_QUESTIONS = "cpu-unavailable-features"
 
 _loop_started = threading.Lock()

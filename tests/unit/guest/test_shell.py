@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import shutil
 import signal
@@ -11,7 +12,7 @@ import sys
 import time
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import pytest
 
@@ -52,14 +53,19 @@ class Slot:
 
     def hear(self, mark: bytes) -> bytes:
         """What it prints up to the mark, and the status behind that."""
-        assert self._process.stdout
+        return self._until(mark + b" ", self._process.stdout)
+
+    def hear_errors(self, mark: bytes) -> bytes:
+        """What it prints to its standard error, up to the mark."""
+        return self._until(mark, self._process.stderr)
+
+    def _until(self, end: bytes, stream: IO[bytes] | None) -> bytes:
+        assert stream
         heard = b""
         deadline = time.monotonic() + 10
-        while mark + b" " not in heard or not heard.endswith(b"\n"):
-            assert select.select([self._process.stdout], [], [], max(0.0, deadline - time.monotonic()))[0], (
-                heard
-            )
-            heard += os.read(self._process.stdout.fileno(), 1 << 16)
+        while end not in heard or not heard.endswith(b"\n"):
+            assert select.select([stream], [], [], max(0.0, deadline - time.monotonic()))[0], heard
+            heard += os.read(stream.fileno(), 1 << 16)
         return heard
 
     def end(self) -> None:
@@ -96,9 +102,59 @@ def test_a_command_whose_mark_was_lost_does_not_take_the_next_one_for_it(slot: S
     assert slot.hear(b"#two") == b"first\nsecond\n#two 0\n"
 
 
+def test_a_question_is_answered_at_any_time(slot: Slot) -> None:
+    slot.say(b"?here\necho out\n?lost\n?there\n#none\necho next\n#two\n")
+    assert slot.hear(b"#two") == b"?here\nout\n?lost\n?there\nnext\n#two 0\n"
+
+
 def test_an_empty_line_is_no_command(slot: Slot) -> None:
     slot.say(b"\necho out\n#one\n")
     assert slot.hear(b"#one") == b"out\n#one 0\n"
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "echo out; echo err >&2; (exit 3)",
+        "exit 3",
+        "set -e; false; echo on",
+        "set -u; echo $missing; echo on",
+        "set -x; echo out",
+        "trap 'echo bye; echo err >&2' EXIT; echo out",
+        "trap 'x\nended\n' EXIT",
+        "trap '' INT; echo out",
+        "echo() { printf wrong; }; read() { printf wrong; }; printf out",
+        "alias echo=false; echo out",
+        "exec 3>/dev/null 5>&3 6>&3 7>&3; echo out",
+        "exec >&2; echo out",
+        "exec 1>&- 2>&-",
+        "exec echo out",
+        "unset IFS; IFS=a; echo banana",
+        "set -f; echo *",
+        "kill -s KILL $(sh -c 'echo $PPID')",
+        "if",
+        "return 4",
+        "cd /nowhere; set -- a b; shift; echo $1",
+        "readlink /proc/self/fd/3 /proc/self/fd/5 /proc/self/fd/6 /proc/self/fd/7",
+    ],
+)
+def test_a_command_is_answered_as_by_a_shell_of_its_own(slot: Slot, script: str) -> None:
+    line, _ = _program(script.encode(), b"")
+    slot.say(line + b"\n#one\necho next; echo next >&2\n#two\n")
+    expected = subprocess.run(["sh", "-c", script], capture_output=True, check=False)
+    status = expected.returncode if expected.returncode >= 0 else 128 - expected.returncode
+    assert slot.hear(b"#two") == b"%s#one %d\nnext\n#two 0\n" % (expected.stdout, status)
+    assert _said(slot.hear_errors(b"#two")) == _said(expected.stderr + b"#one\nnext\n#two\n")
+
+
+def _said(errors: bytes) -> bytes:
+    """Without the places in the script that the shell names."""
+    return re.sub(rb"^sh: (\d+: |/\S+: )*(eval: )?", b"sh: ", errors, flags=re.MULTILINE)
+
+
+def test_the_process_that_ran_a_command_answers_itself(slot: Slot) -> None:
+    slot.say(b"readlink /proc/$$/fd/7\n#one\n")
+    assert b"/.vmsnap." in slot.hear(b"#one")
 
 
 @pytest.mark.parametrize(
