@@ -16,7 +16,7 @@ from pytest_vmsnap.fork import Forge
 from pytest_vmsnap.guest import Access, ConsoleLogin, SshLogin
 from pytest_vmsnap.host import choose_uri, default_store, open_host
 from pytest_vmsnap.machine import Deadlines, Machine
-from pytest_vmsnap.model import STANDBY_CEILING, Settings
+from pytest_vmsnap.model import Settings
 from pytest_vmsnap.pool import Lease, Maker, Pool
 from pytest_vmsnap.progress import Progress
 from pytest_vmsnap.states import BASE, DiedOfKvm, build_base, image_request
@@ -183,13 +183,15 @@ class VmsnapSession:
     def _look_ahead(self, node: pytest.Item, spec: MachineSpec) -> None:
         """Tell the pool what the tests behind `node`, which has a machine of `spec`, will ask for."""
         assert self._pool  # noqa: S101 - there is a machine
+        if not self._pool.most_ahead:
+            return
         kind = selection.recipe(node)
         self._specs[node.path, kind] = self._specs[None, kind] = spec
-        coming = []
+        coming: list[Snapshot] = []
         for item in selection.ahead(node.session.items, self._following, self.settings.revert, last=node):
             if expected := self._expected(item):
                 coming.append(expected)
-            if len(coming) == STANDBY_CEILING:
+            if len(coming) == self._pool.most_ahead:
                 break
         self._pool.expect(coming)
 

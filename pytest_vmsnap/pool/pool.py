@@ -21,7 +21,7 @@ DISCARDERS = 4  # ending a domain is mostly waiting: up to 2 s where process 1 r
 class Pool:
     """Hands clones over, and ends them in the background; `standby` wait ahead, None for the host's choice.
 
-    `handed_over` counts the standbys that somebody has got.
+    `handed_over` counts the standbys that somebody has got, `most_ahead` is how many may wait.
     """
 
     def __init__(self, maker: Maker, *, standby: int | None) -> None:
@@ -29,8 +29,9 @@ class Pool:
         self._maker = maker
         self._discarders = ThreadPoolExecutor(DISCARDERS, thread_name_prefix="vmsnap-discard")
         self._quiet = Quiet()
+        self.most_ahead = most_standbys(standby)
         self._standbys = Standbys(
-            maker, most=most_standbys(standby), has_room=has_room, discard=self.discard, quiet=self._quiet
+            maker, most=self.most_ahead, has_room=has_room, discard=self.discard, quiet=self._quiet
         )
 
     def awaken(self, snapshot: Snapshot | None) -> None:

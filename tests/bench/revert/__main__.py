@@ -1,9 +1,10 @@
-"""How long a test waits for a machine as it was: this plugin beside the other ways. Run by hand:
+"""How long it takes to have a machine as it was: this plugin beside the other ways. Run by hand:
 
     python tests/bench/revert [--times 10] [--size 512:0] [--size 2048:1024] [--out DIR]
 
 One machine for each size (its memory, and how much of it is in use, in MiB), on one image, in one run. A figure
-is the revert and the first command's answer: for the plugin from the end of the test before, within pytest.
+is the revert and the first command's answer; for the plugin also from the end of the test before, which has
+pytest's own work between two tests in it.
 Writes ``revert.md`` and ``revert.svg`` to DIR.
 """
 
