@@ -134,6 +134,16 @@ def test_a_command_that_ran_over_before_it_began_is_ended_too(shell: Machine) ->
     shell.fail("pgrep -f '^sleep 1000.2'")
 
 
+def test_a_command_that_is_ended_at_any_moment_leaves_a_channel_that_works(shell: Machine) -> None:
+    seed = random.randrange(1 << 32)
+    chance = random.Random(seed)
+    for number in range(20):
+        with pytest.raises(CommandTimeout):
+            shell.run("sleep 1000.3", timeout=chance.uniform(0, 0.05))
+        assert shell.succeed(f"echo {number}") == f"{number}\n", f"seed {seed}"
+    shell.fail("pgrep -f '^sleep 1000.3'")
+
+
 def test_a_panic_ends_the_wait_at_once(vm: Machine) -> None:
     began = time.monotonic()
     with pytest.raises(GuestHung, match="kernel panicked"):

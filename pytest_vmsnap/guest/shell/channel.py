@@ -302,6 +302,8 @@ class ShellChannel:
                 reply = slot.wire.finish(min(deadline, time.monotonic() + KILL_AGAIN_SECONDS))
                 if done is None or (reply is None and time.monotonic() >= deadline):
                     raise GuestHung("the guest does not answer", console=self._domain().console_text())
+                if reply is None:
+                    slot.wire.remind()
             IDLE.watch(rescue.wire)
             slot.wire.ask(_mark())  # one that was killed as it answered may be answered for again
             if not slot.wire.is_answered(deadline):

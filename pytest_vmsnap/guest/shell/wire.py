@@ -101,15 +101,20 @@ class Wire:
         """Ask for the command in `line`, with `data` as its input; `finish` brings the answer."""
         self.drop()
         self._out, self._err = Stream(), Stream()
-        self._mark = b"#" + mark
-        self._commands = memoryview(line + b"\n" + self._mark + b"\n")
+        said = b"#" + mark
+        self._commands = memoryview(line + b"\n" + said + b"\n")
         self._input = memoryview(data)
+        self._mark = said
         try:
             self._commands = self._commands[self._control.send(self._commands) :]
         except BlockingIOError:
             pass
         except OSError as error:
             raise GuestGone(f"QEMU has closed the port: {error}") from error
+
+    def remind(self) -> None:
+        """Say the mark again: whoever had read a part of it may have been killed."""
+        self._commands = memoryview(bytes(self._commands) + self._mark + b"\n")
 
     def ask(self, nonce: bytes) -> None:
         """Ask whether the shell is there, which `is_answered` tells; no process is forked for it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import select
@@ -9,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import termios
 import time
 from importlib.resources import files
 from pathlib import Path
@@ -68,6 +70,15 @@ class Slot:
             heard += os.read(stream.fileno(), 1 << 16)
         return heard
 
+    def kill_reader(self) -> None:
+        """Kill the process that reads, when it has taken all that was said."""
+        while fcntl.ioctl(self.commands, termios.FIONREAD, b"\0\0\0\0") != b"\0\0\0\0":
+            pass
+        reader = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().strip()
+        os.kill(int(reader), signal.SIGKILL)
+        while Path("/proc", reader).exists():
+            pass
+
     def end(self) -> None:
         os.killpg(self._process.pid, signal.SIGKILL)  # what waits for a command too
         for pipe in (self._process.stdout, self._process.stderr):
@@ -105,6 +116,13 @@ def test_a_command_whose_mark_was_lost_does_not_take_the_next_one_for_it(slot: S
 def test_a_question_is_answered_at_any_time(slot: Slot) -> None:
     slot.say(b"?here\necho out\n?lost\n?there\n#none\necho next\n#two\n")
     assert slot.hear(b"#two") == b"?here\nout\n?lost\n?there\nnext\n#two 0\n"
+
+
+def test_a_mark_of_which_a_part_was_lost_may_be_said_again(slot: Slot) -> None:
+    slot.say(b"echo out\n#on")
+    slot.kill_reader()
+    slot.say(b"e\n#one\necho next\n#two\n")
+    assert slot.hear(b"#two") == b"out\n#one 127\nnext\n#two 0\n"
 
 
 def test_an_empty_line_is_no_command(slot: Slot) -> None:
