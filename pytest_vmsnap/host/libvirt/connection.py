@@ -67,7 +67,7 @@ class Connection:
                 f"libvirt does not answer at {uri}: {error}", hint=_advice(uri, str(error))
             ) from error
         self._domains: dict[str, Domain] = {}
-        self._knows_cpu_questions = True
+        self._knows_cpu_questions: bool | None = None  # None: not tried yet
         self._handle.domainEventRegisterAny(
             None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._on_lifecycle, None
         )
@@ -169,15 +169,19 @@ class Connection:
 
     def _create(self, description: Element, flags: int) -> Any:
         libvirt, _ = library.modules()
-        if self._knows_cpu_questions:
+        if self._knows_cpu_questions is not False:
             try:
-                return self._handle.createXML(_described(description, without=CPU_QUESTIONS), flags)
+                created = self._handle.createXML(_described(description, without=CPU_QUESTIONS), flags)
             except libvirt.libvirtError as error:
-                if CPU_QUESTIONS not in str(error):
+                if self._knows_cpu_questions:
                     raise
-                log.debug("this libvirt knows no %s", CPU_QUESTIONS)
-                self._knows_cpu_questions = False
-        return self._handle.createXML(_described(description), flags)
+                log.debug("once more, without %s: %s", CPU_QUESTIONS, error)
+            else:
+                self._knows_cpu_questions = True
+                return created
+        created = self._handle.createXML(_described(description), flags)
+        self._knows_cpu_questions = False
+        return created
 
     def forget(self, domain: Domain) -> None:
         """Stop following the events of a domain that has ended."""
