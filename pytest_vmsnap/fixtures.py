@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import logging
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_vmsnap import selection
 from pytest_vmsnap.errors import NoHypervisor, SpecError, StateFailed, VmsnapError
 from pytest_vmsnap.session import SESSION_KEY, SETTINGS_KEY, VmsnapSession
+from pytest_vmsnap.states import BASE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from pytest_vmsnap.machine import Machine
     from pytest_vmsnap.model import MachineSpec
@@ -39,7 +40,7 @@ def vm(request: pytest.FixtureRequest, vmsnap: VmsnapSession, vm_spec: MachineSp
     __tracebackhide__ = True
     wishes = _wishes(request)
     with _errors_told(vmsnap):
-        lent = vmsnap.lend(request.node, vm_spec.replace(**wishes.changes), wishes.mark)
+        lent = vmsnap.lend(request.node, vm_spec.replace(**wishes.changes), wishes)
         machine = lent.__enter__()
     try:
         yield machine
@@ -67,12 +68,34 @@ def vm_session(
     yield from _shared("vm_session", request, vmsnap, vm_spec)
 
 
+@pytest.fixture
+def vm_factory(
+    request: pytest.FixtureRequest, vmsnap: VmsnapSession, vm_spec: MachineSpec
+) -> Iterator[Callable[..., Machine]]:
+    """``vm_factory(state="base", *, name=None, **spec)``: one more clean machine, until the test ends.
+
+    `name` is what it is called in reports, `spec` are fields of `MachineSpec` that differ from the test's.
+    """
+    __tracebackhide__ = True
+    changes = _wishes(request).changes
+    with ExitStack() as stack:
+
+        def make(state: str = BASE, *, name: str | None = None, **spec: Any) -> Machine:
+            __tracebackhide__ = True
+            with _errors_told(vmsnap):
+                wanted = vm_spec.replace(**changes | spec)
+                return stack.enter_context(vmsnap.lend_further(request.node, wanted, state, name=name))
+
+        yield make
+
+
 def _shared(
     fixture: str, request: pytest.FixtureRequest, vmsnap: VmsnapSession, vm_spec: MachineSpec
 ) -> Iterator[Machine]:
     __tracebackhide__ = True
     with _errors_told(vmsnap):
-        lent = vmsnap.lend_shared(fixture, request.node, vm_spec.replace(**_wishes(request).changes))
+        wishes = _wishes(request)
+        lent = vmsnap.lend_shared(fixture, request.node, vm_spec.replace(**wishes.changes), wishes.state)
         machine = lent.__enter__()
     try:
         yield machine

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Literal
 import pytest
 
 from pytest_vmsnap import hookspecs, selection
-from pytest_vmsnap.fixtures import vm, vm_class, vm_module, vm_session, vm_spec, vmsnap
+from pytest_vmsnap.errors import StateError
+from pytest_vmsnap.fixtures import vm, vm_class, vm_factory, vm_module, vm_session, vm_spec, vmsnap
 from pytest_vmsnap.options import OPTIONS, OptionError, changed, native_table, resolve, strangers
-from pytest_vmsnap.session import SESSION_KEY, SETTINGS_KEY, VmsnapSession
+from pytest_vmsnap.session import SESSION_KEY, SETTINGS_KEY, VmsnapSession, collected_states
 from pytest_vmsnap.terminal import SILENT_VERBOSITY, Terminal
 
 if TYPE_CHECKING:
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 
     from pytest_vmsnap.model import Settings
 
-__all__ = ["vm", "vm_class", "vm_module", "vm_session", "vm_spec", "vmsnap"]  # fixtures, for pytest to find
+# fixtures, for pytest to find
+__all__ = ["vm", "vm_class", "vm_factory", "vm_module", "vm_session", "vm_spec", "vmsnap"]
 
 TERMINAL_KEY = pytest.StashKey[Terminal]()
 LISTINGS = ("collectonly", "showfixtures", "show_fixtures_per_test", "setupplan")  # collect, and run nothing
@@ -72,7 +74,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     try:
         for item in items:
             selection.check(item.iter_markers(), _fixtures(item), item.nodeid)
-    except selection.MarkerError as error:
+        config.stash[SESSION_KEY].tree = collected_states(config, items)
+    except (selection.MarkerError, StateError) as error:
         items.clear()  # nothing is reported as collected, or begun by xdist
         if hasattr(config, "workerinput"):
             config.workeroutput[USAGE_ERROR] = str(error)  # type: ignore[attr-defined] # xdist's

@@ -6,24 +6,25 @@ import logging
 import time
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_vmsnap import hooks, image, selection
+from pytest_vmsnap import hooks, selection
 from pytest_vmsnap.errors import HostError, StateFailed, VmsnapError, tail
 from pytest_vmsnap.fork import Forge
 from pytest_vmsnap.guest import Access, ConsoleLogin, SshLogin
 from pytest_vmsnap.host import choose_uri, default_store, open_host
 from pytest_vmsnap.machine import Deadlines, Machine
 from pytest_vmsnap.model import Settings
-from pytest_vmsnap.pool import Lease, Maker, Pool
+from pytest_vmsnap.pool import Maker, Pool, Tenancy
 from pytest_vmsnap.progress import Progress
-from pytest_vmsnap.states import BASE, DiedOfKvm, build_base, image_request
+from pytest_vmsnap.states import BASE, Library, StateTree, tree_of
 from pytest_vmsnap.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from pytest_vmsnap.fork import Snapshot
@@ -41,8 +42,9 @@ TCG_FACTOR = 3.0  # software emulation is slower: what takes a second under KVM 
 class _Held:
     """A machine that a test has, or had: a later one may get it."""
 
-    lease: Lease
+    tenancy: Tenancy
     spec: MachineSpec
+    state: str
     owner: str
     failed: bool = False
     read_only: bool = True
@@ -79,12 +81,13 @@ class VmsnapSession:
         self._host: Host | None = None
         self._pool: Pool | None = None
         self._store: Store | None = None
-        self._snapshots: dict[MachineSpec, Snapshot] = {}
-        self._failures: dict[MachineSpec | None, _Failure] = {}
+        self._library: Library | None = None
+        self._failures: dict[tuple[MachineSpec, str] | None, _Failure] = {}
         self._untold: VmsnapError | None = None
         self._kept: _Held | None = None
         self._live: dict[tuple[str, str], Machine] = {}  # by fixture and the node it was made for
         self._failed: set[str] = set()
+        self.tree = StateTree()
         self._specs: dict[tuple[Any, Any], MachineSpec] = {}  # by where, and by what a test asks for
         self._following: pytest.Item | None = None
 
@@ -102,8 +105,8 @@ class VmsnapSession:
 
     @property
     def states(self) -> tuple[tuple[str, MachineSpec], ...]:
-        """The states that this run has built: name and machine."""
-        return tuple((BASE, spec) for spec in self._snapshots)
+        """The states that this run has asked for so far: name and machine."""
+        return tuple((state, spec) for spec, state in (self._library.found if self._library else ()))
 
     def describe(self) -> list[str]:
         """Lines for the header: which libvirt and accelerator run which machine, and why. Never raises."""
@@ -126,21 +129,22 @@ class VmsnapSession:
         return lines + [f"vmsnap: warning: {warning}" for warning in warnings]
 
     @contextmanager
-    def lend(self, node: pytest.Item, spec: MachineSpec, mark: selection.Mark | None) -> Iterator[Machine]:
-        """The machine of the fixture ``vm`` for the test `node`, by the policy."""
+    def lend(self, node: pytest.Item, spec: MachineSpec, wishes: selection.Wishes) -> Iterator[Machine]:
+        """The machine of the fixture ``vm`` for the test `node`, by the policy and its markers."""
         __tracebackhide__ = True
-        where = node.nodeid
+        where, mark = node.nodeid, wishes.mark
         spec = self._fitted(spec, where)
-        snapshot = self._snapshot(spec, where)
-        grant = selection.decide(self.settings.revert, mark, self._last(spec))
+        snapshot = self._snapshot(spec, wishes.state, where)
+        grant = selection.decide(self.settings.revert, mark, self._last(spec, wishes.state))
         if grant.machine == "clean" or self._kept is None:
             self._discard_kept()
-            held = _Held(lease=self._taken(snapshot), spec=spec, owner=where)
+            held = _Held(tenancy=self._taken(snapshot), spec=spec, state=wishes.state, owner=where)
         else:
             held, self._kept = self._kept, None
             held.owner = where
         self._look_ahead(node, spec)
-        machine = self._live["vm", where] = self._machine(held.lease, spec)
+        is_clean = grant.machine == "clean"
+        machine = self._live["vm", where] = self._machine(held.tenancy, spec, wishes.state, clean=is_clean)
         try:
             yield machine
         finally:
@@ -149,10 +153,11 @@ class VmsnapSession:
             held.failed = held.failed or where in self._failed
             held.read_only = held.read_only and mark == "readonly"
             if grant.keep:
+                held.tenancy.forget_all()
                 self._kept = held
             else:
                 self._awaken_next()
-                self._discard(held.lease)
+                held.tenancy.end()
 
     def _awaken_next(self) -> None:
         """The test behind this one may have a machine that waits for it: it can answer until that begins."""
@@ -161,20 +166,42 @@ class VmsnapSession:
 
     @contextmanager
     def lend_shared(
-        self, fixture: str, node: pytest.Item | pytest.Collector, spec: MachineSpec
+        self, fixture: str, node: pytest.Item | pytest.Collector, spec: MachineSpec, state: str
     ) -> Iterator[Machine]:
-        """The machine of a wider `fixture` for its scope's `node`: its own, clean at the start."""
+        """The machine of a wider `fixture` for its scope's `node`: its own, clean at the start, in `state`."""
         __tracebackhide__ = True
         where = node.nodeid or "the session"
         spec = self._fitted(spec, where)
-        lease = self._taken(self._snapshot(spec, where))
-        machine = self._live[fixture, where] = self._machine(lease, spec)
+        tenancy = self._taken(self._snapshot(spec, state, where))
+        machine = self._live[fixture, where] = self._machine(tenancy, spec, state, clean=True)
         try:
             yield machine
         finally:
             machine.release(where)
             del self._live[fixture, where]
-            self._discard(lease)
+            tenancy.end()
+
+    @contextmanager
+    def lend_further(
+        self, node: pytest.Item, spec: MachineSpec, state: str, *, name: str | None
+    ) -> Iterator[Machine]:
+        """One more machine for the test `node`, called `name`, None for a number: clean, and its own."""
+        __tracebackhide__ = True
+        where = node.nodeid
+        if state != BASE:
+            self.tree.declaration(state)
+        spec = self._fitted(spec, where)
+        tenancy = self._taken(self._snapshot(spec, state, where))
+        taken = [fixture for fixture, owner in self._live if owner == where]
+        key = f"vm_factory:{name or len(taken)}"
+        machine = self._machine(tenancy, spec, state, clean=True)
+        self._live[key, where] = machine
+        try:
+            yield machine
+        finally:
+            machine.release(where)
+            del self._live[key, where]
+            tenancy.end()
 
     def note_following(self, following: pytest.Item | None) -> None:
         """Which test comes behind the one that begins, None behind the last."""
@@ -199,7 +226,8 @@ class VmsnapSession:
         """Of what the test will ask for a machine, as far as that can be known now."""
         kind = selection.recipe(item)
         spec = self._specs.get((item.path, kind)) or self._specs.get((None, kind))
-        return self._snapshots.get(spec) if spec else None
+        state = selection.wishes(item.iter_markers(), item.nodeid).state
+        return self._library.found.get((spec, state)) if spec and self._library else None
 
     def begin(self, item: pytest.Item) -> None:
         """A test begins: what the consoles of machines that are there already show is of this test now."""
@@ -227,38 +255,40 @@ class VmsnapSession:
         self._discard_kept()
         pool, self._pool = self._pool, None
         host, self._host = self._host, None
+        library, self._library = self._library, None
         try:
             if pool:
                 pool.close()
-            for snapshot in self._snapshots.values():
-                snapshot.memory.expect_unchanged()
+            if library:
+                library.expect_unchanged()
         finally:
-            self._snapshots.clear()
             if host:
                 host.close()
 
     def _machines_of(self, item: pytest.Item) -> list[Machine]:
         names = getattr(item, "fixturenames", ())
-        return [machine for (fixture, _), machine in self._live.items() if fixture in names]
+        return [machine for (fixture, _), machine in self._live.items() if fixture.partition(":")[0] in names]
 
-    def _last(self, spec: MachineSpec) -> selection.Last | None:
+    def _last(self, spec: MachineSpec, state: str) -> selection.Last | None:
         kept = self._kept
         if kept is None:
             return None
-        fits = kept.spec == spec
+        fits = (kept.spec, kept.state) == (spec, state)
         return selection.Last(
-            fits=fits, well=fits and kept.lease.is_well(), failed=kept.failed, read_only=kept.read_only
+            fits=fits, well=fits and kept.tenancy.lease.is_well(), failed=kept.failed, read_only=kept.read_only
         )
 
-    def _machine(self, lease: Lease, spec: MachineSpec) -> Machine:
+    def _machine(self, tenancy: Tenancy, spec: MachineSpec, state: str, *, clean: bool) -> Machine:
         return Machine(
-            lease.clone,
-            lease.channel,
+            tenancy.lease.clone,
+            tenancy.lease.channel,
             spec=spec,
-            state=BASE,
+            state=state,
             deadlines=self._deadlines(),
             ssh_login=self._access.ssh,
             at_terminal=self._at_terminal,
+            tenancy=tenancy,
+            untouched=clean,
         )
 
     def _deadlines(self) -> Deadlines:
@@ -267,24 +297,20 @@ class VmsnapSession:
             factor = 1.0 if self.facts.accelerator.name == "kvm" else TCG_FACTOR
         return Deadlines(command=self.settings.timeout, factor=factor)
 
-    def _taken(self, snapshot: Snapshot) -> Lease:
+    def _taken(self, snapshot: Snapshot) -> Tenancy:
         assert self._pool  # noqa: S101 - there is a snapshot, so the host is open
         started = time.monotonic()
         lease = self._pool.take(snapshot)
         self.timings["revert"].append(time.monotonic() - started)
-        return lease
+        return Tenancy(self._pool, lease, snapshot)
 
     def _discard_kept(self) -> None:
         kept, self._kept = self._kept, None
         if kept:
-            self._discard(kept.lease)
-
-    def _discard(self, lease: Lease) -> None:
-        if self._pool:
-            self._pool.discard(lease)
+            kept.tenancy.end()
 
     @contextmanager
-    def _told_once(self, key: MachineSpec | None, where: str) -> Iterator[None]:
+    def _told_once(self, key: tuple[MachineSpec, str] | None, where: str) -> Iterator[None]:
         """Let an error of the body be told in full the first time, and in a line from then on."""
         if failure := self._failures.get(key):
             raise failure.kind(f"{failure.summary} (see {failure.told})")
@@ -313,6 +339,7 @@ class VmsnapSession:
                     customize=self._customize,
                     ports=self._access.ports,
                 )
+                self._store.claims.run = self._host.run.data
                 maker = Maker(
                     forge=forge,
                     access=self._access,
@@ -320,8 +347,24 @@ class VmsnapSession:
                     verified=self.settings.verify,
                 )
                 self._pool = Pool(maker, standby=self.settings.standby)
-                self._forge = forge
+                self._library = self._library_on(forge, maker)
         return self._host
+
+    def _library_on(self, forge: Forge, maker: Maker) -> Library:
+        hook = self._hooks.pytest_vmsnap_prepare
+        return Library(
+            settings=self.settings,
+            tree=self.tree,
+            store=self.store,
+            forge=forge,
+            maker=maker,
+            access=self._access,
+            deadlines=self._deadlines,
+            prepare=hooks.implementations(hook),
+            prepare_all=lambda machine, spec: hooks.call_outermost_first(hook, vm=machine, spec=spec),
+            progress=self._progress,
+            timings=self.timings,
+        )
 
     def _customize(self, domain: Any, spec: MachineSpec) -> None:
         hooks.call_outermost_first(self._hooks.pytest_vmsnap_domain_xml, domain=domain, spec=spec)
@@ -330,46 +373,31 @@ class VmsnapSession:
         """`spec` with what it leaves to the host."""
         return spec if spec.cpus else spec.replace(cpus=self._opened(where).facts.cpus)
 
-    def _snapshot(self, spec: MachineSpec, where: str) -> Snapshot:
+    def _snapshot(self, spec: MachineSpec, state: str, where: str) -> Snapshot:
+        """The snapshot of `state`, after those it is made from; each one's failure is told once."""
         __tracebackhide__ = True
-        if spec not in self._snapshots:
-            self._opened(where)
-            with self._told_once(spec, where):
-                self._snapshots[spec] = self._built(spec)
-        return self._snapshots[spec]
+        self._opened(where)
+        assert self._library  # noqa: S101 - opened with the host
+        for name in (BASE, *(declaration.name for declaration in self.tree.lineage(state))):
+            if (spec, name) in self._failures or name == state:
+                with self._told_once((spec, name), where):
+                    return self._library.snapshot(spec, name)
+        raise AssertionError(state)
 
-    def _built(self, spec: MachineSpec) -> Snapshot:
-        __tracebackhide__ = True
-        host = self._opened("the header")
-        try:
-            return self._build(spec)
-        except DiedOfKvm as error:
-            if self.settings.accel != "auto":
-                raise
-            self._progress.say(f"{error.message}: going on with software emulation")
-            host.demote(error.message)
-            return self._build(spec)
 
-    def _build(self, spec: MachineSpec) -> Snapshot:
-        __tracebackhide__ = True
-        request = image_request(spec, root=self.settings.root)
-        found = image.provide(request, store=self.store, progress=self._progress)
-        started = time.monotonic()
-        snapshot = build_base(
-            self._forge,
-            spec=spec,
-            image=found,
-            prepare=lambda machine: hooks.call_outermost_first(
-                self._hooks.pytest_vmsnap_prepare, vm=machine, spec=spec
-            ),
-            access=self._access,
-            deadlines=self._deadlines(),
-            entropy=self.settings.entropy,
-            progress=self._progress,
-        )
-        self.timings["boot"].append(time.monotonic() - started)
-        log.info("base state saved: %s", snapshot.abilities)
-        return snapshot
+def collected_states(config: pytest.Config, items: Sequence[pytest.Item]) -> StateTree:
+    """The states in conftest files, plugins and the modules of `items`.
+
+    Raises `StateError` for two of one name, for a cycle, and for a name that is no state's.
+    """
+    plugins = [plugin for plugin in config.pluginmanager.get_plugins() if isinstance(plugin, ModuleType)]
+    modules = {module.obj: None for item in items if (module := item.getparent(pytest.Module))}
+    tree = tree_of(sorted([*plugins, *modules], key=lambda module: module.__name__))
+    for item in items:
+        state = selection.wishes(item.iter_markers(), item.nodeid).state
+        if state != BASE and state not in tree.states:
+            raise tree.unknown(state, f"{item.nodeid}: ")
+    return tree
 
 
 def _access(settings: Settings, store: Path) -> Access:

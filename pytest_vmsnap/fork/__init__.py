@@ -4,8 +4,23 @@ Knows no channel and no test; what is on a machine is others' concern.
 """
 
 from pytest_vmsnap.fork.clone import Clone
+from pytest_vmsnap.fork.files import backing_of, rebase, remove
 from pytest_vmsnap.fork.forge import Forge
+from pytest_vmsnap.fork.memory import FullMemory, LayeredMemory, SavedMemory
+from pytest_vmsnap.fork.migration import Abilities
 from pytest_vmsnap.fork.snapshot import Snapshot
 from pytest_vmsnap.fork.template import Template
 
-__all__ = ["Forge", "Template", "Snapshot", "Clone"]
+__all__ = [
+    "Forge",
+    "Template",
+    "Snapshot",
+    "Clone",
+    "SavedMemory",
+    "FullMemory",
+    "LayeredMemory",
+    "Abilities",
+    "rebase",
+    "backing_of",
+    "remove",
+]

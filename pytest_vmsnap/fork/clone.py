@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import time
 from typing import TYPE_CHECKING
 
-from pytest_vmsnap.errors import HostError, RevertError
-from pytest_vmsnap.fork import files, migration
+from pytest_vmsnap.errors import HostError, RevertError, StoreFull
+from pytest_vmsnap.fork import files, migration, running
+from pytest_vmsnap.fork.memory import LayeredMemory, filled_in
+from pytest_vmsnap.fork.snapshot import Snapshot
 from pytest_vmsnap.host import Memory, netdev_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_vmsnap.fork.forge import Forge
-    from pytest_vmsnap.fork.snapshot import Snapshot
+    from pytest_vmsnap.fork.memory import Provide, SavedMemory
     from pytest_vmsnap.host import Domain
+    from pytest_vmsnap.model import GuestNotes
+
+log = logging.getLogger("pytest_vmsnap.fork")
 
 LOAD_SECONDS = 60.0
+SPARE_MIB = 64  # what the new overlays may need at once
+# what was saved while it ran has no configuration section (QEMU, migration/savevm.c)
+BARE_DEVICES = ("-global", "migration.send-configuration=off")
 
 
 class Clone:
@@ -32,10 +43,13 @@ class Clone:
         self.name = forge.host.run.domain_name("vm")
         self.directory: Path = forge.directory(self.name)
         self.consoles: list[Path] = []
+        self._layers = 0
         try:
-            snapshot.memory.expect_untouched()
+            self._mapped: SavedMemory | None = snapshot.memory
+            self._memory = snapshot.memory.file().path
             self._disks = forge.overlays(snapshot.disks, self.directory)
-            self.domain = self._start(self._memory_of_snapshot(), incoming=True)
+            memory = Memory(path=self._memory, share=False, sealed=snapshot.abilities.sealed_memory)
+            self.domain = self._start(memory, incoming=True)
             migration.load_devices(
                 self.domain, snapshot.devices, abilities=snapshot.abilities, timeout=LOAD_SECONDS
             )
@@ -45,10 +59,6 @@ class Clone:
         except BaseException:
             self.end()
             raise
-
-    def _memory_of_snapshot(self) -> Memory:
-        sealed = self.snapshot.abilities.sealed_memory
-        return Memory(path=self.snapshot.memory.path, share=False, sealed=sealed)
 
     def _start(self, memory: Memory, *, incoming: bool) -> Domain:
         console = self.directory / f"console{len(self.consoles)}"
@@ -61,6 +71,7 @@ class Clone:
             memory=memory,
             console=console,
             incoming=incoming,
+            extra_arguments=BARE_DEVICES if incoming and self.snapshot.bare_devices else (),
         )
 
     def boot(self) -> None:
@@ -69,10 +80,10 @@ class Clone:
         Its memory is a private mapping too, of an empty file, so that it can be saved like any other.
         """
         self._forge.host.connection.forget(self.domain)
-        memory = self.directory / "empty-ram"
-        if not memory.exists():
-            self._forge.memory(self.directory, self.snapshot.spec.memory).rename(memory)
-        self.domain = self._start(Memory(path=memory, share=False), incoming=False)
+        self._mapped, self._memory = None, self.directory / "empty-ram"
+        if not self._memory.exists():
+            self._forge.memory(self.directory, self.snapshot.spec.memory).rename(self._memory)
+        self.domain = self._start(Memory(path=self._memory, share=False), incoming=False)
 
     @property
     def address(self) -> str:
@@ -100,6 +111,65 @@ class Clone:
     def log(self) -> str:
         """What QEMU printed."""
         return self._forge.log_of(self.domain)
+
+    def save(self, directory: Path, *, guest: GuestNotes, provide: Provide | None = None) -> Snapshot:
+        """Save it as it is, in `directory`, and let it go on as if nothing had been.
+
+        What is kept is what changed since the snapshot that it was made from. Its memory file is made when it
+        is first wanted, in a directory that `provide` gives, None for `directory` itself.
+
+        Raises `StoreFull` where there is no space, `HostError` with QEMU's words where it cannot be saved.
+        """
+        space = files.free_mib(directory)
+        pages = self._forge.to_write_in(directory / "pages")
+        ran = self.domain.condition() == "running"
+        if ran:
+            self.domain.suspend()
+        began = time.monotonic()
+        try:
+            size = self.snapshot.spec.memory << 20
+            runs, partial = running.runs_to_save(self.domain, self._memory, size)
+            needed = sum(run.length for run in runs) >> 20
+            if needed + SPARE_MIB > space:
+                raise StoreFull(f"a snapshot of {needed} MiB has no room in {directory} ({space} MiB free)")
+            running.save_memory(self.domain, runs, pages, size)
+            devices = directory / "device-state"
+            running.save_devices(self.domain, devices)
+            disks = self._disks_saved(directory)
+        finally:
+            if ran:
+                self.domain.resume()
+        log.info("%s: %d MiB saved, stood still for %.3f s", self.name, needed, time.monotonic() - began)
+        for path in (*disks, devices):
+            path.chmod(self._forge.read_only)
+        return Snapshot(
+            directory=directory,
+            spec=self.snapshot.spec,
+            image=self.snapshot.image,
+            disks=disks,
+            memory=LayeredMemory(
+                below=self._mapped if partial else None,
+                pages=pages,
+                size=size,
+                provide=provide or filled_in(directory),
+            ),
+            devices=devices,
+            abilities=self.snapshot.abilities,
+            guest=guest,
+            bare_devices=True,
+        )
+
+    def _disks_saved(self, directory: Path) -> tuple[Path, ...]:
+        """Freeze its disks as they are, linked into `directory`; it goes on with overlays on them."""
+        saved = []
+        for number, path in enumerate(self._disks):
+            saved.append(directory / f"disk{number}.qcow2")
+            os.link(path, saved[-1])  # its own name ends with the machine
+        self._layers += 1
+        layer = self._forge.to_write_in(self.directory / f"layer{self._layers}")
+        self._disks = self._forge.overlays(tuple(saved), layer)
+        self.domain.change_disks(self._disks)
+        return tuple(saved)
 
     def end(self) -> None:
         """End it and remove its files. Takes up to 2 s where process 1 reaps slowly."""

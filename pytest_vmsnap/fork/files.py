@@ -1,4 +1,4 @@
-"""The files of machines: overlays, memory, and proof that they are unchanged."""
+"""The files of machines: overlays and memory."""
 
 from __future__ import annotations
 
@@ -6,17 +6,9 @@ import json
 import os
 import shutil
 import subprocess
-import zlib
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-from pytest_vmsnap.errors import HostError, SpecError, StoreDamaged
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-CHUNK = 1 << 20
+from pytest_vmsnap.errors import HostError, SpecError
 
 
 def overlay(path: Path, *, backing: Path, backing_format: str) -> Path:
@@ -29,6 +21,37 @@ def empty_disk(path: Path, *, size_mib: int) -> Path:
     return _create(path, [], f"{size_mib}M")
 
 
+def rebase(path: Path, *, within: Path) -> None:
+    """Have the qcow2 at `path` name its backing file by the way to it, if both are below `within`."""
+    if (backing := backing_of(path)) and backing.is_relative_to(within):
+        backing_format = _information(path)["backing-filename-format"]
+        relative = os.path.relpath(backing, path.parent)
+        command = ["qemu-img", "rebase", "-u", "-F", backing_format, "-b", relative, str(path)]
+        mode = path.stat().st_mode
+        path.chmod(0o600)
+        _run(command, f"{path} could not be given another backing file")
+        path.chmod(mode & 0o777)
+
+
+def backing_of(path: Path) -> Path | None:
+    """The absolute path of the backing file of the qcow2 at `path`, None where it has none."""
+    found = _information(path).get("backing-filename")
+    return Path(os.path.normpath(path.parent / found)) if found else None
+
+
+def _information(path: Path) -> dict[str, str]:
+    done = _run(["qemu-img", "info", "-U", "--output=json", str(path)], f"{path} cannot be read")
+    found: dict[str, str] = json.loads(done)
+    return found
+
+
+def _run(command: list[str], failure: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise HostError(f"{failure}: {done.stderr.strip()}")
+    return done.stdout
+
+
 def format_of(path: Path) -> str:
     """The format of an image, as qemu-img finds it; raises `SpecError` where it is none."""
     command = ["qemu-img", "info", "-U", "--output=json", str(path)]
@@ -39,76 +62,24 @@ def format_of(path: Path) -> str:
 
 
 def _create(path: Path, options: list[str], *size: str) -> Path:
-    command = ["qemu-img", "create", "-q", "-f", "qcow2", *options, str(path), *size]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise HostError(f"qemu-img could not make {path}: {done.stderr.strip()}")
+    _run(["qemu-img", "create", "-q", "-f", "qcow2", *options, str(path), *size], f"{path} could not be made")
     path.chmod(0o600)
     return path
 
 
-def memory_file(path: Path, *, size_mib: int) -> Path:
-    """A new, sparse file of `size_mib` MiB."""
+def free_mib(directory: Path) -> int:
+    """The free space in MiB of the file system that `directory` is on."""
+    return shutil.disk_usage(directory).free >> 20
+
+
+def create(path: Path, *, size: int) -> Path:
+    """A new, sparse file of `size` bytes."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        os.ftruncate(descriptor, size_mib << 20)
+        os.ftruncate(descriptor, size)
     finally:
         os.close(descriptor)
     return path
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fingerprint:
-    """What a file was when it was saved: size in bytes, time of its last change (ns), checksum of its data."""
-
-    path: Path
-    size: int
-    changed: int
-    checksum: int
-
-    def expect_untouched(self) -> None:
-        """Raise `StoreDamaged` where size or time differ; costs one stat(2)."""
-        found = self.path.stat()
-        if (found.st_size, found.st_mtime_ns) != (self.size, self.changed):
-            raise StoreDamaged(
-                f"{self.path} was written to after it was saved; machines made from it are not clean"
-            )
-
-    def expect_unchanged(self) -> None:
-        """Raise `StoreDamaged` where size, time or content differ; reads the whole file."""
-        self.expect_untouched()
-        if _checksum(self.path) != self.checksum:
-            raise StoreDamaged(f"the content of {self.path} changed after it was saved")
-
-
-def fingerprint(path: Path) -> Fingerprint:
-    """The fingerprint of `path` as it is now."""
-    found = path.stat()
-    return Fingerprint(path=path, size=found.st_size, changed=found.st_mtime_ns, checksum=_checksum(path))
-
-
-def _checksum(path: Path) -> int:
-    checksum = 0
-    with path.open("rb") as file:
-        for start, end in _extents(file.fileno()):
-            file.seek(start)
-            checksum = zlib.crc32(start.to_bytes(8, "little"), checksum)
-            while start < end and (data := file.read(min(CHUNK, end - start))):
-                checksum = zlib.crc32(data, checksum)
-                start += len(data)
-    return checksum
-
-
-def _extents(descriptor: int) -> Iterator[tuple[int, int]]:
-    """Where the file has data, lseek(2) SEEK_DATA; holes are not read."""
-    end = 0
-    while True:
-        try:
-            start = os.lseek(descriptor, end, os.SEEK_DATA)
-        except OSError:  # ENXIO: no data beyond
-            return
-        end = os.lseek(descriptor, start, os.SEEK_HOLE)
-        yield start, end
 
 
 def remove(directory: Path) -> None:

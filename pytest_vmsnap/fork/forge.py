@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+from xml.etree import ElementTree
 
 from pytest_vmsnap.fork import files, qcow2
 from pytest_vmsnap.host import Blueprint, Memory, describe
@@ -35,10 +36,17 @@ class Forge:
 
     def directory(self, name: str) -> Path:
         """A new directory for the files of the machine `name`, which QEMU may write in."""
-        path = self.host.run.data / name
+        return self.to_write_in(self.host.run.data / name)
+
+    def to_write_in(self, path: Path) -> Path:
+        """The new directory `path`, which QEMU may write in."""
         path.mkdir(mode=0o700)
-        self.host.access.to_write(path)
-        return path
+        return self._given(path)
+
+    @property
+    def read_only(self) -> int:
+        """The mode of a file that is not to change any more, and that QEMU reads."""
+        return 0o440 if self.host.access.user else 0o400
 
     def first_disks(
         self, spec: MachineSpec, image: Image, directory: Path, seed: Seed | None
@@ -75,7 +83,7 @@ class Forge:
     def memory(self, directory: Path, size_mib: int) -> Path:
         """A new memory file; raises `StoreFull` where there is no space for it."""
         self.host.expect_space(size_mib)
-        return self._given(files.memory_file(directory / "ram", size_mib=size_mib))
+        return self._given(files.create(directory / "ram", size=size_mib << 20))
 
     def _given(self, path: Path) -> Path:
         self.host.access.to_write(path)
@@ -91,35 +99,64 @@ class Forge:
         memory: Memory,
         console: Path,
         incoming: bool = False,
+        extra_arguments: tuple[str, ...] = (),
     ) -> Domain:
-        """Start a domain; with `incoming` it is paused and waits for a device state."""
-        facts = self.host.facts
+        """Start a domain; with `incoming` it is paused and waits for a device state.
+
+        QEMU gets `extra_arguments` beside what libvirt gives it.
+        """
         console.touch(mode=0o600)
         self._given(console)
-        ports = {port: self.host.run.sockets / f"{name}.{number}" for number, port in enumerate(self.ports)}
-        serial = self.host.run.sockets / f"{name}.serial"
-        description = describe(
-            Blueprint(
-                name=name,
-                kind=facts.kind,
-                emulator=facts.emulator,
-                machine_type=facts.machine_type,
-                spec=spec,
-                image=self._booted_directly(image),
-                disks=disks,
-                memory=memory,
-                console=console,
-                serial=serial,
-                agent=self.host.run.sockets / f"{name}.agent",
-                ports=ports,
-                incoming=incoming,
-                qemu_user=self.host.access.user,
-                unconfined=self.host.unconfined,
-            )
-        )
+        plan = self._plan(name, spec, image, disks, memory, console, incoming, extra_arguments)
+        description = describe(plan)
         self.customize(description, spec)
         return self.host.connection.create(
-            description, console=console, serial=serial, ports=ports, paused=incoming
+            description, console=console, serial=plan.serial, ports=plan.ports, paused=incoming
+        )
+
+    def outline(self, spec: MachineSpec, image: Image) -> str:
+        """The description of a machine of `spec` on `image`, but for what is another in each: part of a key."""
+        disks = [Path(f"disk{number}") for number in range(bool(image.disk) + len(spec.disks))]
+        memory = Memory(path=Path("ram"), share=True)
+        plan = self._plan("any", spec, image, tuple(disks), memory, Path("console"), False, ())
+        ports = dict.fromkeys(plan.ports, Path("port"))
+        plan = replace(plan, serial=Path("serial"), agent=Path("agent"), ports=ports)
+        description = describe(replace(plan, image=image))
+        self.customize(description, spec)
+        for tag in ("uuid", "genid"):
+            for element in description.findall(tag):
+                description.remove(element)
+        return ElementTree.tostring(description, encoding="unicode")
+
+    def _plan(
+        self,
+        name: str,
+        spec: MachineSpec,
+        image: Image,
+        disks: tuple[Path, ...],
+        memory: Memory,
+        console: Path,
+        incoming: bool,
+        extra_arguments: tuple[str, ...],
+    ) -> Blueprint:
+        facts, sockets = self.host.facts, self.host.run.sockets
+        return Blueprint(
+            name=name,
+            kind=facts.kind,
+            emulator=facts.emulator,
+            machine_type=facts.machine_type,
+            spec=spec,
+            image=self._booted_directly(image),
+            disks=disks,
+            memory=memory,
+            console=console,
+            serial=sockets / f"{name}.serial",
+            agent=sockets / f"{name}.agent",
+            ports={port: sockets / f"{name}.{number}" for number, port in enumerate(self.ports)},
+            incoming=incoming,
+            extra_arguments=extra_arguments,
+            qemu_user=self.host.access.user,
+            unconfined=self.host.unconfined,
         )
 
     def _booted_directly(self, image: Image) -> Image:

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Self
 
 from pytest_vmsnap.errors import BootError, HostError
 from pytest_vmsnap.fork import files, migration
+from pytest_vmsnap.fork.memory import FullMemory
 from pytest_vmsnap.fork.snapshot import Snapshot
 from pytest_vmsnap.host import Memory, netdev_of
+from pytest_vmsnap.store import fingerprint
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,13 +26,21 @@ class Template:
     """A machine that boots, is prepared, and is saved once; it ends with the ``with`` block.
 
     Its memory is a file that it shares, so that a save has only device state to write. `seed` writes the image
-    of a further disk, which comes after all others. Raises `BootError`,
-    with the console, where QEMU does not start.
+    of a further disk, which comes after all others. What is saved is made in the directory `into`, None for one
+    of its own, which stays. Raises `BootError`, with the console, where QEMU does not start.
     """
 
     domain: Domain
 
-    def __init__(self, forge: Forge, *, spec: MachineSpec, image: Image, seed: Seed | None = None) -> None:
+    def __init__(
+        self,
+        forge: Forge,
+        *,
+        spec: MachineSpec,
+        image: Image,
+        seed: Seed | None = None,
+        into: Path | None = None,
+    ) -> None:
         self._forge = forge
         self._seed = seed
         self.spec = spec
@@ -38,11 +48,13 @@ class Template:
         self.name = forge.host.run.domain_name("template")
         self.directory: Path = forge.directory(self.name)
         self.consoles: list[Path] = []
+        self._into = into or self.directory
 
     def __enter__(self) -> Self:
         try:
-            self.disks = self._forge.first_disks(self.spec, self.image, self.directory, self._seed)
-            self.memory = self._forge.memory(self.directory, self.spec.memory)
+            self._forge.host.access.to_write(self._into)
+            self.disks = self._forge.first_disks(self.spec, self.image, self._into, self._seed)
+            self.memory = self._forge.memory(self._into, self.spec.memory)
             self.boot()
         except HostError as error:
             files.remove(self.directory)
@@ -56,7 +68,7 @@ class Template:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._forge.end(self.domain)
-        if kind is not None:
+        if kind is not None or self._into != self.directory:
             files.remove(self.directory)
 
     def boot(self) -> None:
@@ -103,7 +115,7 @@ class Template:
 
     def save(self, *, guest: GuestNotes) -> Snapshot:
         """Stop the machine where it is, write its device state, end it; its files are the snapshot."""
-        devices = self.directory / "device-state"
+        devices = self._into / "device-state"
         devices.touch(mode=0o600)
         self._forge.host.access.to_write(devices)
         abilities = migration.abilities(self.domain)
@@ -111,15 +123,15 @@ class Template:
         migration.save_devices(self.domain, devices, abilities=abilities, timeout=SAVE_SECONDS)
         self._forge.end(self.domain)
         for path in (*self.disks, devices):
-            path.chmod(0o440 if self._forge.host.access.user else 0o400)
+            path.chmod(self._forge.read_only)
         if abilities.sealed_memory:  # QEMU 7.2 opens it for writing even where the mapping is private
-            self.memory.chmod(0o440 if self._forge.host.access.user else 0o400)
+            self.memory.chmod(self._forge.read_only)
         return Snapshot(
-            directory=self.directory,
+            directory=self._into,
             spec=self.spec,
             image=self.image,
             disks=self.disks,
-            memory=files.fingerprint(self.memory),
+            memory=FullMemory(fingerprint=fingerprint(self.memory)),
             devices=devices,
             abilities=abilities,
             guest=guest,

@@ -5,8 +5,8 @@ from pytest_vmsnap.guest.channel import Channel, Completed, Request, Site
 from pytest_vmsnap.guest.choice import Access
 from pytest_vmsnap.guest.planting import ConsoleLogin, seed_image
 from pytest_vmsnap.guest.repairs import expect_clean, repair, reseeder_of, set_clock, stop_calendar_timers
-from pytest_vmsnap.guest.shell import additions
-from pytest_vmsnap.guest.ssh import SshConnection, SshLogin
+from pytest_vmsnap.guest.shell import additions, planting_script
+from pytest_vmsnap.guest.ssh import SshLogin
 from pytest_vmsnap.guest.terminal import Terminal, terminal
 
 __all__ = [
@@ -16,10 +16,10 @@ __all__ = [
     "Site",
     "Access",
     "SshLogin",
-    "SshConnection",
     "ConsoleLogin",
     "seed_image",
     "additions",
+    "planting_script",
     "settle",
     "Terminal",
     "terminal",

@@ -10,7 +10,7 @@ import base64
 import itertools
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 from pytest_vmsnap.errors import ChannelError, GuestHung, SpecError
@@ -19,6 +19,7 @@ from pytest_vmsnap.model import GuestNotes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from pytest_vmsnap.guest.terminal import Terminal
     from pytest_vmsnap.host import Domain
@@ -94,6 +95,9 @@ class AgentChannel:
 
     def notes(self, reseeder: Reseeder, *, timeout: float) -> GuestNotes:  # noqa: ARG002 - the protocol
         return GuestNotes(reseeder=reseeder)
+
+    def still(self, *, timeout: float) -> AbstractContextManager[None]:  # noqa: ARG002 - the protocol
+        return nullcontext()  # what runs belongs to a connection that no clone has
 
     def nudge(self) -> None:
         pass

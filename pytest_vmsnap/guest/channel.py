@@ -11,6 +11,7 @@ from pytest_vmsnap.errors import ChannelError, GuestGone, GuestHung
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from contextlib import AbstractContextManager
 
     from pytest_vmsnap.guest.terminal import Terminal
     from pytest_vmsnap.host import Domain
@@ -122,6 +123,9 @@ class Channel(Protocol):
 
     def notes(self, reseeder: Reseeder, *, timeout: float) -> GuestNotes:
         """What clones of the guest, as it is now, need not be asked for again; no command may run."""
+
+    def still(self, *, timeout: float) -> AbstractContextManager[None]:
+        """No command runs within: what is on the way is waited for; `ChannelError` where it does not end."""
 
     def nudge(self) -> None:
         """Ask for the answer that `check` will wait for, where that can be asked ahead."""

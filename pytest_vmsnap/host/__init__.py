@@ -1,9 +1,10 @@
 """The host: its libvirt, its accelerator, its processes, and the description of a domain."""
 
 from pytest_vmsnap.host.domain_xml import Blueprint, Memory, describe, netdev_of
-from pytest_vmsnap.host.forwards import Forward, Protocol, add_forward, forwards
+from pytest_vmsnap.host.forwards import Forward, Protocol, add_forward, forwards, remove_forward
 from pytest_vmsnap.host.host import Facts, Host, choose_uri, default_store, open_host
 from pytest_vmsnap.host.libvirt import Connection, Domain
+from pytest_vmsnap.host.processes import is_stopped
 from pytest_vmsnap.host.run import Run, sweep
 from pytest_vmsnap.host.uri import UriChoice
 
@@ -23,7 +24,9 @@ __all__ = [
     "Forward",
     "Protocol",
     "add_forward",
+    "remove_forward",
     "forwards",
     "Run",
     "sweep",
+    "is_stopped",
 ]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from xml.etree.ElementTree import Element, SubElement, register_namespace
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from pytest_vmsnap.model import Image, MachineSpec, Network
@@ -104,6 +104,21 @@ def describe(plan: Blueprint) -> Element:
     return domain
 
 
+def snapshot_of_disks(overlays: Sequence[Path]) -> Element:
+    """The ``<domainsnapshot>`` by which a domain's disks, in their order, go on with `overlays`."""
+    snapshot = Element("domainsnapshot")
+    disks = SubElement(snapshot, "disks")
+    for index, path in enumerate(overlays):
+        disk = SubElement(disks, "disk", name=_disk_name(index), snapshot="external")
+        SubElement(disk, "driver", type="qcow2")
+        SubElement(disk, "source", file=str(path))
+    return snapshot
+
+
+def _disk_name(index: int) -> str:
+    return f"vd{string.ascii_lowercase[index]}"
+
+
 def _text(parent: Element, tag: str, text: str, **attributes: str) -> Element:
     element = SubElement(parent, tag, attributes)
     element.text = text
@@ -161,7 +176,7 @@ def _disk(devices: Element, index: int, path: Path, plan: Blueprint) -> None:
     disk = SubElement(devices, "disk", type="file", device="disk")
     SubElement(disk, "driver", name="qemu", type="qcow2", cache="unsafe", discard="unmap")
     SubElement(disk, "source", file=str(path))
-    SubElement(disk, "target", dev=f"vd{string.ascii_lowercase[index]}", bus="virtio")
+    SubElement(disk, "target", dev=_disk_name(index), bus="virtio")
     further = plan.spec.disks[index - 1] if 0 < index <= len(plan.spec.disks) else None
     if further and further.serial:
         _text(disk, "serial", further.serial)

@@ -59,6 +59,11 @@ def add_forward(
     )
 
 
+def remove_forward(domain: Domain, *, netdev: str, address: str, forward: Forward) -> None:
+    """End a forward, so that another may have its port on the host."""
+    _monitor(domain, f"hostfwd_remove {netdev} {forward.protocol}:{address}:{forward.host_port}")
+
+
 def _monitor(domain: Domain, line: str) -> str:
     answer = domain.qmp("human-monitor-command", {"command-line": line})
     if "could not set up" in answer.lower() or "invalid" in answer.lower():

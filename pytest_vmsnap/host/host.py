@@ -7,13 +7,14 @@ import os
 import re
 import shutil
 import subprocess
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pytest_vmsnap.errors import HostError, NoHypervisor, StoreFull
 from pytest_vmsnap.host import accelerator, access, embed, uri
+from pytest_vmsnap.host.cpu import guest_cpu
 from pytest_vmsnap.host.domain_xml import MACHINE_TYPE
 from pytest_vmsnap.host.libvirt import INSTALL, Connection, library
 from pytest_vmsnap.host.run import Run, sweep
@@ -34,6 +35,7 @@ CPUS = 2
 # patches itself ("jump labels"), dies of "Oops: int3" (measured: of sysctl kernel.sched_schedstats within a
 # second; of a boot one in some dozens; with one processor of none).
 SEVERAL_CPUS_FLOOR = (8, 1)
+COPIES = "copies"  # of the user's files, in the store
 SPARE_MIB = 256  # what overlays, consoles and device states may need beside the memory
 
 
@@ -48,6 +50,11 @@ class Facts:
     libvirt_version: str
     qemu_version: str
     warnings: tuple[str, ...] = ()
+
+    @property
+    def guest_cpu(self) -> str:
+        """The processor that a guest sees."""
+        return guest_cpu(self.accelerator)
 
     @property
     def cpus(self) -> int:
@@ -110,7 +117,7 @@ class Host:
         }[self.facts.uri.mode]
 
     def reachable(self, path: Path) -> Path:
-        """`path`, or a copy of it in the run's directory where QEMU could not read it itself.
+        """`path`, or a copy of it in the store where QEMU could not read it itself.
 
         Files in the store are given to QEMU; a person's file keeps its owner and mode.
         """
@@ -123,13 +130,17 @@ class Host:
             return path
         if self.access.can_read(path):
             return path
-        copy = self.run.data / f"copy-{path.stat().st_ino}-{path.name}"
+        found = path.stat()
+        copy = self._store / COPIES / f"{found.st_ino}-{found.st_size}-{found.st_mtime_ns}" / path.name
         if not copy.exists():
-            log.info("QEMU's user cannot read %s: copied for this run", path)
-            command = ["cp", "--reflink=auto", "--sparse=always", "--no-preserve=all", str(path), str(copy)]
+            log.info("QEMU's user cannot read %s: copied", path)
+            draft = self.run.data / copy.parent.name
+            draft.mkdir(mode=0o700)
+            command = ["cp", "--reflink=auto", "--sparse=always", "--no-preserve=all", str(path), str(draft)]
             subprocess.run(command, check=True)
-            self.access.to_read(copy)
-        return copy
+            with suppress(OSError):  # another run was quicker
+                draft.rename(copy.parent)
+        return self.reachable(copy)
 
     def expect_space(self, memory_mib: int) -> None:
         """Raise `StoreFull` where the store has no room for a machine's memory: QEMU would die of it."""

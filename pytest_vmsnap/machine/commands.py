@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pytest_vmsnap.guest import Channel
+    from pytest_vmsnap.host import Forward
     from pytest_vmsnap.machine.body import Body, Deadlines
+    from pytest_vmsnap.pool import Moment
 
 ENDING_SECONDS = 5.0  # for libvirt to see that a QEMU has ended
 SIGNAL_BASE = 128  # POSIX, "Exit Status for Commands": a death by signal is reported as more than 128
@@ -38,7 +40,9 @@ class Commands:
         self._deadlines = deadlines
         self._mark = mark_of(body)
         self._released = ""
-
+        self._address = body.address
+        self._forwards: list[Forward] = []
+        self._untouched: Moment | None = None  # the moment that it is still as it was at
         self.era = 0  # how often it has been reverted
 
     def seconds(self, timeout: float | None) -> float:
@@ -52,6 +56,7 @@ class Commands:
                 f"this machine belonged to {self._released}, which has ended",
                 hint="take a machine by a fixture of your own test, or share one with vm_module or vm_session",
             )
+        self._untouched = None
 
     @property
     def name(self) -> str:

@@ -10,10 +10,10 @@ from pytest_vmsnap.errors import ChannelError
 from pytest_vmsnap.machine.body import mark_of
 from pytest_vmsnap.machine.files import Files
 from pytest_vmsnap.machine.interactive import Interactive
-from pytest_vmsnap.machine.network import Network
 from pytest_vmsnap.machine.power import Power
 from pytest_vmsnap.machine.process import START, Process
 from pytest_vmsnap.machine.screen import Screen
+from pytest_vmsnap.machine.snapshots import Snapshots
 from pytest_vmsnap.machine.ssh import Ssh
 from pytest_vmsnap.machine.testinfra import Testinfra
 from pytest_vmsnap.machine.waits import Waits
@@ -25,9 +25,10 @@ if TYPE_CHECKING:
     from pytest_vmsnap.machine.body import Body, Deadlines
     from pytest_vmsnap.machine.interactive import AtTerminal
     from pytest_vmsnap.model import MachineSpec
+    from pytest_vmsnap.pool import Tenancy
 
 
-class Machine(Waits, Files, Power, Network, Screen, Ssh, Testinfra, Interactive):
+class Machine(Waits, Files, Power, Snapshots, Screen, Ssh, Testinfra, Interactive):
     """A virtual machine in the hands of a test.
 
     `name` is its libvirt domain's, `spec` its `MachineSpec`, `state` the state that it started from. It may be
@@ -44,8 +45,13 @@ class Machine(Waits, Files, Power, Network, Screen, Ssh, Testinfra, Interactive)
         deadlines: Deadlines,
         ssh_login: SshLogin,
         at_terminal: AtTerminal = nullcontext,
+        tenancy: Tenancy | None = None,
+        untouched: bool = False,
     ) -> None:
         super().__init__(body, channel, deadlines)
+        self._tenancy = tenancy
+        self._moments, self._rollbacks, self._kept_moments = {}, [], []
+        self._untouched = tenancy.origin if tenancy and untouched else None
         self._ssh_login = ssh_login
         self._at_terminal = at_terminal
         self.spec = spec

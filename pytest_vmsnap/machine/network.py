@@ -18,7 +18,7 @@ class Network(Commands):
     @property
     def address(self) -> str:
         """The host's loopback address that this machine's ports are forwarded to."""
-        return self._body.address
+        return self._address
 
     def forward_port(
         self, guest_port: int, *, host_port: int = 0, protocol: Protocol = "tcp"
@@ -43,6 +43,7 @@ class Network(Commands):
             host_port=host_port,
             protocol=protocol,
         )
+        self._forwards.append(made)
         return self.address, made.host_port
 
     def block_network(self) -> None:

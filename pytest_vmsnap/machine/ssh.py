@@ -6,14 +6,14 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_vmsnap.guest import SshConnection
-from pytest_vmsnap.machine.commands import Commands
+from pytest_vmsnap.machine.network import Network
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_vmsnap.guest import SshLogin
 
+SSH_PORT = 22
 # a machine's key is its snapshot's, and its address soon another machine's: there is nothing to be known of it
 CLIENT_OPTIONS = ("StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR")
 
@@ -35,7 +35,7 @@ class SshAccess:
         return shlex.join(words)
 
 
-class Ssh(Commands):
+class Ssh(Network):
     """A machine's SSH server, if its image has one."""
 
     _ssh_login: SshLogin
@@ -50,7 +50,13 @@ class Ssh(Commands):
         __tracebackhide__ = True
         self._expect_usable()
         login = self._ssh_login
-        host, port = SshConnection(self._body, login).endpoint()
+        host, port = self._ssh_place()
         if login.given is None and self._channel.name != "ssh":
             self.run(login.planting_script(), check=True)
         return SshAccess(host=host, port=port, user=login.user, key=login.key_file())
+
+    def _ssh_place(self) -> tuple[str, int]:
+        for forward in self._forwards:
+            if (forward.protocol, forward.guest_port) == ("tcp", SSH_PORT):
+                return self.address, forward.host_port
+        return self.forward_port(SSH_PORT)

@@ -27,8 +27,8 @@ STANDBY_CEILING = 64
 class Settings:
     """What the options say, each of its type; `origins` tells for each where its value is from.
 
-    `image` None is a machine without a disk; `memory` in MiB; `timeout` in seconds for one command;
-    `standby` None for the host's choice; `timeout_factor` on every deadline, None
+    `image` None is a machine without a disk; `memory` in MiB; `store_limit` too; `timeout` in seconds for one
+    command; `standby` None for the host's choice; `timeout_factor` on every deadline, None
     for the accelerator's default; `uri` and `store` None for what
     the host suggests. Paths are absolute; `root` is pytest's rootdir, to which those in markers are relative.
     """
@@ -54,6 +54,7 @@ class Settings:
     timeout: float = 60.0
     timeout_factor: float | None = None
     store: Path | None = None
+    store_limit: int = 20 << 10
     console_user: str | None = None
     console_password: str | None = None
     ssh_user: str | None = None

@@ -2,5 +2,6 @@
 
 from pytest_vmsnap.pool.lease import Lease, Maker
 from pytest_vmsnap.pool.pool import Pool
+from pytest_vmsnap.pool.tenancy import Moment, Tenancy
 
-__all__ = ["Pool", "Lease", "Maker"]
+__all__ = ["Pool", "Lease", "Maker", "Tenancy", "Moment"]

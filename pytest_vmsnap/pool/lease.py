@@ -12,6 +12,8 @@ from pytest_vmsnap.fork import Clone
 from pytest_vmsnap.guest import expect_clean, repair, set_clock
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pytest_vmsnap.fork import Forge, Snapshot
     from pytest_vmsnap.guest import Access, Channel
     from pytest_vmsnap.model import Verify
@@ -22,12 +24,26 @@ ANSWER_SECONDS = 30.0
 CHECK_SECONDS = 5.0  # for one that has answered before
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class Lease:
-    """A clone that runs, answers, and is repaired; and the channel to it."""
+    """A clone that runs, answers, and is repaired; and the channel to it.
+
+    `nonce` is what is left in it as a proof, if any is.
+    """
 
     clone: Clone
     channel: Channel
+    nonce: str = ""
+
+    def save(self, directory: Path, *, timeout: float) -> Snapshot:
+        """Save the machine as it is, in `directory`; it goes on. `timeout` in seconds, until no command runs.
+
+        Raises `ChannelError` where one still runs then, `StoreFull`, `HostError`.
+        """
+        known = self.clone.snapshot.guest.reseeder
+        with self.channel.still(timeout=timeout):
+            notes = self.channel.notes(known, timeout=timeout)
+            return self.clone.save(directory, guest=notes)
 
     def is_well(self) -> bool:
         """Whether it still runs and answers."""
@@ -94,10 +110,14 @@ class Maker:
         """Put right what a pause gets wrong; raises `RepairFailed` where that cannot be done."""
         set_clock(lease.channel, timeout=ANSWER_SECONDS * self.factor)
 
-    def verify(self, lease: Lease) -> None:
-        """Prove of a machine that is handed over what `vmsnap_verify` asks for; raises `RepairFailed`."""
+    def verify(self, lease: Lease, *, saved: str = "") -> None:
+        """Prove of a machine that is handed over what `vmsnap_verify` asks for; raises `RepairFailed`.
+
+        `saved` is the nonce that was in it when it was saved.
+        """
         if self.verified != "none":
-            expect_clean(lease.channel, lease.clone.name, timeout=ANSWER_SECONDS * self.factor)
+            seconds = ANSWER_SECONDS * self.factor
+            lease.nonce = expect_clean(lease.channel, lease.clone.name, timeout=seconds, saved=saved)
 
     def check(self, lease: Lease) -> None:
         """Prove by one exchange that a machine that runs answers; raises `ChannelError` where it does not."""

@@ -10,7 +10,8 @@ from pytest_vmsnap.pool.quiet import Quiet
 from pytest_vmsnap.pool.standby import Standbys
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from pytest_vmsnap.fork import Snapshot
     from pytest_vmsnap.pool.lease import Lease, Maker
@@ -26,6 +27,8 @@ class Pool:
 
     def __init__(self, maker: Maker, *, standby: int | None) -> None:
         self.handed_over = 0
+        self._coming: list[Snapshot] = []
+        self._returns: list[Snapshot] = []
         self._maker = maker
         self._discarders = ThreadPoolExecutor(DISCARDERS, thread_name_prefix="vmsnap-discard")
         self._quiet = Quiet()
@@ -40,8 +43,13 @@ class Pool:
             self._quiet.begin()
             self._standbys.awaken(snapshot)
 
-    def take(self, snapshot: Snapshot) -> Lease:
-        """A clean machine in the state of `snapshot`, running and repaired.
+    def directory(self, label: str) -> Path:
+        """A new directory for what ends with the run, which QEMU may write in."""
+        return self._maker.forge.directory(label)
+
+    def take(self, snapshot: Snapshot, *, nonce: str = "") -> Lease:
+        """A clean machine in the state of `snapshot`, running and repaired; `nonce` is what was in it as a
+        proof.
 
         Raises `RevertError` where none can be given; a machine that could not be repaired is not handed out.
         """
@@ -51,7 +59,7 @@ class Pool:
         else:
             lease = self._maker.make(snapshot)
         try:
-            self._maker.verify(lease)
+            self._maker.verify(lease, saved=nonce)
         except BaseException:
             self.discard(lease)
             raise
@@ -59,7 +67,31 @@ class Pool:
 
     def expect(self, coming: Sequence[Snapshot]) -> None:
         """Of which snapshots the next machines will be, in this order."""
-        self._standbys.expect(coming)
+        self._coming = list(coming)
+        self._prepare()
+
+    def expect_return(self, snapshot: Snapshot) -> None:
+        """The test that has a machine now may want to go back to `snapshot`: before any other machine."""
+        self._returns = [snapshot, *(other for other in self._returns if other is not snapshot)]
+        self._prepare()
+
+    def expect_no_return(self, snapshots: Sequence[Snapshot]) -> None:
+        """No machine of `snapshots` will be asked for any more; returns when none of them is being made."""
+        self._returns = [other for other in self._returns if not any(other is one for one in snapshots)]
+        self._prepare()
+        for snapshot in snapshots:
+            self._standbys.leave(snapshot)
+
+    def _prepare(self) -> None:
+        self._standbys.expect([*self._returns, *self._coming])
+
+    def renew_proof(self, lease: Lease) -> None:
+        """Leave another nonce in a machine that was saved: it is no clone of what was saved."""
+        self._maker.verify(lease, saved=lease.nonce)
+
+    def later(self, work: Callable[[], None]) -> None:
+        """Do `work` in the background."""
+        self._discarders.submit(work)
 
     def discard(self, lease: Lease) -> None:
         """End a machine in the background."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pytest_vmsnap.selection.markers import wishes
 
@@ -43,13 +43,13 @@ def ahead(
 
 
 def recipe(item: pytest.Item) -> Hashable:
-    """Of what kind the machine of a test is: tests with the same get machines of the same spec.
+    """Of what kind the machine of a test is: tests with the same get machines of the same spec and state.
 
     That is as far as it can be known before its fixtures are: its markers, and the parameter of ``vm_spec``.
     """
-    changes: dict[str, Any] = wishes(item.iter_markers(), item.nodeid).changes
+    found = wishes(item.iter_markers(), item.nodeid)
     parameters: dict[str, int] = getattr(getattr(item, "callspec", None), "indices", {})
-    return repr(sorted(changes.items())), parameters.get("vm_spec")
+    return repr(sorted(found.changes.items())), found.state, parameters.get("vm_spec")
 
 
 def _mark(item: pytest.Item) -> str | None:

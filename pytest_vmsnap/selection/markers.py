@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 WIDER = ("vm_class", "vm_module", "vm_session")
 MACHINES = ("vm", *WIDER, "vm_factory")
+BASE = "base"
 
 
 class MarkerError(VmsnapError):
@@ -37,17 +38,28 @@ def vm(**spec: Any) -> None:
     """changes to the machine for this test, class or module, which gets snapshots of its own"""
 
 
-MARKERS: dict[str, Callable[..., None]] = {"vm_fresh": vm_fresh, "vm_readonly": vm_readonly, "vm": vm}
+def vm_state(name: str) -> None:
+    """the state that this test, class or module starts from; without it, base"""
+
+
+MARKERS: dict[str, Callable[..., None]] = {
+    "vm_fresh": vm_fresh,
+    "vm_readonly": vm_readonly,
+    "vm_state": vm_state,
+    "vm": vm,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wishes:
     """What the markers of a test (or of a class or module) ask for.
 
-    `mark` is ``"fresh"``, ``"readonly"`` or None; `changes` are fields of `MachineSpec`.
+    `mark` is ``"fresh"``, ``"readonly"`` or None; `changes` are fields of `MachineSpec`; `state` is the name of
+    the state that it starts from.
     """
 
     mark: Mark | None = None
+    state: str = BASE
     changes: dict[str, Any] = field(default_factory=dict)
 
 
@@ -73,14 +85,20 @@ def wishes(marks: Iterable[pytest.Mark], where: str) -> Wishes:
     """
     names: set[str] = set()
     changes: dict[str, Any] = {}
+    states: list[str] = []
     for mark in marks:
         if mark.name in MARKERS:
             names.add(mark.name)
-            changes = _arguments(mark, where) | changes
+            found = _arguments(mark, where)
+            if mark.name == "vm_state":
+                states.append(found["name"])
+            else:
+                changes = found | changes
     if {"vm_fresh", "vm_readonly"} <= names:
         raise MarkerError(f"{where}: vm_fresh and vm_readonly exclude each other")
     return Wishes(
         mark="fresh" if "vm_fresh" in names else "readonly" if "vm_readonly" in names else None,
+        state=states[0] if states else BASE,
         changes=changes,
     )
 
@@ -107,6 +125,8 @@ def uses_machine(fixtures: Collection[str]) -> bool:
 def _arguments(mark: pytest.Mark, where: str) -> dict[str, Any]:
     try:
         bound = signature(mark.name).bind_partial(*mark.args, **mark.kwargs)
+        if mark.name == "vm_state":
+            return _named(signature(mark.name).bind(*mark.args, **mark.kwargs).arguments)
         for name, value in bound.arguments.items():
             # each by itself: what it is combined with is known when the fixture vm_spec is
             MachineSpec(**({"kernel": "any"} | {name: value}))
@@ -116,6 +136,12 @@ def _arguments(mark: pytest.Mark, where: str) -> dict[str, Any]:
             f"{where}: {_written(mark)}: {reason}", hint=f"the marker is {_call(mark.name)}"
         ) from error
     return dict(bound.arguments)
+
+
+def _named(arguments: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(arguments["name"], str) or not arguments["name"]:
+        raise TypeError(f"a state is given by its name, not {arguments['name']!r}")
+    return arguments
 
 
 def _written(mark: pytest.Mark) -> str:

@@ -1,5 +1,8 @@
 """Known-good states, and how they are made."""
 
-from pytest_vmsnap.states.base import BASE, DiedOfKvm, build_base, image_request
+from pytest_vmsnap.states.base import image_request
+from pytest_vmsnap.states.declared import BASE, Declaration, state
+from pytest_vmsnap.states.library import Library
+from pytest_vmsnap.states.tree import StateTree, tree_of
 
-__all__ = ["build_base", "image_request", "BASE", "DiedOfKvm"]
+__all__ = ["Library", "state", "Declaration", "StateTree", "tree_of", "image_request", "BASE"]

@@ -12,6 +12,7 @@ from pytest_vmsnap.fork import Template
 from pytest_vmsnap.guest import additions, reseeder_of, seed_image, settle, stop_calendar_timers
 from pytest_vmsnap.machine import Machine
 from pytest_vmsnap.model import ImageRequest
+from pytest_vmsnap.states.declared import BASE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("pytest_vmsnap.states")
 
-BASE = "base"
 BOOT_SECONDS = 120.0
 # what QEMU says of a guest that this host's KVM cannot run
 KVM_DEATHS = (
@@ -65,8 +65,9 @@ def build_base(
     deadlines: Deadlines,
     entropy: Entropy,
     progress: Progress,
+    into: Path,
 ) -> Snapshot:
-    """Boot a machine, let `prepare` do its work on it, and save it.
+    """Boot a machine, let `prepare` do its work on it, and save it in the directory `into`.
 
     Raises `BootError` with the console where the guest does not come up (`DiedOfKvm` where KVM is at fault),
     `StateFailed` where the preparation fails.
@@ -74,16 +75,13 @@ def build_base(
     with ExitStack() as stack:
         script = access.seed(image)
         seed = partial(seed_image, script=script, instance=forge.host.run.id) if script else None
-        template = stack.enter_context(Template(forge, spec=spec, image=image, seed=seed))
+        template = stack.enter_context(Template(forge, spec=spec, image=image, seed=seed, into=into))
         channel = stack.enter_context(closing(access.channel_to(template, image)))
         with progress.step(f"booting {image.origin} ({forge.host.facts.accelerator.name})"):
             _boot(template, channel, deadlines)
             reseeder = _reseeder(channel, deadlines, entropy, progress)
         machine = Machine(template, channel, spec=spec, state=BASE, deadlines=deadlines, ssh_login=access.ssh)
-        with progress.step("preparing the base state"):
-            _prepare(machine, prepare)
-        machine.succeed("sync")
-        machine.release("the preparation of the base state")
+        prepared(machine, prepare, progress)
         with progress.step("saving the base state"):
             notes = channel.notes(reseeder, timeout=BOOT_SECONDS * deadlines.factor)
             return template.save(guest=notes)
@@ -123,11 +121,17 @@ def _reseeder(channel: Channel, deadlines: Deadlines, entropy: Entropy, progress
     return found
 
 
-def _prepare(machine: Machine, prepare: Callable[[Machine], None]) -> None:
-    try:
-        prepare(machine)
-    except Exception as error:
-        machine.release("the preparation of the base state")
-        raise StateFailed(
-            f"the preparation of the base state failed: {type(error).__name__}: {error}"
-        ) from error
+def prepared(machine: Machine, prepare: Callable[[Machine], object], progress: Progress) -> None:
+    """Let `prepare` do its work on a machine that is saved then.
+
+    Raises `StateFailed`, from the error itself, where it fails.
+    """
+    what = f"the preparation of the state {machine.state}"
+    with progress.step(f"preparing the state {machine.state}"):
+        try:
+            prepare(machine)
+            machine.succeed("sync")
+        except Exception as error:
+            raise StateFailed(f"{what} failed: {type(error).__name__}: {error}") from error
+        finally:
+            machine.release(what)

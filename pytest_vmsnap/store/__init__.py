@@ -1,5 +1,22 @@
 """The directory with what outlives a run: entries that appear whole or not at all."""
 
 from pytest_vmsnap.store.directory import Store
+from pytest_vmsnap.store.fingerprint import Fingerprint, checksum, extents, fingerprint, outline
+from pytest_vmsnap.store.limit import Holding, holdings, trim
+from pytest_vmsnap.store.manifest import read as read_manifest
+from pytest_vmsnap.store.needs import Kind, Name
 
-__all__ = ["Store"]
+__all__ = [
+    "Store",
+    "Kind",
+    "Name",
+    "Holding",
+    "holdings",
+    "trim",
+    "Fingerprint",
+    "fingerprint",
+    "outline",
+    "checksum",
+    "extents",
+    "read_manifest",
+]

@@ -3,41 +3,56 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import shutil
 import tempfile
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, get_args
 
 from filelock import FileLock, Timeout
 
-from pytest_vmsnap.errors import StoreError, StoreFormat, StoreFull
+from pytest_vmsnap.errors import StoreDamaged, StoreError, StoreFormat, StoreFull
+from pytest_vmsnap.store import manifest, needs
+from pytest_vmsnap.store.claims import Claims
+from pytest_vmsnap.store.needs import Kind, Name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from pytest_vmsnap.progress import Progress
 
+log = logging.getLogger("pytest_vmsnap.store")
+
 FORMAT = "1"
-Kind = Literal["images", "downloads"]
+CHECKED: tuple[Kind, ...] = ("states", "memory")  # what their files were is noted
+READ: tuple[Kind, ...] = ("states",)  # ... with checksums: what cannot be made again in a moment
+WAIT_SECONDS = 1.0
 
 
 class Store:
     """A directory of entries, each named by a key of its content.
 
     An entry appears by one rename of a complete directory; while one is built, a lock on its key keeps
-    others waiting. Directories have mode 0700, for what they hold may be secret.
+    others waiting. One that a run uses is claimed by it, and stays until that run has ended. Directories have
+    mode 0700, for what they hold may be secret. `stale` tells of a kind and key whether an entry from before is
+    to be made anew.
 
     Raises `StoreError` where the directory cannot be used, `StoreFormat` where another version wrote it.
     """
 
-    def __init__(self, path: Path, *, progress: Progress) -> None:
+    def __init__(
+        self, path: Path, *, progress: Progress, stale: Callable[[Kind, str], bool] = lambda _kind, _key: False
+    ) -> None:
         self.path = path
         self._progress = progress
+        self._stale = stale
+        self._fresh: set[tuple[Kind, str]] = set()  # those that were looked at in this run
         try:
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
-            for name in ("images", "downloads", "locks", "runs"):
+            for name in (*get_args(Kind), "locks", "runs"):
                 (path / name).mkdir(exist_ok=True, mode=0o700)
             self._check_format()
         except OSError as error:
@@ -45,6 +60,7 @@ class Store:
                 f"the store {path} cannot be used: {error.strerror}",
                 hint="choose another directory with --vmsnap-store (VMSNAP_STORE, vmsnap_store)",
             ) from error
+        self.claims = Claims(self.runs)
 
     def _check_format(self) -> None:
         mark = self.path / "format"
@@ -69,28 +85,107 @@ class Store:
         path = self.path / kind / key
         return path if path.is_dir() else None
 
-    def provide(self, kind: Kind, key: str, what: str, build: Callable[[Path], None]) -> Path:
+    def entries(self, *kinds: Kind) -> list[Name]:
+        """All entries of `kinds`, in no order."""
+        return [
+            Name(kind=kind, key=path.name)
+            for kind in kinds
+            for path in (self.path / kind).iterdir()
+            if path.is_dir() and not path.name.startswith(".")
+        ]
+
+    def place(self, name: Name) -> Path:
+        """Where the entry is, if it is there."""
+        return self.path / name.kind / name.key
+
+    def provide(
+        self, kind: Kind, key: str, what: str, build: Callable[[Path], None], *, made_on: Iterable[Name] = ()
+    ) -> Path:
         """The entry's directory; if there is none yet, `build` fills a new directory that becomes it.
 
-        `what` names it to the person who waits, e.g. ``"image debian:trixie"``. Of several runs that ask at
-        once, one builds and the others wait. Whatever `build` raises leaves nothing behind.
+        `what` names it to the person who waits, e.g. ``"image debian:trixie"``; `made_on` are the entries that
+        it cannot be without. Of several runs that ask at once, one builds and the others wait. Whatever `build`
+        raises leaves nothing behind. An entry that is damaged is made anew, which is said.
 
         Raises `StoreFull` where the space ended while it was built.
         """
-        if found := self.entry(kind, key):
+        name = Name(kind=kind, key=key)
+        if found := self._usable(name, what):
             return found
-        with self._building(kind, key, what):
-            if found := self.entry(kind, key):
+        with self._building(name, what):
+            if found := self._usable(name, what):
                 return found
-            return self._build(self.path / kind / key, what, build)
+            self._clear(name, what)
+            path = self._build(name, what, build, tuple(made_on))
+            self._fresh.add((kind, key))
+            return path
 
-    def _build(self, path: Path, what: str, build: Callable[[Path], None]) -> Path:
+    def _usable(self, name: Name, what: str) -> Path | None:
+        """The entry, claimed and proved to be what was saved; None where it is to be made."""
+        known = (name.kind, name.key) in self._fresh
+        if not known and self._stale(name.kind, name.key):
+            return None
+        with self._guard():
+            if (path := self.entry(name.kind, name.key)) is None:
+                return None
+            try:
+                for each in needs.closure(self.path, name):
+                    self.claims.add(each)
+            except StoreDamaged as error:
+                self._say_damaged(name, what, error)
+                return None
+        try:
+            if not known:
+                manifest.check(path)
+        except StoreDamaged as error:
+            self._say_damaged(name, what, error)
+            return None
+        (path / manifest.USED).touch(mode=0o600)
+        self._fresh.add((name.kind, name.key))
+        return path
+
+    def _say_damaged(self, name: Name, what: str, error: StoreDamaged) -> None:
+        log.warning("%s: %s", name, error)
+        self._progress.say(f"the {what} in the store is damaged, and is made anew: {error.message}")
+
+    def _clear(self, name: Name, what: str) -> None:
+        """Remove what is there of the entry, and what was made on it; those who use it are waited for."""
+        gone = [*needs.dependents(self.path, self.entries("states", "memory"), name), name]
+        with self._guard():
+            users = self.claims.others(gone)
+        if users and self.place(name).exists():
+            with self._progress.step(f"waiting for another run that uses the {what}, to make it anew"):
+                while users:
+                    time.sleep(WAIT_SECONDS)  # nobody tells when a run has ended
+                    users = self.claims.others(gone)
+        for each in gone:
+            self._fresh.discard((each.kind, each.key))
+            self.remove(each)
+
+    def remove(self, name: Name) -> None:
+        """Remove the entry, which is gone for others at once."""
+        path = self.place(name)
+        with self._guard(), suppress(FileNotFoundError):
+            aside = Path(tempfile.mkdtemp(prefix=f".{name.key}.", dir=path.parent))
+            with suppress(FileNotFoundError):
+                path.rename(aside / "gone")
+        shutil.rmtree(aside, ignore_errors=True)
+
+    def _build(self, name: Name, what: str, build: Callable[[Path], None], made_on: tuple[Name, ...]) -> Path:
+        path = self.place(name)
         for half in path.parent.glob(f".{path.name}.*"):  # we hold the lock: whoever began these is gone
             shutil.rmtree(half, ignore_errors=True)
         draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
         try:
             build(draft)
-            draft.rename(path)
+            needs.write(draft, made_on)
+            if name.kind in CHECKED:
+                manifest.write(draft, checksums=name.kind in READ)
+            (draft / manifest.USED).touch(mode=0o600)
+            with self._guard():
+                draft.rename(path)
+                for each in (name, *made_on):
+                    self.claims.add(each)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 free = shutil.disk_usage(self.path).free >> 20
@@ -104,8 +199,14 @@ class Store:
         return path
 
     @contextmanager
-    def _building(self, kind: Kind, key: str, what: str) -> Iterator[None]:
-        lock = FileLock(self.path / "locks" / f"{kind}-{key}.lock", mode=0o600)
+    def _guard(self) -> Iterator[None]:
+        """Nobody claims or removes an entry meanwhile, in no run."""
+        with FileLock(self.path / "locks" / "entries.lock", mode=0o600):
+            yield
+
+    @contextmanager
+    def _building(self, name: Name, what: str) -> Iterator[None]:
+        lock = FileLock(self.path / "locks" / f"{name.kind}-{name.key}.lock", mode=0o600)
         try:
             lock.acquire(blocking=False)
         except Timeout:

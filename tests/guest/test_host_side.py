@@ -45,20 +45,20 @@ def test_neither_image_nor_snapshot_is_written_to(vm: Machine, vmsnap: VmsnapSes
     assert image is not None
 
     def sums() -> list[str]:
-        files = (image, *snapshot.disks, snapshot.devices, snapshot.memory.path)
+        files = (image, *snapshot.disks, snapshot.devices, snapshot.memory.file().path)
         return [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
 
     before = sums()
     vm.succeed("head -c 50000000 /dev/urandom >/root/much; cp /root/much /dev/shm; sync")
     assert sums() == before
-    snapshot.memory.expect_unchanged()
+    snapshot.memory.file().expect_unchanged()
 
 
 def test_clones_share_the_memory_file_of_their_snapshot(vm: Machine, vmsnap: VmsnapSession) -> None:
     snapshot = vmsnap._snapshots[vm.spec]
     pid = vm._body.domain.pid()
     maps = Path(f"/proc/{pid}/maps").read_text()
-    (mapping,) = [line for line in maps.splitlines() if line.endswith(str(snapshot.memory.path))]
+    (mapping,) = [line for line in maps.splitlines() if line.endswith(str(snapshot.memory.file().path))]
     assert mapping.split()[1] == "rw-p"  # private: copy-on-write
 
 

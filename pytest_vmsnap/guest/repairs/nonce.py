@@ -24,19 +24,23 @@ done
 """
 
 
-def expect_clean(channel: Channel, name: str, *, timeout: float) -> None:
-    """Prove that no nonce is in the guest's memory or on its disk, and leave one there: of the machine `name`.
+def expect_clean(channel: Channel, name: str, *, timeout: float, saved: str = "") -> str:
+    """Prove that no nonce is in the guest's memory or on its disk but `saved`, and leave a new one of `name`'s
+    there.
 
-    Raises `RepairFailed` with the name of the machine whose nonce was found, or where none can be left.
+    Returns the new one. Raises `RepairFailed` with the name of the machine whose nonce was found, or where none
+    can be left.
     """
     found = channel.run(Request(text=_filled(LOOK)), timeout=timeout)
-    if found.status or found.stdout:
-        owner = found.stdout.decode(errors="replace").split("\n")[0] or "unknown"
+    nonces = set(found.stdout.decode(errors="replace").split())
+    if found.status or nonces != ({saved} if saved else set()):
+        owner = next(iter(nonces - {saved}), "unknown")
         raise RepairFailed(f"{name} is not clean: the nonce of another machine is in it ({owner})")
     nonce = f"{name}:{secrets.token_hex(16)}"
     done = channel.run(Request(text=_filled(LEAVE).replace("@nonce@", nonce)), timeout=timeout)
     if done.status or done.timed_out:
         raise RepairFailed(f"no nonce can be left in {name}: {done.stderr.decode(errors='replace').strip()}")
+    return nonce
 
 
 def _filled(script: str) -> str:

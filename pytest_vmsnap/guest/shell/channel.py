@@ -9,6 +9,7 @@ import secrets
 import shlex
 import threading
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ from pytest_vmsnap.guest.shell.wire import Wire
 from pytest_vmsnap.model import GuestNotes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from pytest_vmsnap.guest.channel import Request
     from pytest_vmsnap.guest.planting import Way
@@ -176,6 +177,23 @@ class ShellChannel:
         self.open(timeout=timeout)
         shells = tuple(slot.shell for slot in self._slots)
         return GuestNotes(reseeder=reseeder, boot=self._boot, shells=shells)
+
+    @contextmanager
+    def still(self, *, timeout: float) -> Iterator[None]:
+        deadline = time.monotonic() + timeout
+        taken: list[Slot] = []
+        try:
+            for _ in range(COMMAND_SLOTS):
+                taken.append(self._free.get(timeout=max(0.0, deadline - time.monotonic())))  # noqa: PERF401
+            yield
+        except queue.Empty:
+            raise ChannelError(
+                f"a command still runs in the guest after {timeout:g} s, and a machine is saved when none does",
+                hint="use vm.popen for what is to go on",
+            ) from None
+        finally:
+            for slot in taken:
+                self._put_back(slot)
 
     def nudge(self) -> None:
         if self._nudged is None:

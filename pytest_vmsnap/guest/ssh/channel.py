@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from pytest_vmsnap.errors import ChannelError, GuestGone, GuestHung
@@ -14,6 +15,7 @@ from pytest_vmsnap.model import GuestNotes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from contextlib import AbstractContextManager
 
     from pytest_vmsnap.guest.channel import Site
     from pytest_vmsnap.guest.planting import Way
@@ -65,6 +67,9 @@ class SshChannel:
 
     def notes(self, reseeder: Reseeder, *, timeout: float) -> GuestNotes:  # noqa: ARG002 - the protocol
         return GuestNotes(reseeder=reseeder)
+
+    def still(self, *, timeout: float) -> AbstractContextManager[None]:  # noqa: ARG002 - the protocol
+        return nullcontext()  # what runs belongs to a connection that no clone has
 
     def nudge(self) -> None:
         pass

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from xml.etree import ElementTree
 
 from pytest_vmsnap.errors import ChannelError, GuestGone, GuestHung, HostError
-from pytest_vmsnap.host.domain_xml import AGENT_PORT
+from pytest_vmsnap.host.domain_xml import AGENT_PORT, snapshot_of_disks
 from pytest_vmsnap.host.libvirt import library
 from pytest_vmsnap.host.processes import is_stopped, qemu_of
 
@@ -117,6 +117,21 @@ class Domain:
             log.debug("%s: destroy: %s", self.name, error)
         self.events.stopped.set()  # the event itself may come later, or to nobody
         self.events.wake()
+
+    def change_disks(self, overlays: Sequence[Path]) -> None:
+        """Go on with other files, which are empty overlays on the ones until now: one for each disk, in order.
+
+        libvirt, "Snapshot XML format": an external snapshot of the disks alone, whose record nobody keeps.
+        """
+        libvirt, _ = library.modules()
+        flags = (
+            libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY
+            | libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_NO_METADATA
+            | libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_REUSE_EXT
+        )
+        if overlays:
+            text = ElementTree.tostring(snapshot_of_disks(overlays), encoding="unicode")
+            self._call("snapshot the disks of", lambda: self.handle.snapshotCreateXML(text, flags))
 
     def _call(self, what: str, call: Callable[[], object]) -> None:
         libvirt, _ = library.modules()

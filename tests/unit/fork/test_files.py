@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def memory(tmp_path: Path) -> Path:
-    path = files.memory_file(tmp_path / "ram", size_mib=64)
+    path = files.create(tmp_path / "ram", size=64 << 20)
     with path.open("r+b") as file:
         file.seek(40 << 20)
         file.write(b"data" * 1000)
@@ -23,7 +23,7 @@ def memory(tmp_path: Path) -> Path:
 
 
 def test_a_memory_file_is_sparse_and_for_its_owner_alone(tmp_path: Path) -> None:
-    path = files.memory_file(tmp_path / "ram", size_mib=64)
+    path = files.create(tmp_path / "ram", size=64 << 20)
     found = path.stat()
     assert (found.st_size, found.st_blocks, found.st_mode & 0o777) == (64 << 20, 0, 0o600)
 

@@ -1,0 +1,77 @@
+"""The save of a machine that runs: design §5.6, in the order that QEMU wants it.
+
+Its memory is private, so ``x-ignore-shared`` would not leave it out; QEMU writes the pages that are its own by
+``pmemsave``, and its devices by ``xen-save-devices-state`` (QEMU, "QMP reference"; no Xen is involved. With
+``live`` true it would inactivate the disks).
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import TYPE_CHECKING
+
+from pytest_vmsnap.errors import HostError
+from pytest_vmsnap.fork.pages import Run, own_runs
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pytest_vmsnap.host import Domain
+
+log = logging.getLogger("pytest_vmsnap.fork")
+
+# hw/i386/pc_piix.c: no machine has its hole below that
+ALWAYS_LOW = 2 << 30
+ABOVE = 4 << 30
+BELOW_4G = re.compile(r"alias ram-below-4g @\S+ ([0-9a-f]{16})-([0-9a-f]{16})")
+WHOLE_CHUNK = 256 << 20
+
+
+def runs_to_save(domain: Domain, memory: Path, size: int) -> tuple[list[Run], bool]:
+    """What of the guest's memory of `size` bytes differs from the file `memory`; and whether that is known.
+
+    Where this host lets nobody look (a QEMU of another user's), it is all of it.
+    """
+    pid = domain.pid()
+    try:
+        if pid is None:
+            raise ProcessLookupError(f"the QEMU of {domain.name} is not to be seen")
+        return own_runs(pid, memory), True
+    except OSError as error:
+        log.info("all of the memory is saved, for which pages changed cannot be read: %s", error)
+        starts = range(0, size, WHOLE_CHUNK)
+        return [Run(offset=start, length=min(WHOLE_CHUNK, size - start)) for start in starts], False
+
+
+def save_memory(domain: Domain, runs: list[Run], pages: Path, size: int) -> None:
+    """Write each of `runs` to a file in the directory `pages` that is named by its offset (hexadecimal).
+
+    The guest, whose memory is of `size` bytes, stands still.
+    """
+    low = _low_end(domain, size)
+    for run in (part for whole in runs for part in _parted(whole, low)):
+        address = run.offset if run.offset < low else run.offset - low + ABOVE
+        domain.qmp("pmemsave", val=address, size=run.length, filename=str(pages / f"{run.offset:012x}"))
+
+
+def save_devices(domain: Domain, path: Path) -> None:
+    """Write the state of all devices but the memory to `path`; the guest stands still."""
+    domain.qmp("xen-save-devices-state", filename=str(path), live=False)
+
+
+def _parted(run: Run, low: int) -> list[Run]:
+    """`run` in parts that are whole in the guest's addresses too: it has a hole behind `low`."""
+    if run.offset >= low or run.end <= low:
+        return [run]
+    return [Run(offset=run.offset, length=low - run.offset), Run(offset=low, length=run.end - low)]
+
+
+def _low_end(domain: Domain, size: int) -> int:
+    """How many bytes of the memory are below the hole for devices; what is more begins at 4 GiB."""
+    if size <= ALWAYS_LOW:
+        return size
+    tree = str(domain.qmp("human-monitor-command", {"command-line": "info mtree"}))
+    if not (found := BELOW_4G.search(tree)):
+        raise HostError(f"QEMU of {domain.name} does not say where its memory lies")
+    return int(found[2], 16) - int(found[1], 16) + 1

@@ -1,0 +1,213 @@
+"""The snapshots of states: from the store, or built."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, cast
+
+from pytest_vmsnap import image as images
+from pytest_vmsnap.guest import stop_calendar_timers
+from pytest_vmsnap.machine import Machine
+from pytest_vmsnap.states import entries, keys
+from pytest_vmsnap.states.base import BOOT_SECONDS, DiedOfKvm, build_base, image_request, prepared
+from pytest_vmsnap.states.declared import BASE
+from pytest_vmsnap.store import Name, trim
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from pytest_vmsnap.fork import Forge, Snapshot
+    from pytest_vmsnap.guest import Access
+    from pytest_vmsnap.machine import Deadlines
+    from pytest_vmsnap.model import Image, MachineSpec, Settings
+    from pytest_vmsnap.pool import Maker
+    from pytest_vmsnap.progress import Progress
+    from pytest_vmsnap.states.declared import Declaration
+    from pytest_vmsnap.states.tree import StateTree
+    from pytest_vmsnap.store import Kind, Store
+
+log = logging.getLogger("pytest_vmsnap.states")
+
+
+class Library:
+    """The states of a project for one run: each is taken from the store, or built once and kept there.
+
+    `prepare` are the implementations of the hook that prepares the base state: `prepare_all` calls them.
+    `timings` gets the seconds of each boot and each build.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        tree: StateTree,
+        store: Store,
+        forge: Forge,
+        maker: Maker,
+        access: Access,
+        deadlines: Callable[[], Deadlines],
+        prepare: Sequence[Callable[..., object]],
+        prepare_all: Callable[[Machine, MachineSpec], None],
+        progress: Progress,
+        timings: dict[str, list[float]],
+    ) -> None:
+        self._settings = settings
+        self._tree = tree
+        self._store = store
+        self._forge = forge
+        self._maker = maker
+        self._access = access
+        self._deadlines = deadlines
+        self._prepare = prepare
+        self._prepare_all = prepare_all
+        self._progress = progress
+        self._timings = timings
+        self._found: dict[tuple[MachineSpec, str], Snapshot] = {}
+        self._images: dict[MachineSpec, Image] = {}
+        self._keys: dict[tuple[MachineSpec, str], str] = {}
+
+    @property
+    def found(self) -> dict[tuple[MachineSpec, str], Snapshot]:
+        """The snapshots that were asked for so far, by machine and state."""
+        return self._found
+
+    def snapshot(self, spec: MachineSpec, state: str) -> Snapshot:
+        """The snapshot of `state` for a machine of `spec`.
+
+        Raises `StateFailed` where a state's function fails, its parent's too, `BootError`, `ImageError`,
+        `StoreError`.
+        """
+        __tracebackhide__ = True
+        if (spec, state) not in self._found:
+            try:
+                entry = self._entry(spec, state)
+            except DiedOfKvm as error:
+                if self._settings.accel != "auto":
+                    raise
+                self._progress.say(f"{error.message}: going on with software emulation")
+                self._forge.host.demote(error.message)
+                self._keys.clear()
+                entry = self._entry(spec, state)
+            self._found[spec, state] = self._opened(entry)
+            trim(self._store, self._settings.store_limit)
+        return self._found[spec, state]
+
+    def expect_unchanged(self) -> None:
+        """Prove of the snapshots that machines of this run were made from that none was written to.
+
+        Raises `StoreDamaged` with the file that was: the next run makes that state anew.
+        """
+        for snapshot in self._found.values():
+            snapshot.memory.expect_unchanged()
+
+    def key(self, spec: MachineSpec, state: str) -> str:
+        """What names the snapshot of `state` for a machine of `spec` in the store."""
+        if (spec, state) not in self._keys:
+            if state == BASE:
+                parts = keys.base_parts(
+                    self._forge,
+                    spec=spec,
+                    image=self._image(spec),
+                    access=self._access,
+                    prepare=self._prepare,
+                    root=self._settings.root,
+                )
+            else:
+                declaration = self._tree.declaration(state)
+                parent = self.key(spec, declaration.parent)
+                parts = keys.state_parts(declaration, parent=parent, root=self._settings.root)
+            self._keys[spec, state] = keys.key_of(parts)
+        return self._keys[spec, state]
+
+    def _image(self, spec: MachineSpec) -> Image:
+        if spec not in self._images:
+            request = image_request(spec, root=self._settings.root)
+            self._images[spec] = images.provide(request, store=self._store, progress=self._progress)
+        return self._images[spec]
+
+    def _entry(self, spec: MachineSpec, state: str) -> Path:
+        __tracebackhide__ = True
+        key = self.key(spec, state)
+        what = f"state {state}"
+        if state == BASE:
+            return self._store.provide(
+                entries.KIND, key, what, lambda draft: self._build_base(draft, spec), made_on=self._below(spec)
+            )
+        declaration = self._tree.declaration(state)
+        parent = Name(kind=entries.KIND, key=self.key(spec, declaration.parent))
+        return self._store.provide(
+            entries.KIND, key, what, lambda draft: self._build(draft, spec, declaration), made_on=[parent]
+        )
+
+    def _below(self, spec: MachineSpec) -> list[Name]:
+        """The entries of the store that the disks of a base state are made on."""
+        parts = [path.relative_to(self._store.path).parts for path in self._backings(spec)]
+        return [Name(kind=cast("Kind", kind), key=key) for kind, key, *_ in parts]
+
+    def _backings(self, spec: MachineSpec) -> list[Path]:
+        disk = self._image(spec).disk
+        found = [self._forge.host.reachable(disk)] if disk else []
+        return [path for path in found if path.is_relative_to(self._store.path)]
+
+    def _opened(self, entry: Path) -> Snapshot:
+        snapshot = entries.load(self._store, entry)
+        for path in (*snapshot.disks, snapshot.devices):
+            self._forge.host.reachable(path)
+        return snapshot
+
+    def _build_base(self, draft: Path, spec: MachineSpec) -> None:
+        __tracebackhide__ = True
+        started = time.monotonic()
+        snapshot = build_base(
+            self._forge,
+            spec=spec,
+            image=self._image(spec),
+            prepare=lambda machine: self._prepare_all(machine, spec),
+            access=self._access,
+            deadlines=self._deadlines(),
+            entropy=self._settings.entropy,
+            progress=self._progress,
+            into=draft,
+        )
+        self._timings["boot"].append(time.monotonic() - started)
+        log.info("base state saved: %s", snapshot.abilities)
+        self._seal(draft, snapshot, BASE, None)
+
+    def _build(self, draft: Path, spec: MachineSpec, declaration: Declaration) -> None:
+        __tracebackhide__ = True
+        parent = self.snapshot(spec, declaration.parent)
+        started = time.monotonic()
+        lease = self._maker.make(parent)
+        try:
+            machine = Machine(
+                lease.clone,
+                lease.channel,
+                spec=spec,
+                state=declaration.name,
+                deadlines=self._deadlines(),
+                ssh_login=self._access.ssh,
+            )
+            prepared(machine, declaration.function, self._progress)
+            seconds = BOOT_SECONDS * self._deadlines().factor
+            with self._progress.step(f"saving the state {declaration.name}"):
+                stop_calendar_timers(lease.channel, timeout=seconds)
+                self._forge.host.access.to_write(draft)
+                snapshot = lease.save(draft, timeout=seconds)
+        finally:
+            lease.end()
+        self._timings.setdefault("build", []).append(time.monotonic() - started)
+        self._seal(draft, snapshot, declaration.name, self.key(spec, declaration.parent))
+
+    def _seal(self, draft: Path, snapshot: Snapshot, state: str, parent: str | None) -> None:
+        facts = self._forge.host.facts
+        made_from = {
+            "image": snapshot.image.origin,
+            "QEMU": facts.qemu_version,
+            "libvirt": facts.libvirt_version,
+            "accelerator": facts.accelerator.name,
+            "CPU": facts.guest_cpu,
+        }
+        origin = entries.origin_now(state, project=self._settings.root, parent=parent, made_from=made_from)
+        entries.seal(self._store, draft, snapshot, origin)

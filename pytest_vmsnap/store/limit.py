@@ -1,0 +1,78 @@
+"""The store's size, and what goes first when it has grown over its limit."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pytest_vmsnap.store import manifest, needs
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pytest_vmsnap.store.directory import Store
+    from pytest_vmsnap.store.needs import Name
+
+log = logging.getLogger("pytest_vmsnap.store")
+
+BLOCK = 512  # stat(2), st_blocks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holding:
+    """An entry as it weighs: `size` in bytes on the disk, `apparent` as its files say; its last use."""
+
+    name: Name
+    size: int
+    apparent: int
+    used: float
+
+
+def holdings(store: Store) -> list[Holding]:
+    """All that the store keeps, the longest unused first."""
+    names = store.entries("images", "copies", "states", "memory", "downloads")
+    found = [_holding(store, name) for name in names]
+    return sorted(found, key=lambda holding: holding.used)
+
+
+def trim(store: Store, limit_mib: int, *, dry: bool = False) -> list[Holding]:
+    """Remove what was not used for longest until the store is within `limit_mib` MiB; returns what goes.
+
+    What a run uses stays, and what others are made on goes behind these. With `dry` nothing is removed.
+    """
+    rest = holdings(store)
+    excess = sum(holding.size for holding in rest) - (limit_mib << 20)
+    gone: list[Holding] = []
+    while excess > 0 and (victim := _next(store, rest)):
+        rest.remove(victim)
+        gone.append(victim)
+        excess -= victim.size
+        if not dry:
+            log.info("removed from the store: %s (%d MiB)", victim.name, victim.size >> 20)
+            store.remove(victim.name)
+    return gone
+
+
+def _next(store: Store, rest: list[Holding]) -> Holding | None:
+    needed = {below for holding in rest for below in needs.read(store.place(holding.name))}
+    for holding in rest:
+        if holding.name not in needed and not store.claims.is_used(holding.name):
+            return holding
+    return None
+
+
+def _holding(store: Store, name: Name) -> Holding:
+    place = store.place(name)
+    stats = [path.lstat() for path in _files(place)]
+    mark = place / manifest.USED
+    return Holding(
+        name=name,
+        size=sum(stat.st_blocks for stat in stats) * BLOCK,
+        apparent=sum(stat.st_size for stat in stats),
+        used=(mark if mark.exists() else place).stat().st_mtime,
+    )
+
+
+def _files(place: Path) -> list[Path]:
+    return [path for path in place.rglob("*") if path.is_file()]

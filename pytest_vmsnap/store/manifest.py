@@ -1,0 +1,61 @@
+"""What the files of an entry were when it was made."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from pytest_vmsnap.errors import StoreDamaged
+from pytest_vmsnap.store.fingerprint import Fingerprint, fingerprint, outline
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NAME = "manifest.json"
+USED = "used"  # its time is that of the last use
+
+
+def write(entry: Path, *, checksums: bool) -> None:
+    """Note what the files in `entry` are; with `checksums` all of them are read."""
+    take = fingerprint if checksums else outline
+    _write(entry, {name: take(entry / name) for name in _names(entry)})
+
+
+def check(entry: Path) -> None:
+    """Prove that the files in `entry` are those that were saved; nothing happens where nothing was noted.
+
+    A file whose time is another is read, and the new time noted: the store may have been copied. Raises
+    `StoreDamaged` with what is wrong.
+    """
+    if not (entry / NAME).exists():
+        return
+    noted = read(entry)
+    if strangers := set(_names(entry)) - set(noted):
+        raise StoreDamaged(f"{entry} has {', '.join(sorted(strangers))}, which was not saved")
+    found = {name: each.renewed() for name, each in noted.items()}
+    if found != noted:
+        _write(entry, found)
+
+
+def read(entry: Path) -> dict[str, Fingerprint]:
+    """The fingerprints of the files in `entry`, by their names in it. Raises `StoreDamaged`."""
+    try:
+        noted = json.loads((entry / NAME).read_text())
+        return {
+            name: Fingerprint(path=entry / name, size=size, changed=changed, checksum=checksum)
+            for name, (size, changed, checksum) in noted.items()
+        }
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise StoreDamaged(f"{entry / NAME} cannot be read: {error}") from error
+
+
+def _names(entry: Path) -> list[str]:
+    found = (str(path.relative_to(entry)) for path in entry.rglob("*") if path.is_file())
+    return sorted(name for name in found if name not in (NAME, USED))
+
+
+def _write(entry: Path, fingerprints: dict[str, Fingerprint]) -> None:
+    rows = {name: (each.size, each.changed, each.checksum) for name, each in fingerprints.items()}
+    draft = entry / f".{NAME}"
+    draft.write_text(json.dumps(rows, indent=1) + "\n")
+    draft.replace(entry / NAME)
