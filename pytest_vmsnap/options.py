@@ -16,7 +16,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from pytest_vmsnap.errors import VmsnapError
-from pytest_vmsnap.model import Accel, ChannelName, Entropy, Missing, Network, Origin, Revert, Settings, Verify
+from pytest_vmsnap.model import (
+    Accel,
+    ChannelName,
+    Entropy,
+    Missing,
+    Network,
+    Order,
+    Origin,
+    Revert,
+    Settings,
+    Verify,
+)
 from pytest_vmsnap.model.settings import STANDBY_CEILING, masked
 from pytest_vmsnap.model.spec import CPUS_CEILING, MEMORY_MIB_FLOOR
 
@@ -37,6 +48,7 @@ class Option:
     `parse` makes the value of what was written: text, or what a TOML file gives; it raises `ValueError`.
     `allowed` says which values there are. `anchor` makes a path in the value absolute, given the directory
     that it is relative to. `many` is a list, repeatable on the command line. A `secret` is never shown.
+    `is_flag` takes no value.
     """
 
     name: str
@@ -48,6 +60,7 @@ class Option:
     many: bool = False
     secret: bool = False
     command_line_only: bool = False
+    is_flag: bool = False
 
     @property
     def flag(self) -> str:
@@ -67,6 +80,8 @@ class Option:
     @property
     def description(self) -> str:
         """The help with what is allowed and the default."""
+        if self.is_flag:
+            return self.help
         return f"{self.help}: {self.allowed} (default: {_plain(self.default) or 'none'})"
 
     def written(self, origin: Origin, value: object) -> str:
@@ -116,6 +131,11 @@ def sha256(value: object) -> str | None:
     if not re.fullmatch(r"[0-9a-f]{64}", found):
         raise ValueError("no digest")
     return found
+
+
+def flag(value: object) -> bool:
+    """A flag of the command line."""
+    return value is True
 
 
 def number(low: int, high: int | None) -> Callable[[object], int]:
@@ -309,6 +329,34 @@ OPTIONS: tuple[Option, ...] = (
         anchor=_path,
         allowed="a directory; none: the user's cache directory",
         help="where images and snapshots are kept",
+    ),
+    Option(
+        name="store_limit",
+        parse=size(1),
+        default=20 << 10,
+        allowed="MiB, or with a unit as in 20G",
+        help="how large the store may grow: what was not used for longest goes first, and nothing in use",
+    ),
+    _choice(
+        "order", get_args(Order), "state", "tests are grouped by the state they start from, or left in place"
+    ),
+    Option(
+        name="refresh",
+        parse=flag,
+        default=False,
+        is_flag=True,
+        command_line_only=True,
+        allowed="",
+        help="make the image and the states anew, for what they are made from may have changed unseen",
+    ),
+    Option(
+        name="refresh_state",
+        parse=texts,
+        default=(),
+        many=True,
+        command_line_only=True,
+        allowed="a state's name; may be given several times",
+        help="make this state anew, and those that are made from it",
     ),
     Option(
         name="console_user",

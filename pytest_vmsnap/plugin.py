@@ -11,7 +11,7 @@ from pytest_vmsnap import hookspecs, selection
 from pytest_vmsnap.errors import StateError
 from pytest_vmsnap.fixtures import vm, vm_class, vm_factory, vm_module, vm_session, vm_spec, vmsnap
 from pytest_vmsnap.options import OPTIONS, OptionError, changed, native_table, resolve, strangers
-from pytest_vmsnap.session import SESSION_KEY, SETTINGS_KEY, VmsnapSession, collected_states
+from pytest_vmsnap.session import SESSION_KEY, SETTINGS_KEY, VmsnapSession, collected_states, in_order
 from pytest_vmsnap.terminal import SILENT_VERBOSITY, Terminal
 
 if TYPE_CHECKING:
@@ -33,6 +33,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "virtual machines (each also as VMSNAP_NAME in the environment, vmsnap_NAME in the configuration file)",
     )
     for option in OPTIONS:
+        if option.is_flag:
+            described = {"dest": option.key, "default": None, "help": option.description}
+            group.addoption(option.flag, action="store_true", **described)
+            continue
         group.addoption(
             option.flag,
             dest=option.key,
@@ -70,11 +74,14 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     return [f"vmsnap: {', '.join(found)}"] if found else []
 
 
+@pytest.hookimpl(trylast=True)  # after who shuffles, or deselects
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     try:
         for item in items:
             selection.check(item.iter_markers(), _fixtures(item), item.nodeid)
-        config.stash[SESSION_KEY].tree = collected_states(config, items)
+        tree = collected_states(config, items)
+        config.stash[SESSION_KEY].tree = tree
+        items[:] = in_order(items, config.stash[SETTINGS_KEY], tree)
     except (selection.MarkerError, StateError) as error:
         items.clear()  # nothing is reported as collected, or begun by xdist
         if hasattr(config, "workerinput"):
@@ -150,7 +157,7 @@ def _settings(config: pytest.Config) -> Settings:
 def _ini(config: pytest.Config) -> dict[str, object]:
     """The configuration file's values, None where it has none."""
     values: dict[str, object] = {}
-    for option in OPTIONS:
+    for option in [option for option in OPTIONS if not option.command_line_only]:
         try:
             values[option.key] = config.getini(option.key)
         except (TypeError, pytest.UsageError):

@@ -226,7 +226,7 @@ class VmsnapSession:
         """Of what the test will ask for a machine, as far as that can be known now."""
         kind = selection.recipe(item)
         spec = self._specs.get((item.path, kind)) or self._specs.get((None, kind))
-        state = selection.wishes(item.iter_markers(), item.nodeid).state
+        state = selection.state_of(item)
         return self._library.found.get((spec, state)) if spec and self._library else None
 
     def begin(self, item: pytest.Item) -> None:
@@ -329,7 +329,11 @@ class VmsnapSession:
                     self._untold = None
                     raise untold
                 choice = choose_uri(self.settings)
-                self._store = Store(self.settings.store or default_store(choice), progress=self._progress)
+                self._store = Store(
+                    self.settings.store or default_store(choice),
+                    progress=self._progress,
+                    refresh=self.settings.refresh,
+                )
                 with self._progress.step(f"connecting to {choice.uri}"):
                     self._host = open_host(self.settings, choice, store=self._store.path)
                 self._access = _access(self.settings, self._store.path)
@@ -394,10 +398,20 @@ def collected_states(config: pytest.Config, items: Sequence[pytest.Item]) -> Sta
     modules = {module.obj: None for item in items if (module := item.getparent(pytest.Module))}
     tree = tree_of(sorted([*plugins, *modules], key=lambda module: module.__name__))
     for item in items:
-        state = selection.wishes(item.iter_markers(), item.nodeid).state
+        state = selection.state_of(item)
         if state != BASE and state not in tree.states:
             raise tree.unknown(state, f"{item.nodeid}: ")
     return tree
+
+
+def in_order(items: list[pytest.Item], settings: Settings, tree: StateTree) -> list[pytest.Item]:
+    """The tests as they are to run; raises `UnknownState` for one to be made anew that is not there."""
+    for name in settings.refresh_state:
+        if name != BASE:
+            tree.declaration(name)
+    if settings.order == "none":
+        return items
+    return selection.ordered(items, lambda state: [BASE, *(each.name for each in tree.lineage(state))])
 
 
 def _access(settings: Settings, store: Path) -> Access:

@@ -73,7 +73,7 @@ class Snapshots(Network):
         untouched = self._untouched if not self._forwards else None  # others reach it by these
         self._expect_usable()
         if untouched:
-            tenancy.expect_return(untouched)
+            self._held().expect_return(untouched)
         moment = untouched or self._saved()
         self._rollbacks.append(moment)
         try:

@@ -17,6 +17,7 @@ Revert = Literal["always", "marked", "on-failure"]
 Missing = Literal["fail", "skip"]
 Entropy = Literal["require", "warn"]
 Verify = Literal["none", "nonce"]
+Order = Literal["state", "none"]
 Origin = Literal["command line", "environment", "ini", "default"]
 
 
@@ -55,6 +56,9 @@ class Settings:
     timeout_factor: float | None = None
     store: Path | None = None
     store_limit: int = 20 << 10
+    order: Order = "state"
+    refresh: bool = False
+    refresh_state: tuple[str, ...] = ()
     console_user: str | None = None
     console_password: str | None = None
     ssh_user: str | None = None

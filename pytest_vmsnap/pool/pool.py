@@ -75,6 +75,10 @@ class Pool:
         self._returns = [snapshot, *(other for other in self._returns if other is not snapshot)]
         self._prepare()
 
+    def returned(self, snapshot: Snapshot) -> None:
+        """The test went back to `snapshot`, and may not do so again."""
+        self._returns = [other for other in self._returns if other is not snapshot]
+
     def expect_no_return(self, snapshots: Sequence[Snapshot]) -> None:
         """No machine of `snapshots` will be asked for any more; returns when none of them is being made."""
         self._returns = [other for other in self._returns if not any(other is one for one in snapshots)]

@@ -43,13 +43,23 @@ def ahead(
 
 
 def recipe(item: pytest.Item) -> Hashable:
-    """Of what kind the machine of a test is: tests with the same get machines of the same spec and state.
+    """Which machine a test gets: tests with the same get machines of the same spec and state.
 
-    That is as far as it can be known before its fixtures are: its markers, and the parameter of ``vm_spec``.
+    That is as far as it can be known before its fixtures are.
     """
-    found = wishes(item.iter_markers(), item.nodeid)
+    return kind_of(item), state_of(item)
+
+
+def kind_of(item: pytest.Item) -> Hashable:
+    """Of what kind a test's machine is: its markers' changes to the spec, the parameter of ``vm_spec``."""
+    changes = wishes(item.iter_markers(), item.nodeid).changes
     parameters: dict[str, int] = getattr(getattr(item, "callspec", None), "indices", {})
-    return repr(sorted(found.changes.items())), found.state, parameters.get("vm_spec")
+    return repr(sorted(changes.items())), parameters.get("vm_spec")
+
+
+def state_of(item: pytest.Item) -> str:
+    """The state that a test starts from."""
+    return wishes(item.iter_markers(), item.nodeid).state
 
 
 def _mark(item: pytest.Item) -> str | None:

@@ -66,7 +66,8 @@ class Wishes:
 def signature(name: str) -> inspect.Signature:
     """The signature of the marker `name`; that of ``vm`` has `MachineSpec`'s fields, all of them optional."""
     if name != "vm":
-        return inspect.signature(MARKERS[name]).replace(return_annotation=inspect.Signature.empty)
+        found = inspect.signature(MARKERS[name]).parameters.values()
+        return inspect.Signature([each.replace(annotation=inspect.Parameter.empty) for each in found])
     fields = [spec.name for spec in dataclasses.fields(MachineSpec)]
     return inspect.Signature([inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in fields])
 

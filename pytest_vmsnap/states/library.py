@@ -133,13 +133,30 @@ class Library:
         what = f"state {state}"
         if state == BASE:
             return self._store.provide(
-                entries.KIND, key, what, lambda draft: self._build_base(draft, spec), made_on=self._below(spec)
+                entries.KIND,
+                key,
+                what,
+                lambda draft: self._build_base(draft, spec),
+                made_on=self._below(spec),
+                anew=state in self._settings.refresh_state,
             )
         declaration = self._tree.declaration(state)
         parent = Name(kind=entries.KIND, key=self.key(spec, declaration.parent))
+        if self._refreshed(declaration.parent):
+            self.snapshot(spec, declaration.parent)  # what was made from the one before goes with it
         return self._store.provide(
-            entries.KIND, key, what, lambda draft: self._build(draft, spec, declaration), made_on=[parent]
+            entries.KIND,
+            key,
+            what,
+            lambda draft: self._build(draft, spec, declaration),
+            made_on=[parent],
+            anew=state in self._settings.refresh_state,
         )
+
+    def _refreshed(self, state: str) -> bool:
+        """Whether `state`, or one that it is made from, is to be made anew."""
+        names = [BASE, *(declaration.name for declaration in self._tree.lineage(state))]
+        return self._settings.refresh or any(name in self._settings.refresh_state for name in names)
 
     def _below(self, spec: MachineSpec) -> list[Name]:
         """The entries of the store that the disks of a base state are made on."""

@@ -43,13 +43,12 @@ class Store:
     Raises `StoreError` where the directory cannot be used, `StoreFormat` where another version wrote it.
     """
 
-    def __init__(
-        self, path: Path, *, progress: Progress, stale: Callable[[Kind, str], bool] = lambda _kind, _key: False
-    ) -> None:
+    def __init__(self, path: Path, *, progress: Progress, refresh: bool = False) -> None:
         self.path = path
         self._progress = progress
-        self._stale = stale
-        self._fresh: set[tuple[Kind, str]] = set()  # those that were looked at in this run
+        self._refresh = refresh
+        self._damaged: set[Name] = set()
+        self._fresh: set[Name] = set()  # those that were looked at in this run
         try:
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
             for name in (*get_args(Kind), "locks", "runs"):
@@ -99,31 +98,39 @@ class Store:
         return self.path / name.kind / name.key
 
     def provide(
-        self, kind: Kind, key: str, what: str, build: Callable[[Path], None], *, made_on: Iterable[Name] = ()
+        self,
+        kind: Kind,
+        key: str,
+        what: str,
+        build: Callable[[Path], None],
+        *,
+        made_on: Iterable[Name] = (),
+        anew: bool = False,
     ) -> Path:
         """The entry's directory; if there is none yet, `build` fills a new directory that becomes it.
 
         `what` names it to the person who waits, e.g. ``"image debian:trixie"``; `made_on` are the entries that
-        it cannot be without. Of several runs that ask at once, one builds and the others wait. Whatever `build`
-        raises leaves nothing behind. An entry that is damaged is made anew, which is said.
+        it cannot be without. With `anew` one that was there before this run is not taken. Of several runs that
+        ask at once, one builds and the others wait. Whatever `build` raises leaves nothing behind. An entry
+        that is damaged is made anew, which is said.
 
         Raises `StoreFull` where the space ended while it was built.
         """
         name = Name(kind=kind, key=key)
-        if found := self._usable(name, what):
+        if found := self._usable(name, what, anew):
             return found
         with self._building(name, what):
-            if found := self._usable(name, what):
+            if found := self._usable(name, what, anew):
                 return found
             self._clear(name, what)
             path = self._build(name, what, build, tuple(made_on))
-            self._fresh.add((kind, key))
+            self._fresh.add(name)
             return path
 
-    def _usable(self, name: Name, what: str) -> Path | None:
+    def _usable(self, name: Name, what: str, anew: bool) -> Path | None:
         """The entry, claimed and proved to be what was saved; None where it is to be made."""
-        known = (name.kind, name.key) in self._fresh
-        if not known and self._stale(name.kind, name.key):
+        known = name in self._fresh
+        if not known and (anew or (self._refresh and name.kind != "downloads")):
             return None
         with self._guard():
             if (path := self.entry(name.kind, name.key)) is None:
@@ -141,12 +148,14 @@ class Store:
             self._say_damaged(name, what, error)
             return None
         (path / manifest.USED).touch(mode=0o600)
-        self._fresh.add((name.kind, name.key))
+        self._fresh.add(name)
         return path
 
     def _say_damaged(self, name: Name, what: str, error: StoreDamaged) -> None:
         log.warning("%s: %s", name, error)
-        self._progress.say(f"the {what} in the store is damaged, and is made anew: {error.message}")
+        if name not in self._damaged:
+            self._damaged.add(name)
+            self._progress.say(f"the {what} in the store is damaged, and is made anew: {error.message}")
 
     def _clear(self, name: Name, what: str) -> None:
         """Remove what is there of the entry, and what was made on it; those who use it are waited for."""
@@ -159,7 +168,7 @@ class Store:
                     time.sleep(WAIT_SECONDS)  # nobody tells when a run has ended
                     users = self.claims.others(gone)
         for each in gone:
-            self._fresh.discard((each.kind, each.key))
+            self._fresh.discard(each)
             self.remove(each)
 
     def remove(self, name: Name) -> None:

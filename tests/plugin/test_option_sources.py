@@ -71,11 +71,15 @@ SAMPLES = [
     Sample(name="timeout", text="90", value=90.0, native="90"),
     Sample(name="timeout_factor", text="3", value=3.0, native="3"),
     Sample(name="store", text="/var/cache/vmsnap", value=Path("/var/cache/vmsnap")),
+    Sample(name="store_limit", text="30G", value=30 << 10),
+    Sample(name="store_limit", text="2048", value=2048, native="2048"),
+    Sample(name="order", text="none", value="none"),
     Sample(name="console_user", text="root", value="root"),
     Sample(name="console_password", text="pass word", value="pass word", beside={"console_user": "root"}),
     Sample(name="ssh_user", text="admin", value="admin"),
     Sample(name="ssh_key", text="/home/me/key", value=Path("/home/me/key")),
 ]
+TAKING_VALUES = [option for option in OPTIONS if not option.command_line_only]  # from all sources
 every_option = pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: f"{sample.name}={sample.text}")
 
 
@@ -97,7 +101,7 @@ def lines(sample: Sample, *, quoted: bool) -> str:
 
 
 def test_every_option_has_a_sample() -> None:
-    assert {sample.name for sample in SAMPLES} == {option.name for option in OPTIONS}
+    assert {sample.name for sample in SAMPLES} == {option.name for option in TAKING_VALUES}
 
 
 @every_option
@@ -197,7 +201,7 @@ def test_a_path_in_the_file_is_relative_to_the_project_and_one_on_the_command_li
 
 def test_an_option_never_swallows_the_path_after_it(project: pytest.Pytester) -> None:
     project.makepyfile(test_one="def test_one(): pass", test_two="def test_two(): pass")
-    for option in OPTIONS:
+    for option in TAKING_VALUES:
         sample = next(sample for sample in SAMPLES if sample.name == option.name)
         beside = [f"{BY_NAME[name].flag}={text}" for name, text in sample.beside.items()]
         result = project.runpytest(*beside, option.flag, sample.text, "test_one.py")
@@ -270,8 +274,9 @@ def test_help_is_given_to_who_has_a_wrong_value_too(project: pytest.Pytester) ->
     result = project.runpytest("--help", "--vmsnap-memory=lots")
     assert result.ret == pytest.ExitCode.OK
     for option in OPTIONS:
-        result.stdout.fnmatch_lines([f"*{option.flag}=*"])
-        result.stdout.fnmatch_lines([f"*{option.key} (*"])
+        result.stdout.fnmatch_lines([f"*{option.flag}{'' if option.is_flag else '='}*"])
+        if not option.command_line_only:
+            result.stdout.fnmatch_lines([f"*{option.key} (*"])
 
 
 def test_the_options_pass_to_the_workers_of_xdist(project: pytest.Pytester) -> None:

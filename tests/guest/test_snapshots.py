@@ -1,0 +1,223 @@
+"""Snapshots within a test: disk, memory, processes and channel go back, and nothing outlives the test."""
+
+from __future__ import annotations
+
+import urllib.error
+import urllib.request
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_vmsnap import ChannelError, CommandFailed, MachineReleased, SpecError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from pytest_vmsnap import Machine
+    from pytest_vmsnap.session import VmsnapSession
+
+SERVER = "busybox httpd -f -p 8000 -h /srv >/dev/null 2>&1 &"
+
+
+def processes(vm: Machine) -> int:
+    return vm.succeed("pgrep -x sleep || true").count("\n")
+
+
+def test_disk_memory_and_processes_go_back_to_the_snapshot_and_forward_again(vm: Machine) -> None:
+    vm.succeed("echo one >/srv/on-disk; echo one >/dev/shm/in-memory; sleep 4321 >/dev/null 2>&1 &")  # unsynced
+    before = processes(vm)
+    vm.snapshot("one")
+    vm.succeed("echo two >/srv/on-disk; echo two >/dev/shm/in-memory; sync; sleep 4322 >/dev/null 2>&1 &")
+    vm.snapshot("two")
+    for _ in range(2):
+        vm.succeed("rm /srv/on-disk /dev/shm/in-memory; pkill -x sleep")
+        vm.revert("one")
+        assert vm.succeed("cat /srv/on-disk /dev/shm/in-memory") == "one\none\n"
+        assert processes(vm) == before
+        vm.revert("two")
+        assert vm.succeed("cat /srv/on-disk /dev/shm/in-memory") == "two\ntwo\n"
+        assert processes(vm) == before + 1
+    vm.revert()
+    vm.fail("cat /srv/on-disk")
+    assert vm.read_text("/dev/shm/known-good") == "in memory\n"
+
+
+def test_a_machine_goes_on_as_if_it_had_not_been_saved(vm: Machine) -> None:
+    counting = vm.popen("i=0; while :; do i=$((i+1)); echo $i; sleep 0.1; done")
+    vm.snapshot("here")
+    vm.snapshot("here")  # takes the place of the first
+    seen = len(counting.stdout)
+    vm.wait_until(lambda: len(counting.stdout) > seen)
+    assert counting.poll() is None
+    lines = counting.stdout.split()
+    assert lines == [b"%d" % number for number in range(1, len(lines) + 1)]
+
+
+def test_a_process_of_before_a_revert_says_so(vm: Machine) -> None:
+    process = vm.popen("sleep 1000")
+    domain = vm.domain
+    vm.snapshot("here")
+    vm.revert("here")
+    with pytest.raises(MachineReleased, match="reverted"):
+        process.poll()
+    assert vm.domain.UUIDString() != domain.UUIDString()
+    vm.succeed(f"kill -0 {process.pid}")  # in the guest it is there
+
+
+def test_random_numbers_differ_after_each_revert(vm: Machine) -> None:
+    vm.snapshot("here")
+    uuids = set()
+    for _ in range(3):
+        uuids.add(vm.succeed("cat /proc/sys/kernel/random/uuid"))
+        vm.revert("here")
+    assert len(uuids) == 3
+
+
+def test_forwards_stand_again_on_the_same_ports(vm: Machine) -> None:
+    vm.succeed(f"echo one >/srv/page; {SERVER}")
+    vm.wait_for_open_port(8000)
+    host, port = vm.forward_port(8000)
+
+    def page() -> bytes:
+        with urllib.request.urlopen(f"http://{host}:{port}/page", timeout=20) as answer:
+            body: bytes = answer.read()
+            return body
+
+    assert page() == b"one\n"
+    vm.snapshot("served")
+    vm.succeed("echo two >/srv/page")
+    assert page() == b"two\n"
+    vm.revert("served")
+    assert page() == b"one\n"
+    assert vm.address == host
+    with vm.rollback():
+        vm.succeed("pkill httpd; pkill busybox; true")
+        with pytest.raises((urllib.error.URLError, OSError)):
+            page()
+    assert page() == b"one\n"
+
+
+def test_a_rollback_ends_where_it_began_whatever_happened_in_it(vm: Machine) -> None:
+    vm.write_text("/srv/file", "kept\n")
+    with pytest.raises(CommandFailed), vm.rollback():
+        vm.succeed("rm -rf /srv /root; echo no >/dev/shm/known-good; false")
+    assert vm.read_text("/srv/file") == "kept\n"
+    with vm.rollback():
+        vm.crash()
+    assert vm.read_text("/srv/file") == "kept\n"
+    with vm.rollback():
+        vm.write_text("/srv/file", "outer\n")
+        with vm.rollback():
+            vm.write_text("/srv/file", "inner\n")
+        assert vm.read_text("/srv/file") == "outer\n"
+    assert vm.read_text("/srv/file") == "kept\n"
+
+
+def test_a_rollback_on_error_keeps_what_went_well(vm: Machine) -> None:
+    with vm.rollback(on="error"):
+        vm.write_text("/srv/file", "kept\n")
+    assert vm.read_text("/srv/file") == "kept\n"
+    with pytest.raises(CommandFailed), vm.rollback(on="error"):
+        vm.succeed("echo lost >/srv/file; false")
+    assert vm.read_text("/srv/file") == "kept\n"
+
+
+def test_a_rollback_where_nothing_was_done_since_the_last_one_saves_nothing(
+    vm: Machine, vmsnap: VmsnapSession
+) -> None:
+    before, saved = snapshots(vmsnap), set()
+    for number in range(3):
+        with vm.rollback():
+            vm.write_text("/srv/file", str(number))
+            saved |= snapshots(vmsnap) - before
+    assert not saved  # it was as its state each time
+    vm.write_text("/srv/file", "begun\n")
+    for number in range(3):
+        with vm.rollback():
+            assert vm.read_text("/srv/file") == "begun\n"
+            vm.write_text("/srv/file", str(number))
+            saved |= snapshots(vmsnap) - before
+    assert len(saved) == 1
+
+
+def snapshots(vmsnap: VmsnapSession) -> set[Path]:
+    assert vmsnap._host
+    return set(vmsnap._host.run.data.glob("*snapshot*"))
+
+
+def test_nothing_of_a_snapshot_is_left_after_its_test(
+    vm_factory: Callable[..., Machine], vmsnap: VmsnapSession, wait_for: Callable[..., None]
+) -> None:
+    assert vmsnap._live
+    for owner in {owner for _, owner in vmsnap._live}:
+        assert owner.endswith("left_after_its_test")
+    wait_for(lambda: not snapshots(vmsnap), "the snapshots of tests before to be removed", 60)
+    vm = vm_factory(name="one")
+    vm.snapshot("here")
+    assert len(snapshots(vmsnap)) == 1
+    vm.revert("here")
+    tenancy = vm._tenancy
+    assert tenancy
+    tenancy.forget_all()
+    wait_for(lambda: not snapshots(vmsnap), "the snapshot to be removed", 60)
+
+
+def test_a_crash_and_a_new_boot_are_saved_like_anything_else(vm: Machine) -> None:
+    vm.write_text("/srv/file", "synced\n")
+    vm.succeed("sync")
+    vm.crash()
+    vm.start()
+    vm.succeed("echo in memory >/dev/shm/anew")
+    vm.snapshot("booted")
+    vm.succeed("rm /srv/file /dev/shm/anew")
+    vm.revert("booted")
+    assert vm.succeed("cat /srv/file /dev/shm/anew") == "synced\nin memory\n"
+
+
+def test_wrong_use_is_told(vm: Machine) -> None:
+    with pytest.raises(SpecError, match=r"no snapshot 'nowhere'.*there are: none"):
+        vm.revert("nowhere")
+    with pytest.raises(SpecError, match="a name is a text"):
+        vm.snapshot("")
+    with pytest.raises(SpecError, match="allowed are always, error"), vm.rollback(on="never"):  # type: ignore[arg-type]
+        pass
+
+
+def test_a_snapshot_that_has_no_room_is_refused_and_the_machine_goes_on(
+    vm: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pytest_vmsnap import StoreFull
+    from pytest_vmsnap.fork import clone
+
+    monkeypatch.setattr(clone, "SPARE_MIB", 1 << 40)
+    with pytest.raises(StoreFull, match="has no room in"):
+        vm.snapshot("here")
+    vm.succeed("true")
+
+
+def test_a_machine_in_which_a_command_runs_is_not_saved(vm: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    import threading
+
+    if vm._channel.name != "shell":
+        pytest.skip("only the planted shell is part of what is saved")
+    runs = threading.Thread(target=vm.run, args=("sleep 30",))
+    runs.start()
+    vm.wait_until_succeeds("pgrep -f 'sleep 30$'")
+    monkeypatch.setattr(type(vm._deadlines), "seconds", lambda *_: 1.0)
+    with pytest.raises(ChannelError, match="a command still runs"):
+        vm.snapshot("here")
+    monkeypatch.undo()
+    vm.succeed("pkill -x sleep -n")
+    runs.join()
+
+
+@pytest.mark.vm(memory=3072 + 512)
+def test_memory_above_the_hole_is_saved_too(vm: Machine) -> None:
+    vm.succeed("mount -o remount,size=3400M /dev/shm; head -c 3100M /dev/zero | tr '\\0' x >/dev/shm/big")
+    vm.succeed("md5sum /dev/shm/big >/root/sum; echo end >>/dev/shm/big", timeout=300)
+    vm.snapshot("big")
+    vm.succeed("rm /dev/shm/big")
+    vm.revert("big")
+    assert vm.succeed("tail -c 4 /dev/shm/big") == "end\n"
+    vm.succeed("truncate -s -4 /dev/shm/big && md5sum -c /root/sum", timeout=300)
