@@ -159,7 +159,12 @@ class Store:
 
     def _clear(self, name: Name, what: str) -> None:
         """Remove what is there of the entry, and what was made on it; those who use it are waited for."""
-        gone = [*needs.dependents(self.path, self.entries("states", "memory"), name), name]
+        above = needs.dependents(self.path, self.entries("states", "memory"), name)
+        if above and not self.place(name).exists():
+            self._progress.say(
+                f"what was made on the {what} in the store is damaged, and is made anew: that is not there"
+            )
+        gone = [*above, name]
         with self._guard():
             users = self.claims.others(gone)
         if users and self.place(name).exists():
