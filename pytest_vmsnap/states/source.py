@@ -48,7 +48,7 @@ def _note(name: str, value: Any, root: Path, parts: dict[str, str]) -> None:
         if _is_project(value, root):
             _collect(value, root, parts)
     elif (text := _plain(value)) is not None:
-        parts[name] = text
+        parts[name] = text.replace(str(root), "ROOT")  # a project may be moved
 
 
 def _functions(thing: Any) -> Iterator[types.FunctionType]:
@@ -65,7 +65,7 @@ def _values(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
     """What the function's code names: globals, members of modules, defaults, closures."""
     names = sorted(_names(function.__code__))
     for name in names:
-        if name not in function.__globals__:
+        if name not in function.__globals__ or name.startswith("__"):
             continue
         value = function.__globals__[name]
         if isinstance(value, types.ModuleType):

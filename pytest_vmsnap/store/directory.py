@@ -153,7 +153,7 @@ class Store:
 
     def _say_damaged(self, name: Name, what: str, error: StoreDamaged) -> None:
         log.warning("%s: %s", name, error)
-        if name not in self._damaged:
+        if name not in self._damaged and name.kind != "memory":  # that is made again in a moment
             self._damaged.add(name)
             self._progress.say(f"the {what} in the store is damaged, and is made anew: {error.message}")
 

@@ -64,10 +64,17 @@ def provided(vmsnap: VmsnapSession) -> Callable[[MachineSpec], Image]:
 
 
 @pytest.fixture
-def light(provided: Callable[[MachineSpec], Image], vm_spec: MachineSpec, tmp_path: Path) -> tuple[str, ...]:
-    """Options for a project whose tests need any machine: one of busybox alone boots in a third of the time."""
+def light(
+    provided: Callable[[MachineSpec], Image], vm_spec: MachineSpec, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, ...]:
+    """Options for a project whose tests need any machine: one of busybox alone boots in a third of the time.
+
+    It is the same in all tests, so that they may share what is made of it.
+    """
     built = provided(vm_spec)
-    initrd = busybox(built, tmp_path / "initrd", SHELL_PLANTED)
+    initrd = tmp_path_factory.getbasetemp() / "light-initrd"
+    if not initrd.exists():
+        busybox(built, initrd, SHELL_PLANTED)
     return (*BUSYBOX, *booting(built, initrd))
 
 

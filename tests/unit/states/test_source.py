@@ -130,6 +130,24 @@ def test_what_it_does_not_use_is_no_part_of_it(digest: Callable[[str, str], str]
     assert digest(module, HELPERS.replace('"other"', '"another"')) == before
 
 
+def test_it_is_the_same_wherever_the_project_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "from pathlib import Path\nHERE = Path(__file__).parent\ndef prepare(vm): return HERE, __file__\n"
+    found = []
+    for name in ("one", "two"):
+        root = tmp_path / name
+        root.mkdir()
+        (root / "moved.py").write_text(text)
+        spec = importlib.util.spec_from_file_location("moved", root / "moved.py")
+        assert spec
+        assert spec.loader
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, "moved", module)
+        spec.loader.exec_module(module)
+        found.append(source_parts(module.prepare, root))
+    assert found[0] == found[1]
+    assert "ROOT" in str(found[0])
+
+
 def test_it_is_the_same_in_every_process(tmp_path: Path) -> None:
     (tmp_path / "module.py").write_text(MODULE)
     (tmp_path / "helpers.py").write_text(HELPERS)
