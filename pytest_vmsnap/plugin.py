@@ -59,7 +59,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", line)
     if config.option.help:  # help for who has a wrong value too
         return
-    settings = _settings(config)
+    settings = settings_of(config)
     terminal = Terminal(config)
     config.stash[SETTINGS_KEY] = settings
     config.stash[TERMINAL_KEY] = terminal
@@ -141,7 +141,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         terminal.close()
 
 
-def _settings(config: pytest.Config) -> Settings:
+def settings_of(config: pytest.Config) -> Settings:
+    """What the options say; raises `pytest.UsageError`."""
     try:
         return resolve(
             vars(config.option),

@@ -33,6 +33,12 @@ def rebase(path: Path, *, within: Path) -> None:
         path.chmod(mode & 0o777)
 
 
+def flatten(path: Path, target: Path) -> Path:
+    """Write the disk in the qcow2 at `path` to the qcow2 `target`, which needs no other file."""
+    _run(["qemu-img", "convert", "-U", "-O", "qcow2", str(path), str(target)], f"{path} could not be flattened")
+    return target
+
+
 def backing_of(path: Path) -> Path | None:
     """The absolute path of the backing file of the qcow2 at `path`, None where it has none."""
     found = _information(path).get("backing-filename")

@@ -10,7 +10,7 @@ import subprocess
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 from pytest_vmsnap.errors import HostError, NoHypervisor, StoreFull
 from pytest_vmsnap.host import accelerator, access, embed, uri
@@ -156,6 +156,12 @@ class Host:
         """Go on with software emulation, in this run and in later ones: KVM does not run a real guest here."""
         accelerator.demote(self._store, self.facts.emulator, reason)
         self.facts = replace(self.facts, accelerator=accelerator.Accelerator(name="tcg", reason=reason))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """End the run."""

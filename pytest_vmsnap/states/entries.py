@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_vmsnap.fork import SavedMemory
+    from pytest_vmsnap.host import Facts
     from pytest_vmsnap.store import Kind, Store
 
 META = "meta.json"
@@ -61,6 +62,17 @@ def seal(store: Store, draft: Path, snapshot: Snapshot, origin: Origin) -> None:
 def origin_of(entry: Path) -> Origin:
     """What the snapshot in the directory `entry` is of; raises `StoreDamaged`."""
     return Origin(**_meta(entry)["origin"])
+
+
+def made_from(facts: Facts, image: str) -> dict[str, str]:
+    """What tells where a snapshot that is made on this host, from `image`, would fit."""
+    return {
+        "image": image,
+        "QEMU": facts.qemu_version,
+        "libvirt": facts.libvirt_version,
+        "accelerator": facts.accelerator.name,
+        "CPU": facts.guest_cpu,
+    }
 
 
 def is_full(entry: Path) -> bool:

@@ -218,13 +218,6 @@ class Library:
         self._seal(draft, snapshot, declaration.name, self.key(spec, declaration.parent))
 
     def _seal(self, draft: Path, snapshot: Snapshot, state: str, parent: str | None) -> None:
-        facts = self._forge.host.facts
-        made_from = {
-            "image": snapshot.image.origin,
-            "QEMU": facts.qemu_version,
-            "libvirt": facts.libvirt_version,
-            "accelerator": facts.accelerator.name,
-            "CPU": facts.guest_cpu,
-        }
+        made_from = entries.made_from(self._forge.host.facts, snapshot.image.origin)
         origin = entries.origin_now(state, project=self._settings.root, parent=parent, made_from=made_from)
         entries.seal(self._store, draft, snapshot, origin)

@@ -2,7 +2,7 @@
 
 from pytest_vmsnap.store.directory import Store
 from pytest_vmsnap.store.fingerprint import Fingerprint, checksum, extents, fingerprint, outline
-from pytest_vmsnap.store.limit import Holding, holdings, trim
+from pytest_vmsnap.store.limit import Holding, discard, holdings, trim
 from pytest_vmsnap.store.manifest import read as read_manifest
 from pytest_vmsnap.store.needs import Kind, Name
 
@@ -13,6 +13,7 @@ __all__ = [
     "Holding",
     "holdings",
     "trim",
+    "discard",
     "Fingerprint",
     "fingerprint",
     "outline",

@@ -6,9 +6,11 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pytest_vmsnap.errors import StoreError
 from pytest_vmsnap.store import manifest, needs
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from pytest_vmsnap.store.directory import Store
@@ -52,6 +54,23 @@ def trim(store: Store, limit_mib: int, *, dry: bool = False) -> list[Holding]:
             log.info("removed from the store: %s (%d MiB)", victim.name, victim.size >> 20)
             store.remove(victim.name)
     return gone
+
+
+def discard(store: Store, names: Iterable[Name], *, dry: bool = False) -> list[Holding]:
+    """Remove `names` and what is made on them; returns what goes. Raises `StoreError` where a run uses one of
+    them.
+
+    With `dry` nothing is removed.
+    """
+    everything = {holding.name: holding for holding in holdings(store)}
+    gone: list[Name] = []
+    for name in names:
+        gone += [each for each in (*needs.dependents(store.path, everything, name), name) if each not in gone]
+    if used := [name for name in gone if store.claims.is_used(name)]:
+        raise StoreError(f"a run that goes on uses {', '.join(map(str, used))}", hint="wait for its end")
+    for name in gone if not dry else ():
+        store.remove(name)
+    return [everything[name] for name in gone]
 
 
 def _next(store: Store, rest: list[Holding]) -> Holding | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -288,3 +289,35 @@ def test_what_was_not_used_for_longest_goes_first_and_nothing_in_use(kept: pytes
     assert not entries("memory")
     run(kept)
     assert built(kept) == ["database", "service"]
+
+
+def vmsnap(project: pytest.Pytester, *arguments: str) -> pytest.RunResult:
+    return project.run(Path(sys.executable).with_name("vmsnap"), *arguments)
+
+
+def test_the_command_shows_states_takes_them_elsewhere_and_removes_them(
+    kept: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = vmsnap(kept, "states", "--all")
+    listed.stdout.fnmatch_lines(
+        ["base@* full *MiB*", "  database@* incremental *", "    service@* incremental *"]
+    )
+    vmsnap(kept, "states").stdout.fnmatch_lines(["no states of this project in *; 3 of other projects (--all)"])
+
+    written = vmsnap(kept, "export", "service", "file.vmsnap")
+    written.stdout.fnmatch_lines(["file.vmsnap: service@*"])
+    refused = vmsnap(kept, "flatten", "service", "disk.qcow2")
+    assert refused.ret == 1
+    refused.stderr.fnmatch_lines(["vmsnap: the state service@* has no disk"])
+
+    dry = vmsnap(kept, "prune", "--all", "--dry-run")
+    dry.stdout.fnmatch_lines(["would remove service@* (states): * MiB", "would remove base@* (states): * MiB"])
+    assert len(entries()) == 3
+    vmsnap(kept, "prune", "service").stdout.fnmatch_lines(["removed service@*"])
+    assert len(entries()) == 2
+    vmsnap(kept, "prune", "--all")
+    assert not entries()
+
+    assert vmsnap(kept, "import", "file.vmsnap").ret == 0
+    run(kept, "-k", "test_service", passed=2)
+    assert built(kept) == []  # it is all there
