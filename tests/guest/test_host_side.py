@@ -55,7 +55,7 @@ def test_neither_image_nor_snapshot_is_written_to(vm: Machine, vmsnap: VmsnapSes
 
 
 def test_clones_share_the_memory_file_of_their_snapshot(vm: Machine, vmsnap: VmsnapSession) -> None:
-    snapshot = vmsnap._snapshots[vm.spec]
+    snapshot = vm._tenancy.origin.snapshot  # type: ignore[union-attr]
     pid = vm._body.domain.pid()
     maps = Path(f"/proc/{pid}/maps").read_text()
     (mapping,) = [line for line in maps.splitlines() if line.endswith(str(snapshot.memory.file().path))]

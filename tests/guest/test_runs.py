@@ -318,7 +318,7 @@ def test_a_failing_preparation_is_told_once_with_the_projects_own_line(
 def test_a_guest_that_does_not_boot_shows_its_console(
     project: pytest.Pytester, vmsnap: VmsnapSession, vm_module: Machine
 ) -> None:
-    kernel = vmsnap._snapshots[vm_module.spec].image.kernel
+    kernel = vm_module._tenancy.origin.snapshot.image.kernel  # type: ignore[union-attr]
     project.makepyfile("def test_one(vm): ...")
     result = project.runpytest_subprocess(
         *("--vmsnap-image=none", f"--vmsnap-kernel={kernel}"),

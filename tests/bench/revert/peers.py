@@ -129,7 +129,8 @@ def peer(vmsnap: VmsnapSession, spec: MachineSpec, fill: str) -> Iterator[Peer]:
     """Booted, and filled as the plugin's machines are."""
     host = vmsnap._host
     assert host
-    image = vmsnap._snapshots[spec].image
+    assert vmsnap._library
+    image = vmsnap._library.found[spec, "base"].image
     forge = Forge(host=host, root=vmsnap.settings.root, customize=ordinary_memory, ports=vmsnap._access.ports)
     with Template(forge, spec=spec, image=image) as template:
         assert "memory-backend" not in json.dumps(template.domain.xml())

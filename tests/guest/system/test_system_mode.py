@@ -136,7 +136,7 @@ def test_root_gets_the_daemon_and_a_persons_image_keeps_owner_and_mode(
             assert vmsnap.facts.uri.uri == "qemu:///system"
             pid = vm._body.domain.pid()
             assert os.stat(f"/proc/{pid}").st_uid != 0
-            memory = vmsnap._snapshots[vm.spec].memory.file().path
+            memory = vm._tenancy.origin.snapshot.memory.file().path
             assert memory.stat().st_mode & 0o007 == 0
         """
     )
