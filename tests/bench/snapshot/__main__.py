@@ -68,8 +68,8 @@ def table(results: dict[tuple[int, int], dict[str, Any]]) -> str:
             f"`savevm`; the way back {middle['revert, nothing ahead, first time'] / middle['loadvm']:.2f} of "
             f"`loadvm`, {middle['revert, made ahead'] / middle['loadvm']:.4f} where it was made ahead; 50 "
             f"rollbacks {notes['rollbacks']:.1f} s, each from elsewhere "
-            f"{notes['rollbacks from elsewhere']:.1f} s; kept: {statistics.median(notes['kept']):.0f} MiB, with "
-            f"the memory file {statistics.median(notes['kept with its memory file']):.0f} MiB."
+            f"{notes['rollbacks from elsewhere']:.1f} s; kept: {statistics.median(notes['kept']):.0f} MiB, "
+            f"with the memory file {statistics.median(notes['kept with its memory file']):.0f} MiB."
         )
     return "\n".join(lines) + "\n"
 
