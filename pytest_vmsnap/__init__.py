@@ -29,8 +29,10 @@ from pytest_vmsnap.errors import (
 )
 from pytest_vmsnap.machine import Machine
 from pytest_vmsnap.model import Disk, MachineSpec, Result
+from pytest_vmsnap.states import state
 
 __all__ = [
+    "state",
     "Machine",
     "MachineSpec",
     "Disk",

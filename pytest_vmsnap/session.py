@@ -19,7 +19,7 @@ from pytest_vmsnap.machine import Deadlines, Machine
 from pytest_vmsnap.model import Settings
 from pytest_vmsnap.pool import Lease, Maker, Pool
 from pytest_vmsnap.progress import Progress
-from pytest_vmsnap.states import BASE, DiedOfKvm, build_base, image_request
+from pytest_vmsnap.states import BASE, NO_STATES, DiedOfKvm, StateTree, build_base, image_request
 from pytest_vmsnap.store import Store
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ class VmsnapSession:
         at_terminal: AtTerminal = nullcontext,
     ) -> None:
         self.settings = settings
+        self.tree: StateTree = NO_STATES  # what the project declares, known once it is collected
         self._at_terminal = at_terminal
         self.timings: dict[str, list[float]] = {"boot": [], "revert": []}
         self._progress = Progress(write)
