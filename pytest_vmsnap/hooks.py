@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def call_outermost_first(caller: Any, **arguments: Any) -> None:
@@ -11,7 +14,15 @@ def call_outermost_first(caller: Any, **arguments: Any) -> None:
     pluggy's own order is the reverse, so that the innermost conftest has the first word; a machine is prepared
     from the outside in. ``tryfirst`` and ``trylast`` hold; wrappers are not called.
     """
-    found = [hook for hook in caller.get_hookimpls() if not (hook.wrapper or hook.hookwrapper)]
-    order = sorted(found, key=lambda hook: (not hook.tryfirst, hook.trylast))
-    for hook in order:
+    for hook in _ordered(caller):
         hook.function(*(arguments[name] for name in hook.argnames))
+
+
+def implementations(caller: Any) -> list[Callable[..., object]]:
+    """The functions that `call_outermost_first` calls, in that order."""
+    return [hook.function for hook in _ordered(caller)]
+
+
+def _ordered(caller: Any) -> list[Any]:
+    found = [hook for hook in caller.get_hookimpls() if not (hook.wrapper or hook.hookwrapper)]
+    return sorted(found, key=lambda hook: (not hook.tryfirst, hook.trylast))
