@@ -16,7 +16,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from pytest_vmsnap.errors import VmsnapError
-from pytest_vmsnap.model import Accel, ChannelName, Entropy, Missing, Network, Origin, Revert, Settings, Verify
+from pytest_vmsnap.model import (
+    Accel,
+    ChannelName,
+    Entropy,
+    Missing,
+    Network,
+    Order,
+    Origin,
+    Revert,
+    Settings,
+    Verify,
+)
 from pytest_vmsnap.model.settings import STANDBY_CEILING, masked
 from pytest_vmsnap.model.spec import CPUS_CEILING, MEMORY_MIB_FLOOR
 
@@ -36,7 +47,8 @@ class Option:
 
     `parse` makes the value of what was written: text, or what a TOML file gives; it raises `ValueError`.
     `allowed` says which values there are. `anchor` makes a path in the value absolute, given the directory
-    that it is relative to. `many` is a list, repeatable on the command line. A `secret` is never shown.
+    that it is relative to. `many` is a list, repeatable on the command line. A `secret` is never shown. A
+    `switch` is on where its name stands on the command line, without a value.
     """
 
     name: str
@@ -48,6 +60,7 @@ class Option:
     many: bool = False
     secret: bool = False
     command_line_only: bool = False
+    switch: bool = False
 
     @property
     def flag(self) -> str:
@@ -67,7 +80,18 @@ class Option:
     @property
     def description(self) -> str:
         """The help with what is allowed and the default."""
-        return f"{self.help}: {self.allowed} (default: {_plain(self.default) or 'none'})"
+        allowed = "" if self.switch else f": {self.allowed}"
+        where = "command line only; " if self.command_line_only else ""
+        return f"{self.help}{allowed} ({where}default: {_plain(self.default) or 'none'})"
+
+    @property
+    def argument(self) -> dict[str, Any]:
+        """How argparse is to read it: what `addoption` takes beside the flag."""
+        words = {"dest": self.key, "default": None, "help": self.description.replace("%", "%%")}
+        if self.switch:
+            return words | {"action": "store_true"}
+        metavar = self.name.rpartition("_")[2].upper()
+        return words | {"action": "append" if self.many else "store", "metavar": metavar}
 
     def written(self, origin: Origin, value: object) -> str:
         """Name and value as the person wrote them."""
@@ -174,6 +198,13 @@ def number_or_auto(low: int, high: int) -> Callable[[object], int | None]:
         return None if isinstance(value, str) and value.strip() in ("", "auto") else whole(value)
 
     return parse
+
+
+def switch(value: object) -> bool:
+    """On or off: True or False."""
+    if not isinstance(value, bool):
+        raise ValueError("neither on nor off")
+    return value
 
 
 def one_of(choices: tuple[str, ...]) -> Callable[[object], str]:
@@ -303,12 +334,38 @@ OPTIONS: tuple[Option, ...] = (
         allowed="a number above 0; none: 1 under KVM, more under TCG",
         help="a factor on every deadline",
     ),
+    _choice("order", get_args(Order), "state", "whether tests of the same state run one after another"),
     Option(
         name="store",
         parse=text,
         anchor=_path,
         allowed="a directory; none: the user's cache directory",
         help="where images and snapshots are kept",
+    ),
+    Option(
+        name="store_limit",
+        parse=size(1),
+        default=20480,
+        allowed="MiB, or with a unit as in 20G",
+        help="how large the snapshots that outlive a run may grow",
+    ),
+    Option(
+        name="refresh",
+        parse=switch,
+        default=False,
+        allowed="on or off",
+        help="build every state that is used anew",
+        command_line_only=True,
+        switch=True,
+    ),
+    Option(
+        name="refresh_state",
+        parse=texts,
+        default=(),
+        many=True,
+        allowed="names, with commas between them or one at a time",
+        help="states that are built anew, with those that start from them",
+        command_line_only=True,
     ),
     Option(
         name="console_user",
@@ -453,6 +510,8 @@ def _names(name: str) -> str:
 def _plain(value: object) -> str:
     if isinstance(value, list | tuple):
         return ",".join(map(str, value))
+    if isinstance(value, bool):
+        return "on" if value else "off"
     return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -10,6 +10,7 @@ from pytest_vmsnap.model.settings import (
     ChannelName,
     Entropy,
     Missing,
+    Order,
     Origin,
     Revert,
     Settings,
@@ -36,6 +37,7 @@ __all__ = [
     "Accel",
     "ChannelName",
     "Missing",
+    "Order",
     "Revert",
     "digest",
 ]

@@ -16,7 +16,8 @@ ChannelName = Literal["shell", "agent", "ssh"]
 Revert = Literal["always", "marked", "on-failure"]
 Missing = Literal["fail", "skip"]
 Entropy = Literal["require", "warn"]
-Verify = Literal["none", "nonce"]
+Verify = Literal["none", "nonce", "audit"]
+Order = Literal["state", "none"]
 Origin = Literal["command line", "environment", "ini", "default"]
 
 
@@ -27,10 +28,10 @@ STANDBY_CEILING = 64
 class Settings:
     """What the options say, each of its type; `origins` tells for each where its value is from.
 
-    `image` None is a machine without a disk; `memory` in MiB; `timeout` in seconds for one command;
-    `standby` None for the host's choice; `timeout_factor` on every deadline, None
-    for the accelerator's default; `uri` and `store` None for what
-    the host suggests. Paths are absolute; `root` is pytest's rootdir, to which those in markers are relative.
+    `image` None is a machine without a disk; `memory` and `store_limit` in MiB; `timeout` in seconds for
+    one command; `standby` None for the host's choice; `timeout_factor` on every deadline, None for the
+    accelerator's default; `uri` and `store` None for what the host suggests. `refresh_state` are names
+    of states. Paths are absolute; `root` is pytest's rootdir, to which those in markers are relative.
     """
 
     root: Path
@@ -53,7 +54,11 @@ class Settings:
     verify: Verify = "none"
     timeout: float = 60.0
     timeout_factor: float | None = None
+    order: Order = "state"
     store: Path | None = None
+    store_limit: int = 20480
+    refresh: bool = False
+    refresh_state: tuple[str, ...] = ()
     console_user: str | None = None
     console_password: str | None = None
     ssh_user: str | None = None
