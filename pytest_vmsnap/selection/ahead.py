@@ -43,10 +43,15 @@ def ahead(
 
 
 def recipe(item: pytest.Item) -> Hashable:
-    """Of what kind the machine of a test is: tests with the same get machines of the same spec.
+    """Of what kind the machine of a test is: tests with the same get machines of the same spec and state.
 
     That is as far as it can be known before its fixtures are: its markers, and the parameter of ``vm_spec``.
     """
+    return hardware(item), wishes(item.iter_markers(), item.nodeid).state
+
+
+def hardware(item: pytest.Item) -> Hashable:
+    """The part of `recipe` that is not the state: tests with the same get machines of the same spec."""
     changes: dict[str, Any] = wishes(item.iter_markers(), item.nodeid).changes
     parameters: dict[str, int] = getattr(getattr(item, "callspec", None), "indices", {})
     return repr(sorted(changes.items())), parameters.get("vm_spec")

@@ -14,7 +14,8 @@ def option_table() -> str:
     rows = ["| command line | environment | configuration file | what |", "| --- | --- | --- | --- |"]
     for option in OPTIONS:
         what = option.description.replace("|", "\\|")
-        rows.append(f"| `{option.flag}` | `{option.variable}` | `{option.key}` | {what} |")
+        others = " | " if option.command_line_only else f"`{option.variable}` | `{option.key}`"
+        rows.append(f"| `{option.flag}` | {others} | {what} |")
     return "\n".join(rows)
 
 
