@@ -82,7 +82,7 @@ class Option:
         """The help with what is allowed and the default."""
         allowed = "" if self.switch else f": {self.allowed}"
         where = "command line only; " if self.command_line_only else ""
-        return f"{self.help}{allowed} ({where}default: {_plain(self.default) or 'none'})"
+        return f"{self.help}{allowed} ({where}default: {_told(self.default)})"
 
     @property
     def argument(self) -> dict[str, Any]:
@@ -510,8 +510,6 @@ def _names(name: str) -> str:
 def _plain(value: object) -> str:
     if isinstance(value, list | tuple):
         return ",".join(map(str, value))
-    if isinstance(value, bool):
-        return "on" if value else "off"
     return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -544,7 +542,13 @@ def _shown(option: Option, value: object, root: Path) -> str:
         return "***"
     if option.anchor and isinstance(value, str | Path) and Path(value).is_relative_to(root):
         return str(Path(value).relative_to(root))
-    return masked(_plain(value)) or "none"
+    return masked(_told(value))
+
+
+def _told(value: object) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return _plain(value) or "none"
 
 
 def native_table(path: Path | None) -> Mapping[str, object]:

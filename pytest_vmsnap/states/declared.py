@@ -115,9 +115,8 @@ def _checked(function: object) -> str:
         inspect.Parameter.POSITIONAL_ONLY,
         inspect.Parameter.POSITIONAL_OR_KEYWORD,
     ):
-        raise StateError(
-            f"{where}: it takes {inspect.signature(function)}, not the machine alone", hint=ALLOWED
-        )
+        taken = ", ".join(str(parameter) for parameter in parameters)
+        raise StateError(f"{where}: it takes ({taken}), not the machine alone", hint=ALLOWED)
     return name
 
 
