@@ -14,15 +14,15 @@ def call_outermost_first(caller: Any, **arguments: Any) -> None:
     pluggy's own order is the reverse, so that the innermost conftest has the first word; a machine is prepared
     from the outside in. ``tryfirst`` and ``trylast`` hold; wrappers are not called.
     """
-    for hook in _in_order(caller):
+    for hook in _ordered(caller):
         hook.function(*(arguments[name] for name in hook.argnames))
 
 
 def implementations(caller: Any) -> list[Callable[..., object]]:
-    """The functions behind the hook `caller`, in the order in which they are called."""
-    return [hook.function for hook in _in_order(caller)]
+    """The functions that `call_outermost_first` calls, in that order."""
+    return [hook.function for hook in _ordered(caller)]
 
 
-def _in_order(caller: Any) -> list[Any]:
+def _ordered(caller: Any) -> list[Any]:
     found = [hook for hook in caller.get_hookimpls() if not (hook.wrapper or hook.hookwrapper)]
     return sorted(found, key=lambda hook: (not hook.tryfirst, hook.trylast))

@@ -47,8 +47,8 @@ class Option:
 
     `parse` makes the value of what was written: text, or what a TOML file gives; it raises `ValueError`.
     `allowed` says which values there are. `anchor` makes a path in the value absolute, given the directory
-    that it is relative to. `many` is a list, repeatable on the command line. A `secret` is never shown.
-    `is_flag` takes no value.
+    that it is relative to. `many` is a list, repeatable on the command line. A `secret` is never shown. A
+    `switch` is on where its name stands on the command line, without a value.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Option:
     many: bool = False
     secret: bool = False
     command_line_only: bool = False
-    is_flag: bool = False
+    switch: bool = False
 
     @property
     def flag(self) -> str:
@@ -80,9 +80,18 @@ class Option:
     @property
     def description(self) -> str:
         """The help with what is allowed and the default."""
-        if self.is_flag:
-            return self.help
-        return f"{self.help}: {self.allowed} (default: {_plain(self.default) or 'none'})"
+        allowed = "" if self.switch else f": {self.allowed}"
+        where = "command line only; " if self.command_line_only else ""
+        return f"{self.help}{allowed} ({where}default: {_told(self.default)})"
+
+    @property
+    def argument(self) -> dict[str, Any]:
+        """How argparse is to read it: what `addoption` takes beside the flag."""
+        words = {"dest": self.key, "default": None, "help": self.description.replace("%", "%%")}
+        if self.switch:
+            return words | {"action": "store_true"}
+        metavar = self.name.rpartition("_")[2].upper()
+        return words | {"action": "append" if self.many else "store", "metavar": metavar}
 
     def written(self, origin: Origin, value: object) -> str:
         """Name and value as the person wrote them."""
@@ -131,11 +140,6 @@ def sha256(value: object) -> str | None:
     if not re.fullmatch(r"[0-9a-f]{64}", found):
         raise ValueError("no digest")
     return found
-
-
-def flag(value: object) -> bool:
-    """A flag of the command line."""
-    return value is True
 
 
 def number(low: int, high: int | None) -> Callable[[object], int]:
@@ -194,6 +198,13 @@ def number_or_auto(low: int, high: int) -> Callable[[object], int | None]:
         return None if isinstance(value, str) and value.strip() in ("", "auto") else whole(value)
 
     return parse
+
+
+def switch(value: object) -> bool:
+    """On or off: True or False."""
+    if not isinstance(value, bool):
+        raise ValueError("neither on nor off")
+    return value
 
 
 def one_of(choices: tuple[str, ...]) -> Callable[[object], str]:
@@ -323,6 +334,7 @@ OPTIONS: tuple[Option, ...] = (
         allowed="a number above 0; none: 1 under KVM, more under TCG",
         help="a factor on every deadline",
     ),
+    _choice("order", get_args(Order), "state", "whether tests of the same state run one after another"),
     Option(
         name="store",
         parse=text,
@@ -333,30 +345,27 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         name="store_limit",
         parse=size(1),
-        default=20 << 10,
+        default=20480,
         allowed="MiB, or with a unit as in 20G",
-        help="how large the store may grow: what was not used for longest goes first, and nothing in use",
-    ),
-    _choice(
-        "order", get_args(Order), "state", "tests are grouped by the state they start from, or left in place"
+        help="how large the snapshots that outlive a run may grow",
     ),
     Option(
         name="refresh",
-        parse=flag,
+        parse=switch,
         default=False,
-        is_flag=True,
+        allowed="on or off",
+        help="build every state that is used anew",
         command_line_only=True,
-        allowed="",
-        help="make the image and the states anew, for what they are made from may have changed unseen",
+        switch=True,
     ),
     Option(
         name="refresh_state",
         parse=texts,
         default=(),
         many=True,
+        allowed="names, with commas between them or one at a time",
+        help="states that are built anew, with those that start from them",
         command_line_only=True,
-        allowed="a state's name; may be given several times",
-        help="make this state anew, and those that are made from it",
     ),
     Option(
         name="console_user",
@@ -533,7 +542,13 @@ def _shown(option: Option, value: object, root: Path) -> str:
         return "***"
     if option.anchor and isinstance(value, str | Path) and Path(value).is_relative_to(root):
         return str(Path(value).relative_to(root))
-    return masked(_plain(value)) or "none"
+    return masked(_told(value))
+
+
+def _told(value: object) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return _plain(value) or "none"
 
 
 def native_table(path: Path | None) -> Mapping[str, object]:

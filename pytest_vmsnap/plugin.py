@@ -1,4 +1,4 @@
-"""pytest's hooks: options in, header, markers, reports."""
+"""pytest's hooks: options in, header, markers, order, reports."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Literal
 
 import pytest
 
-from pytest_vmsnap import hookspecs, selection
+from pytest_vmsnap import hookspecs, selection, states
 from pytest_vmsnap.errors import StateError
 from pytest_vmsnap.fixtures import vm, vm_class, vm_factory, vm_module, vm_session, vm_spec, vmsnap
-from pytest_vmsnap.options import OPTIONS, OptionError, changed, native_table, resolve, strangers
-from pytest_vmsnap.session import SESSION_KEY, SETTINGS_KEY, VmsnapSession, collected_states, in_order
+from pytest_vmsnap.options import BY_NAME, OPTIONS, OptionError, changed, native_table, resolve, strangers
+from pytest_vmsnap.session import SESSION_KEY, SETTINGS_KEY, VmsnapSession
 from pytest_vmsnap.terminal import SILENT_VERBOSITY, Terminal
 
 if TYPE_CHECKING:
@@ -30,21 +30,11 @@ USAGE_ERROR = "vmsnap_usage_error"  # in what an xdist worker leaves to its cont
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup(
         "vmsnap",
-        "virtual machines (each also as VMSNAP_NAME in the environment, vmsnap_NAME in the configuration file)",
+        "virtual machines (each also as VMSNAP_NAME in the environment, vmsnap_NAME in the configuration file, "
+        "if it is not for the command line only)",
     )
     for option in OPTIONS:
-        if option.is_flag:
-            described = {"dest": option.key, "default": None, "help": option.description}
-            group.addoption(option.flag, action="store_true", **described)
-            continue
-        group.addoption(
-            option.flag,
-            dest=option.key,
-            action="append" if option.many else "store",
-            metavar=option.name.rpartition("_")[2].upper(),
-            default=None,
-            help=option.description.replace("%", "%%"),
-        )
+        group.addoption(option.flag, **option.argument)
         if not option.command_line_only:
             kind: Literal["linelist", "string"] = "linelist" if option.many else "string"
             parser.addini(option.key, option.description, type=kind, default=None)
@@ -61,6 +51,7 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     settings = settings_of(config)
     terminal = Terminal(config)
+    config.pluginmanager.register(Order(), "vmsnap-order")
     config.stash[SETTINGS_KEY] = settings
     config.stash[TERMINAL_KEY] = terminal
     config.stash[SESSION_KEY] = VmsnapSession(
@@ -74,19 +65,30 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     return [f"vmsnap: {', '.join(found)}"] if found else []
 
 
-@pytest.hookimpl(trylast=True)  # after who shuffles, or deselects
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    modules = [*config.pluginmanager.get_plugins(), *(getattr(item, "module", None) for item in items)]
     try:
+        tree = states.collect(modules, root=config.rootpath)
+        for name in config.stash[SETTINGS_KEY].refresh_state:
+            tree.require(name, BY_NAME["refresh_state"].written("command line", name))
         for item in items:
-            selection.check(item.iter_markers(), _fixtures(item), item.nodeid)
-        tree = collected_states(config, items)
-        config.stash[SESSION_KEY].tree = tree
-        items[:] = in_order(items, config.stash[SETTINGS_KEY], tree)
+            selection.check(item.iter_markers(), _fixtures(item), item.nodeid, tree)
     except (selection.MarkerError, StateError) as error:
         items.clear()  # nothing is reported as collected, or begun by xdist
         if hasattr(config, "workerinput"):
             config.workeroutput[USAGE_ERROR] = str(error)  # type: ignore[attr-defined] # xdist's
         raise pytest.UsageError(str(error)) from error
+    config.stash[SESSION_KEY].tree = tree
+
+
+class Order:
+    """The order of tests, in a plugin of its own that comes after those that select and shuffle."""
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+        # stepwise counts on the order in which it saw them
+        if config.stash[SETTINGS_KEY].order == "state" and not config.getoption("stepwise", False):
+            items[:] = selection.arranged(items, config.stash[SESSION_KEY].tree)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -158,7 +160,9 @@ def settings_of(config: pytest.Config) -> Settings:
 def _ini(config: pytest.Config) -> dict[str, object]:
     """The configuration file's values, None where it has none."""
     values: dict[str, object] = {}
-    for option in [option for option in OPTIONS if not option.command_line_only]:
+    for option in OPTIONS:
+        if option.command_line_only:
+            continue
         try:
             values[option.key] = config.getini(option.key)
         except (TypeError, pytest.UsageError):

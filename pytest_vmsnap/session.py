@@ -6,7 +6,6 @@ import logging
 import time
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,11 +19,11 @@ from pytest_vmsnap.machine import Deadlines, Machine
 from pytest_vmsnap.model import Settings
 from pytest_vmsnap.pool import Maker, Pool, Tenancy
 from pytest_vmsnap.progress import Progress
-from pytest_vmsnap.states import BASE, Library, StateTree, tree_of
+from pytest_vmsnap.states import NO_STATES, Library, StateTree
 from pytest_vmsnap.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from pytest_vmsnap.fork import Snapshot
@@ -87,7 +86,7 @@ class VmsnapSession:
         self._kept: _Held | None = None
         self._live: dict[tuple[str, str], Machine] = {}  # by fixture and the node it was made for
         self._failed: set[str] = set()
-        self.tree = StateTree()
+        self.tree: StateTree = NO_STATES  # what the project declares, known once it is collected
         self._specs: dict[tuple[Any, Any], MachineSpec] = {}  # by where, and by what a test asks for
         self._following: pytest.Item | None = None
 
@@ -188,8 +187,7 @@ class VmsnapSession:
         """One more machine for the test `node`, called `name`, None for a number: clean, and its own."""
         __tracebackhide__ = True
         where = node.nodeid
-        if state != BASE:
-            self.tree.declaration(state)
+        self.tree.require(state, f"vm_factory({state!r})")
         spec = self._fitted(spec, where)
         tenancy = self._taken(self._snapshot(spec, state, where))
         taken = [fixture for fixture, owner in self._live if owner == where]
@@ -226,7 +224,7 @@ class VmsnapSession:
         """Of what the test will ask for a machine, as far as that can be known now."""
         kind = selection.recipe(item)
         spec = self._specs.get((item.path, kind)) or self._specs.get((None, kind))
-        state = selection.state_of(item)
+        state = selection.wishes(item.iter_markers(), item.nodeid).state
         return self._library.found.get((spec, state)) if spec and self._library else None
 
     def begin(self, item: pytest.Item) -> None:
@@ -382,36 +380,11 @@ class VmsnapSession:
         __tracebackhide__ = True
         self._opened(where)
         assert self._library  # noqa: S101 - opened with the host
-        for name in (BASE, *(declaration.name for declaration in self.tree.lineage(state))):
+        for name in (*self.tree.ancestors(state), state):
             if (spec, name) in self._failures or name == state:
                 with self._told_once((spec, name), where):
                     return self._library.snapshot(spec, name)
         raise AssertionError(state)
-
-
-def collected_states(config: pytest.Config, items: Sequence[pytest.Item]) -> StateTree:
-    """The states in conftest files, plugins and the modules of `items`.
-
-    Raises `StateError` for two of one name, for a cycle, and for a name that is no state's.
-    """
-    plugins = [plugin for plugin in config.pluginmanager.get_plugins() if isinstance(plugin, ModuleType)]
-    modules = {module.obj: None for item in items if (module := item.getparent(pytest.Module))}
-    tree = tree_of(sorted([*plugins, *modules], key=lambda module: module.__name__))
-    for item in items:
-        state = selection.state_of(item)
-        if state != BASE and state not in tree.states:
-            raise tree.unknown(state, f"{item.nodeid}: ")
-    return tree
-
-
-def in_order(items: list[pytest.Item], settings: Settings, tree: StateTree) -> list[pytest.Item]:
-    """The tests as they are to run; raises `UnknownState` for one to be made anew that is not there."""
-    for name in settings.refresh_state:
-        if name != BASE:
-            tree.declaration(name)
-    if settings.order == "none":
-        return items
-    return selection.ordered(items, lambda state: [BASE, *(each.name for each in tree.lineage(state))])
 
 
 def _access(settings: Settings, store: Path) -> Access:

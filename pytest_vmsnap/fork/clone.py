@@ -46,7 +46,7 @@ class Clone:
         self._layers = 0
         try:
             self._mapped: SavedMemory | None = snapshot.memory
-            self._memory = snapshot.memory.file().path
+            self._memory = forge.to_map(snapshot.memory.file().path)
             self._disks = forge.overlays(snapshot.disks, self.directory)
             memory = Memory(path=self._memory, share=False, sealed=snapshot.abilities.sealed_memory)
             self.domain = self._start(memory, incoming=True)
@@ -132,8 +132,8 @@ class Clone:
             needed = sum(run.length for run in runs) >> 20
             if needed + SPARE_MIB > space:
                 raise StoreFull(f"a snapshot of {needed} MiB has no room in {directory} ({space} MiB free)")
-            running.save_memory(self.domain, runs, pages, size)
-            devices = directory / "device-state"
+            running.save_memory(self.domain, runs, pages, size, place=self._forge.to_write)
+            devices = self._forge.to_write(directory / "device-state")
             running.save_devices(self.domain, devices)
             disks = self._disks_saved(directory)
         finally:

@@ -39,8 +39,21 @@ class Forge:
         return self.to_write_in(self.host.run.data / name)
 
     def to_write_in(self, path: Path) -> Path:
-        """The new directory `path`, which QEMU may write in."""
-        path.mkdir(mode=0o700)
+        """The directory `path`, made if it is not there, which QEMU may write in."""
+        path.mkdir(mode=0o700, exist_ok=True)
+        self.host.let_through(path)
+        return self._given(path)
+
+    def to_write(self, path: Path) -> Path:
+        """The file `path`, which QEMU may write; made if it is not there and QEMU's user is another."""
+        if self.host.access.user:
+            path.touch(mode=0o600)
+            self._given(path)
+        return path
+
+    def to_map(self, path: Path) -> Path:
+        """The memory file `path`, which QEMU may map: QEMU 7.2 opens it for writing, whatever the mapping."""
+        self.host.let_through(path)
         return self._given(path)
 
     @property
@@ -125,7 +138,7 @@ class Forge:
         self.customize(description, spec)
         for tag in ("uuid", "genid"):
             for element in description.findall(tag):
-                description.remove(element)
+                element.text = "another in each"
         return ElementTree.tostring(description, encoding="unicode")
 
     def _plan(

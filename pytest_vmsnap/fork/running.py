@@ -15,6 +15,7 @@ from pytest_vmsnap.errors import HostError
 from pytest_vmsnap.fork.pages import Run, own_runs
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from pytest_vmsnap.host import Domain
@@ -44,15 +45,17 @@ def runs_to_save(domain: Domain, memory: Path, size: int) -> tuple[list[Run], bo
         return [Run(offset=start, length=min(WHOLE_CHUNK, size - start)) for start in starts], False
 
 
-def save_memory(domain: Domain, runs: list[Run], pages: Path, size: int) -> None:
+def save_memory(
+    domain: Domain, runs: list[Run], pages: Path, size: int, *, place: Callable[[Path], Path]
+) -> None:
     """Write each of `runs` to a file in the directory `pages` that is named by its offset (hexadecimal).
 
-    The guest, whose memory is of `size` bytes, stands still.
+    The guest, whose memory is of `size` bytes, stands still. `place` lets QEMU write a file.
     """
     low = _low_end(domain, size)
     for run in (part for whole in runs for part in _parted(whole, low)):
         address = run.offset if run.offset < low else run.offset - low + ABOVE
-        domain.qmp("pmemsave", val=address, size=run.length, filename=str(pages / f"{run.offset:012x}"))
+        domain.qmp("pmemsave", val=address, size=run.length, filename=str(place(pages / f"{run.offset:012x}")))
 
 
 def save_devices(domain: Domain, path: Path) -> None:

@@ -52,7 +52,7 @@ class Template:
 
     def __enter__(self) -> Self:
         try:
-            self._forge.host.access.to_write(self._into)
+            self._forge.to_write_in(self._into)
             self.disks = self._forge.first_disks(self.spec, self.image, self._into, self._seed)
             self.memory = self._forge.memory(self._into, self.spec.memory)
             self.boot()

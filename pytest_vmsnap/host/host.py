@@ -116,6 +116,11 @@ class Host:
             "embed": self.run.sockets / "log" / "qemu",
         }[self.facts.uri.mode]
 
+    def let_through(self, path: Path) -> None:
+        """Let QEMU pass through the directories of the store that lead to `path`."""
+        for parent in [parent for parent in path.parents if parent.is_relative_to(self._store)]:
+            self.access.to_enter(parent)
+
     def reachable(self, path: Path) -> Path:
         """`path`, or a copy of it in the store where QEMU could not read it itself.
 
@@ -124,8 +129,7 @@ class Host:
         if self.access.user is None:
             return path
         if path.is_relative_to(self._store):
-            for parent in [p for p in path.parents if p.is_relative_to(self._store)]:
-                self.access.to_enter(parent)
+            self.let_through(path)
             self.access.to_read(path)
             return path
         if self.access.can_read(path):

@@ -28,10 +28,10 @@ STANDBY_CEILING = 64
 class Settings:
     """What the options say, each of its type; `origins` tells for each where its value is from.
 
-    `image` None is a machine without a disk; `memory` in MiB; `store_limit` too; `timeout` in seconds for one
-    command; `standby` None for the host's choice; `timeout_factor` on every deadline, None
-    for the accelerator's default; `uri` and `store` None for what
-    the host suggests. Paths are absolute; `root` is pytest's rootdir, to which those in markers are relative.
+    `image` None is a machine without a disk; `memory` and `store_limit` in MiB; `timeout` in seconds for
+    one command; `standby` None for the host's choice; `timeout_factor` on every deadline, None for the
+    accelerator's default; `uri` and `store` None for what the host suggests. `refresh_state` are names
+    of states. Paths are absolute; `root` is pytest's rootdir, to which those in markers are relative.
     """
 
     root: Path
@@ -54,9 +54,9 @@ class Settings:
     verify: Verify = "none"
     timeout: float = 60.0
     timeout_factor: float | None = None
-    store: Path | None = None
-    store_limit: int = 20 << 10
     order: Order = "state"
+    store: Path | None = None
+    store_limit: int = 20480
     refresh: bool = False
     refresh_state: tuple[str, ...] = ()
     console_user: str | None = None

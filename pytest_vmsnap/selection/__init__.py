@@ -1,8 +1,8 @@
-"""What a test asks for by its markers, and what it gets under the policy: pure functions."""
+"""What a test asks for by its markers, what it gets under the policy, and when it runs: pure functions."""
 
-from pytest_vmsnap.selection.ahead import ahead, recipe, state_of
+from pytest_vmsnap.selection.ahead import ahead, recipe
 from pytest_vmsnap.selection.markers import MarkerError, Wishes, check, marker_lines, uses_machine, wishes
-from pytest_vmsnap.selection.order import ordered
+from pytest_vmsnap.selection.placing import arranged
 from pytest_vmsnap.selection.policy import Grant, Last, Mark, decide
 
 __all__ = [
@@ -18,6 +18,5 @@ __all__ = [
     "decide",
     "ahead",
     "recipe",
-    "state_of",
-    "ordered",
+    "arranged",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_vmsnap.selection.markers import wishes
 
@@ -43,23 +43,18 @@ def ahead(
 
 
 def recipe(item: pytest.Item) -> Hashable:
-    """Which machine a test gets: tests with the same get machines of the same spec and state.
+    """Of what kind the machine of a test is: tests with the same get machines of the same spec and state.
 
-    That is as far as it can be known before its fixtures are.
+    That is as far as it can be known before its fixtures are: its markers, and the parameter of ``vm_spec``.
     """
-    return kind_of(item), state_of(item)
+    return hardware(item), wishes(item.iter_markers(), item.nodeid).state
 
 
-def kind_of(item: pytest.Item) -> Hashable:
-    """Of what kind a test's machine is: its markers' changes to the spec, the parameter of ``vm_spec``."""
-    changes = wishes(item.iter_markers(), item.nodeid).changes
+def hardware(item: pytest.Item) -> Hashable:
+    """The part of `recipe` that is not the state: tests with the same get machines of the same spec."""
+    changes: dict[str, Any] = wishes(item.iter_markers(), item.nodeid).changes
     parameters: dict[str, int] = getattr(getattr(item, "callspec", None), "indices", {})
     return repr(sorted(changes.items())), parameters.get("vm_spec")
-
-
-def state_of(item: pytest.Item) -> str:
-    """The state that a test starts from."""
-    return wishes(item.iter_markers(), item.nodeid).state
 
 
 def _mark(item: pytest.Item) -> str | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_vmsnap.errors import SpecError, VmsnapError
 from pytest_vmsnap.model import MachineSpec
+from pytest_vmsnap.states import BASE, NO_STATES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
@@ -16,10 +17,10 @@ if TYPE_CHECKING:
     import pytest
 
     from pytest_vmsnap.selection.policy import Mark
+    from pytest_vmsnap.states import StateTree
 
 WIDER = ("vm_class", "vm_module", "vm_session")
 MACHINES = ("vm", *WIDER, "vm_factory")
-BASE = "base"
 
 
 class MarkerError(VmsnapError):
@@ -34,12 +35,12 @@ def vm_readonly() -> None:
     """this test promises to change nothing; such tests share a machine, one after another"""
 
 
+def vm_state(name: str) -> None:
+    """the state that this test starts from; without it, base"""
+
+
 def vm(**spec: Any) -> None:
     """changes to the machine for this test, class or module, which gets snapshots of its own"""
-
-
-def vm_state(name: str) -> None:
-    """the state that this test, class or module starts from; without it, base"""
 
 
 MARKERS: dict[str, Callable[..., None]] = {
@@ -54,8 +55,8 @@ MARKERS: dict[str, Callable[..., None]] = {
 class Wishes:
     """What the markers of a test (or of a class or module) ask for.
 
-    `mark` is ``"fresh"``, ``"readonly"`` or None; `changes` are fields of `MachineSpec`; `state` is the name of
-    the state that it starts from.
+    `mark` is ``"fresh"``, ``"readonly"`` or None; `state` is the name of the state to start from; `changes` are
+    fields of `MachineSpec`.
     """
 
     mark: Mark | None = None
@@ -66,8 +67,11 @@ class Wishes:
 def signature(name: str) -> inspect.Signature:
     """The signature of the marker `name`; that of ``vm`` has `MachineSpec`'s fields, all of them optional."""
     if name != "vm":
-        found = inspect.signature(MARKERS[name]).parameters.values()
-        return inspect.Signature([each.replace(annotation=inspect.Parameter.empty) for each in found])
+        written = inspect.signature(MARKERS[name])
+        bare = [
+            parameter.replace(annotation=inspect.Parameter.empty) for parameter in written.parameters.values()
+        ]
+        return inspect.Signature(bare)
     fields = [spec.name for spec in dataclasses.fields(MachineSpec)]
     return inspect.Signature([inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in fields])
 
@@ -80,7 +84,8 @@ def marker_lines() -> list[str]:
 def wishes(marks: Iterable[pytest.Mark], where: str) -> Wishes:
     """What `marks` (the closest first; those of others are passed over) ask for at the node id `where`.
 
-    Fields of several ``vm(...)`` add up; where two name the same, the closest wins.
+    Fields of several ``vm(...)`` add up; where two name the same, the closest wins, as it does of several
+    ``vm_state``.
 
     Raises `MarkerError` for arguments that a marker does not take, and for ``vm_fresh`` with ``vm_readonly``.
     """
@@ -90,11 +95,11 @@ def wishes(marks: Iterable[pytest.Mark], where: str) -> Wishes:
     for mark in marks:
         if mark.name in MARKERS:
             names.add(mark.name)
-            found = _arguments(mark, where)
+            arguments = _arguments(mark, where)
             if mark.name == "vm_state":
-                states.append(found["name"])
+                states.append(arguments["name"])
             else:
-                changes = found | changes
+                changes = arguments | changes
     if {"vm_fresh", "vm_readonly"} <= names:
         raise MarkerError(f"{where}: vm_fresh and vm_readonly exclude each other")
     return Wishes(
@@ -104,12 +109,16 @@ def wishes(marks: Iterable[pytest.Mark], where: str) -> Wishes:
     )
 
 
-def check(marks: Iterable[pytest.Mark], fixtures: Collection[str], where: str) -> None:
+def check(
+    marks: Iterable[pytest.Mark], fixtures: Collection[str], where: str, tree: StateTree = NO_STATES
+) -> None:
     """Whether the test at `where`, which uses `fixtures`, has markers that it can have.
 
-    Raises `MarkerError` as `wishes` does, and for ``vm_fresh`` on a test whose only machines are shared ones.
+    Raises `MarkerError` as `wishes` does, and for ``vm_fresh`` on a test whose only machines are shared ones;
+    `UnknownState` for a ``vm_state`` that `tree` does not have.
     """
     found = wishes(marks, where)
+    tree.require(found.state, f"{where}: vm_state({found.state!r})")
     wider = [name for name in WIDER if name in fixtures]
     if found.mark == "fresh" and wider and "vm" not in fixtures:
         raise MarkerError(
@@ -125,24 +134,25 @@ def uses_machine(fixtures: Collection[str]) -> bool:
 
 def _arguments(mark: pytest.Mark, where: str) -> dict[str, Any]:
     try:
-        bound = signature(mark.name).bind_partial(*mark.args, **mark.kwargs)
-        if mark.name == "vm_state":
-            return _named(signature(mark.name).bind(*mark.args, **mark.kwargs).arguments)
-        for name, value in bound.arguments.items():
-            # each by itself: what it is combined with is known when the fixture vm_spec is
-            MachineSpec(**({"kernel": "any"} | {name: value}))
+        arguments = _bound(mark)
+        if mark.name == "vm_state" and not isinstance(arguments["name"], str):
+            raise TypeError("a state's name is text")
+        if mark.name == "vm":
+            for name, value in arguments.items():
+                # each by itself: what it is combined with is known when the fixture vm_spec is
+                MachineSpec(**({"kernel": "any"} | {name: value}))
     except (TypeError, SpecError) as error:
         reason = error.message if isinstance(error, SpecError) else error
         raise MarkerError(
             f"{where}: {_written(mark)}: {reason}", hint=f"the marker is {_call(mark.name)}"
         ) from error
-    return dict(bound.arguments)
-
-
-def _named(arguments: dict[str, Any]) -> dict[str, Any]:
-    if not isinstance(arguments["name"], str) or not arguments["name"]:
-        raise TypeError(f"a state is given by its name, not {arguments['name']!r}")
     return arguments
+
+
+def _bound(mark: pytest.Mark) -> dict[str, Any]:
+    taken = signature(mark.name)
+    bind = taken.bind_partial if mark.name == "vm" else taken.bind  # all that vm takes is optional
+    return bind(*mark.args, **mark.kwargs).arguments
 
 
 def _written(mark: pytest.Mark) -> str:

@@ -1,118 +1,166 @@
-"""The order of tests: those that start from the same state come together."""
+"""The order of tests: those of one state one after another."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from bisect import bisect_left
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import TYPE_CHECKING
 
-import pytest
-
-from pytest_vmsnap.selection.ahead import kind_of, state_of
-from pytest_vmsnap.selection.markers import uses_machine
+from pytest_vmsnap.states import BASE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Sequence
+    from collections.abc import Callable, Hashable, Iterable, Sequence
 
-WIDE = ("package", "module", "class")  # the scopes between a test and the session
+    Parameters = frozenset[tuple[Hashable, ...]]
+    Ancestors = Callable[[str], Iterable[str]]
+
+_NONE: Parameters = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Unit:
-    """Tests that stay together, as they are: `place` is where they are from, `apart` what they are never mixed
-    over.
+class Place:
+    """What the place of a test in the order depends on.
 
-    `kind` and `state` are of the machine that the first of them gets which gets one; None without any.
+    `machine` is of what kind its machine is but for the `state`, None where it has none. `within` are the
+    collectors around it (packages, module, classes), `holds` those of them whose own fixtures it uses.
+    `parameters` are those of the session's fixtures, each with the name first.
     """
 
-    place: Hashable
-    apart: Hashable = None
-    kind: Hashable = None
-    state: str | None = None
+    file: Hashable
+    machine: Hashable | None = None
+    state: str = BASE
+    within: tuple[Hashable, ...] = ()
+    holds: tuple[Hashable, ...] = ()
+    parameters: Parameters = frozenset()
 
 
-def arranged(units: Sequence[Unit], lineage: Callable[[str], Sequence[str]]) -> list[int]:
-    """The numbers of `units` in the order in which they are to run.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Group:
+    """What tests that run one after another have in common; `file` where they are of one without machines."""
 
-    Those of one kind and state come together, stable within, at the place of the first; a state that others are
-    made from, as `lineage` tells from the base down, comes before these. Units without a machine stay with
-    their neighbours of the same place, and where there are none, where they are.
+    parameters: Parameters
+    machine: Hashable | None = None
+    state: str = BASE
+    file: Hashable | None = None
+
+    @property
+    def block(self) -> Hashable:
+        """What comes together before all else: the same parameters of the session's fixtures, if any."""
+        return self.parameters or self
+
+
+def order(places: Sequence[Place], ancestors: Ancestors) -> list[int]:
+    """The indexes of `places` in the order in which the tests are to run.
+
+    Tests of the same machine and state come together, as they came. These groups come as the first test of
+    each came, but behind those of the `ancestors` of their state. A test without a machine goes with the one
+    before it in its file that has one (else with the next); a file without machines is a group of its own.
+
+    No fixture of a package, module or class is made more often than in the order given: the tests for which it
+    was made once move as one, with the first of them that has a machine. Tests with the same parameters of the
+    session's fixtures come together before all else.
     """
-    groups: dict[Hashable, list[int]] = {}
-    for number, key in enumerate(_groups(units)):
-        groups.setdefault(key, []).append(number)
-    order: list[Hashable] = []
-    for key in groups:
-        for each in (*_above(key, groups, lineage), key):
-            if each not in order:
-                order.append(each)
-    return [number for key in order for number in groups[key]]
+    units = _attached(places, _units(places))
+    groups = [_group(places, unit) for unit in units]
+    firsts = [_first(places, unit) for unit in units]
+    blocks = _ranks(zip([group.block for group in groups], firsts, strict=True), ancestors)
+    within = _ranks(zip(groups, firsts, strict=True), ancestors)
+    keys = {
+        index: (blocks[group.block], within[group], index)
+        for unit, group in zip(units, groups, strict=True)
+        for index in unit
+    }
+    return sorted(keys, key=keys.__getitem__)
 
 
-def _groups(units: Sequence[Unit]) -> list[Hashable]:
-    """Of each unit the group that it belongs to."""
-    found: list[Hashable] = [None] * len(units)
-    for _, numbers in groupby(range(len(units)), key=lambda number: (units[number].place, units[number].apart)):
-        there = list(numbers)
-        keys = [(units[n].apart, units[n].kind, units[n].state) for n in there if units[n].state is not None]
-        last: Hashable = keys[0] if keys else ("alone", there[0])
-        for number in there:
-            unit = units[number]
-            if unit.state is not None:
-                last = (unit.apart, unit.kind, unit.state)
-            found[number] = last
-    return found
+def _units(places: Sequence[Place]) -> list[list[int]]:
+    """Which tests move as one: those for which a fixture is made once in the order given.
+
+    It lives as long as tests of its collector follow each other. Where they come back to that later, as they do
+    for another parameter of the session's, it is made anew anyway.
+    """
+    leaders = list(range(len(places)))
+    users: dict[tuple[Hashable, int], int] = {}
+    runs: dict[Hashable, int] = defaultdict(int)
+    before: tuple[Hashable, ...] = ()
+    for index, test in enumerate(places):
+        for node in test.within:
+            runs[node] += node not in before
+        before = test.within
+        for node in test.holds:
+            other = _leader(leaders, users.setdefault((node, runs[node]), index))
+            leaders[_leader(leaders, index)] = other
+    units: dict[int, list[int]] = defaultdict(list)
+    for index in range(len(places)):
+        units[_leader(leaders, index)].append(index)
+    return list(units.values())
 
 
-def _above(
-    key: Hashable, groups: dict[Hashable, list[int]], lineage: Callable[[str], Sequence[str]]
-) -> list[Hashable]:
-    """The groups of the states that the state of the group `key` is made from, the first of them first."""
-    if not isinstance(key, tuple) or len(key) != 3:
-        return []
-    apart, kind, state = key
-    return [above for name in lineage(state) if name != state and (above := (apart, kind, name)) in groups]
+def _leader(leaders: list[int], index: int) -> int:
+    while leaders[index] != index:
+        index = leaders[index] = leaders[leaders[index]]
+    return index
 
 
-def ordered(items: Sequence[pytest.Item], lineage: Callable[[str], Sequence[str]]) -> list[pytest.Item]:
-    """The same tests in another order: as few changes of state as can be, and no wider fixture made twice."""
-    wide = {node for item in items for node in _wide_nodes(item)}
-    units: list[list[pytest.Item]] = []
-    for _, together in groupby(items, key=lambda item: _outermost(item, wide) or item):
-        units.append(list(together))
-    described = [_described(unit) for unit in units]
-    return [item for number in arranged(described, lineage) for item in units[number]]
+def _attached(places: Sequence[Place], units: list[list[int]]) -> list[list[int]]:
+    """`units`, each without a machine joined to one of its file that has one, and has its parameters."""
+    hosts: dict[tuple[Hashable, Parameters], list[tuple[int, list[int]]]] = defaultdict(list)
+    lonely: list[list[int]] = []
+    joined: list[list[int]] = []
+    for unit in units:
+        machines = [index for index in unit if places[index].machine is not None]
+        for index in machines:
+            for parameters in {_NONE, _parameters(places, unit)}:
+                hosts[places[index].file, parameters].append((index, unit))
+        (joined if machines else lonely).append(unit)
+    hosted: list[tuple[list[int], list[int]]] = []
+    for unit in lonely:
+        near = sorted(hosts.get((places[unit[0]].file, _parameters(places, unit)), []))
+        if near:
+            nearest = near[max(bisect_left(near, (unit[0],)) - 1, 0)]
+            hosted.append((nearest[1], unit))
+        else:
+            joined.append(unit)
+    for host, unit in hosted:  # last, for a host's own first test is what it is found by
+        host += unit
+    return [sorted(unit) for unit in joined]
 
 
-def _described(unit: Sequence[pytest.Item]) -> Unit:
-    first = unit[0]
-    lent = next((item for item in unit if uses_machine(getattr(item, "fixturenames", ()))), None)
-    return Unit(
-        place=first.path,
-        apart=_apart(first),
-        kind=kind_of(lent) if lent else None,
-        state=state_of(lent) if lent else None,
-    )
+def _parameters(places: Sequence[Place], unit: list[int]) -> Parameters:
+    """The parameters of all tests of a unit; where one has several values, what no other unit has."""
+    found = frozenset(chain.from_iterable(places[index].parameters for index in unit))
+    return found if len({name for name, *_ in found}) == len(found) else frozenset([("a unit", unit[0])])
 
 
-def _outermost(item: pytest.Item, wide: set[Any]) -> Any:
-    return next((node for node in item.listchain() if node in wide), None)
+def _group(places: Sequence[Place], unit: list[int]) -> _Group:
+    parameters = _parameters(places, unit)
+    for test in (places[index] for index in unit):
+        if test.machine is not None:
+            return _Group(parameters=parameters, machine=test.machine, state=test.state)
+    return _Group(parameters=parameters, file=places[unit[0]].file)
 
 
-def _wide_nodes(item: pytest.Item) -> list[Any]:
-    """The classes, modules and packages that the test uses a fixture of."""
-    information = getattr(item, "_fixtureinfo", None)
-    definitions = getattr(information, "name2fixturedefs", {})
-    scopes = {each.scope for found in definitions.values() for each in found[-1:]}
-    kinds: dict[str, Any] = {"package": pytest.Package, "module": pytest.Module, "class": pytest.Class}
-    nodes = [item.getparent(kinds[scope]) for scope in WIDE if scope in scopes]
-    return [node for node in nodes if node]
+def _first(places: Sequence[Place], unit: list[int]) -> int:
+    """The test by which a unit is placed: one with parameters, for those with the same belong together."""
+    for says in (lambda test: test.parameters, lambda test: test.machine is not None):
+        for index in unit:
+            if says(places[index]):
+                return index
+    return unit[0]
 
 
-def _apart(item: pytest.Item) -> Hashable:
-    """The parameters of the fixtures of the whole session: pytest has put those with the same together."""
-    call = getattr(item, "callspec", None)
-    scopes = getattr(call, "_arg2scope", {})
-    indices = getattr(call, "indices", {})
-    wide = [name for name, scope in scopes.items() if getattr(scope, "value", "") == "session"]
-    return tuple(sorted((name, indices.get(name, 0)) for name in wide if name != "vm_spec"))
+def _ranks(firsts: Iterable[tuple[Hashable, int]], ancestors: Ancestors) -> dict[Hashable, int]:
+    """The rank of each key: as its first test came, but a group behind those of its state's ancestors."""
+    earliest: dict[Hashable, int] = {}
+    for key, index in firsts:
+        earliest[key] = min(earliest.get(key, index), index)
+    ranked: dict[Hashable, None] = {}
+    for key in sorted(earliest, key=earliest.__getitem__):
+        above = ancestors(key.state) if isinstance(key, _Group) else ()
+        for parent in (replace(key, state=state) for state in above):  # type: ignore[type-var]
+            if parent in earliest:
+                ranked.setdefault(parent)
+        ranked.setdefault(key)
+    return {key: rank for rank, key in enumerate(ranked)}

@@ -1,18 +1,24 @@
 """Known-good states, and how they are made."""
 
-from pytest_vmsnap.states.base import image_request
-from pytest_vmsnap.states.declared import BASE, Declaration, state
+from pytest_vmsnap.states.base import BASE, image_request
+from pytest_vmsnap.states.declared import Declaration, declaration_of, state
 from pytest_vmsnap.states.entries import KIND, Origin, is_full, load, made_from, origin_of
+from pytest_vmsnap.states.inputs import inputs_digest
 from pytest_vmsnap.states.library import Library
+from pytest_vmsnap.states.source import source_parts
 from pytest_vmsnap.states.transfer import export, extract_disk, import_
-from pytest_vmsnap.states.tree import StateTree, tree_of
+from pytest_vmsnap.states.tree import NO_STATES, StateTree, collect
 
 __all__ = [
-    "Library",
     "state",
     "Declaration",
+    "declaration_of",
     "StateTree",
-    "tree_of",
+    "NO_STATES",
+    "collect",
+    "source_parts",
+    "inputs_digest",
+    "Library",
     "image_request",
     "BASE",
     "KIND",

@@ -12,7 +12,6 @@ from pytest_vmsnap.fork import Template
 from pytest_vmsnap.guest import additions, reseeder_of, seed_image, settle, stop_calendar_timers
 from pytest_vmsnap.machine import Machine
 from pytest_vmsnap.model import ImageRequest
-from pytest_vmsnap.states.declared import BASE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("pytest_vmsnap.states")
 
+BASE = "base"
 BOOT_SECONDS = 120.0
 # what QEMU says of a guest that this host's KVM cannot run
 KVM_DEATHS = (
@@ -109,7 +109,14 @@ def _boot(template: Template, channel: Channel, deadlines: Deadlines) -> None:
 
 def _reseeder(channel: Channel, deadlines: Deadlines, entropy: Entropy, progress: Progress) -> Reseeder:
     found = reseeder_of(channel, timeout=BOOT_SECONDS * deadlines.factor)
-    if found == "nothing":
+    if entropy == "require":  # what is accepted is said of each snapshot that is used
+        accept_repeats(found, entropy, progress)
+    return found
+
+
+def accept_repeats(reseeder: Reseeder, entropy: Entropy, progress: Progress) -> None:
+    """Say it where machines draw the same random numbers; raise `StateFailed` where nobody accepts that."""
+    if reseeder == "nothing":
         trouble = "machines of this state would all draw the same random numbers"
         if entropy == "require":
             raise StateFailed(
@@ -118,7 +125,6 @@ def _reseeder(channel: Channel, deadlines: Deadlines, entropy: Entropy, progress
                 "python3; vmsnap_entropy=warn accepts it as it is",
             )
         progress.say(f"warning: {trouble}")
-    return found
 
 
 def prepared(machine: Machine, prepare: Callable[[Machine], object], progress: Progress) -> None:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_vmsnap.guest import planting_script
 from pytest_vmsnap.model import digest
-from pytest_vmsnap.states.source import inputs_digest, source_parts
+from pytest_vmsnap.states.inputs import inputs_digest
+from pytest_vmsnap.states.source import source_parts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

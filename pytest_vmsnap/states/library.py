@@ -10,8 +10,15 @@ from pytest_vmsnap import image as images
 from pytest_vmsnap.guest import stop_calendar_timers
 from pytest_vmsnap.machine import Machine
 from pytest_vmsnap.states import entries, keys
-from pytest_vmsnap.states.base import BOOT_SECONDS, DiedOfKvm, build_base, image_request, prepared
-from pytest_vmsnap.states.declared import BASE
+from pytest_vmsnap.states.base import (
+    BASE,
+    BOOT_SECONDS,
+    DiedOfKvm,
+    accept_repeats,
+    build_base,
+    image_request,
+    prepared,
+)
 from pytest_vmsnap.store import Name, trim
 
 if TYPE_CHECKING:
@@ -155,7 +162,7 @@ class Library:
 
     def _refreshed(self, state: str) -> bool:
         """Whether `state`, or one that it is made from, is to be made anew."""
-        names = [BASE, *(declaration.name for declaration in self._tree.lineage(state))]
+        names = (*self._tree.ancestors(state), state)
         return self._settings.refresh or any(name in self._settings.refresh_state for name in names)
 
     def _below(self, spec: MachineSpec) -> list[Name]:
@@ -170,6 +177,7 @@ class Library:
 
     def _opened(self, entry: Path) -> Snapshot:
         snapshot = entries.load(self._store, entry)
+        accept_repeats(snapshot.guest.reseeder, self._settings.entropy, self._progress)
         for path in (*snapshot.disks, snapshot.devices):
             self._forge.host.reachable(path)
         return snapshot
@@ -210,7 +218,7 @@ class Library:
             seconds = BOOT_SECONDS * self._deadlines().factor
             with self._progress.step(f"saving the state {declaration.name}"):
                 stop_calendar_timers(lease.channel, timeout=seconds)
-                self._forge.host.access.to_write(draft)
+                self._forge.to_write_in(draft)
                 snapshot = lease.save(draft, timeout=seconds)
         finally:
             lease.end()

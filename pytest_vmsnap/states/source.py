@@ -1,169 +1,200 @@
-"""The source of what prepares a state: when it changes, the state is made anew."""
+"""What a preparation is made of: its source, and that of the project's own helpers."""
 
 from __future__ import annotations
 
 import hashlib
 import inspect
-import sys
-import types
-from pathlib import Path
+from pathlib import Path, PurePath
+from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any
-
-from pytest_vmsnap.errors import StateError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pytest_vmsnap.states.declared import Declaration
-
-PLAIN = (str, bytes, int, float, bool, type(None), Path)
+INSTALLED = ("site-packages", "dist-packages")
+Piece = FunctionType | type
 
 
 def source_parts(function: Callable[..., object], root: Path) -> dict[str, str]:
-    """The source of `function`, and of what it uses of the project whose root is `root`: plain data for a key.
+    """What `function` does, as text by name: its source, and what it refers to in the project below `root`.
 
-    That is functions and classes whose code lies below `root`, in any module, constants of their modules,
-    defaults and closures, as far as names in the code lead to them. What it reaches otherwise is not
-    seen: through attributes of objects, by imports at run time, in other packages, in files that it reads
-    (give these as ``inputs``).
+    Followed by global name, also as ``module.name``: functions, classes, and constants (texts, numbers, paths,
+    None, and collections of those); with them default arguments and the values that a closure holds. Looked
+    through are decorators that keep `functools.wraps`'s trail. Names are relative to `root`, and the same
+    in every process. A function without source counts by its bytecode.
+
+    Not seen: what is called through the attributes of objects (methods of an instance), what is imported
+    within a function or by a computed name, and what lies in other packages than the project. A file that the
+    preparation reads is for its inputs.
     """
-    parts: dict[str, str] = {}
-    _collect(inspect.unwrap(function), root.resolve(), parts)
-    return parts
+    walk = _Walk(root.resolve())
+    walk.follow("", function, needs_home=False)
+    return {name: "\n".join(sorted(texts)) for name, texts in sorted(walk.parts.items())}
 
 
-def _collect(thing: Any, root: Path, parts: dict[str, str]) -> None:
-    name = f"{_place(thing, root)}:{thing.__qualname__}"
-    if name in parts:
-        return
-    parts[name] = _source(thing)
-    for function in _functions(thing):
-        for what, value in _values(function):
-            _note(f"{name}:{what}", value, root, parts)
+class _Walk:
+    """Goes from a function to all that it refers to, each once."""
+
+    def __init__(self, root: Path) -> None:
+        self.parts: dict[str, set[str]] = {}  # several texts for closures of one source
+        self._root = root
+        self._seen: dict[int, object] = {}  # with the object, so that its id stays its own
+
+    def follow(self, name: str, value: object, *, needs_home: bool = True) -> None:
+        """Note what `value` is, under `name` if it is a constant; pass over what is not the project's."""
+        for piece in _unwrapped(value):
+            if id(piece) not in self._seen and (not needs_home or self._is_ours(_file(piece))):
+                self._seen[id(piece)] = piece
+                self._note(self._named(piece), _source(piece))
+                self._within(piece)
+        text = written(value, self._root)
+        if text is not None:
+            self._note(name, text)
+
+    def _within(self, piece: Piece) -> None:
+        own = self._named(piece)
+        if isinstance(piece, type):
+            for base in piece.__bases__:
+                self.follow("", base)
+            for name, value in list(vars(piece).items()):
+                if not _is_dunder(name) or callable(value):
+                    for member in _members(value):
+                        self.follow(f"{own}.{name}", member)
+            return
+        for index, value in enumerate(piece.__defaults__ or ()):
+            self.follow(f"{own}(default {index})", value)
+        for name, value in (piece.__kwdefaults__ or {}).items():
+            self.follow(f"{own}(default {name})", value)
+        for name, value in _closure(piece):
+            self.follow(f"{own}(holds {name})", value)
+        names = sorted(_names(piece.__code__))
+        self._look_up(_file(piece), piece.__globals__, names, ())
+
+    def _look_up(
+        self, file: Path | None, found: dict[str, Any], names: list[str], modules: tuple[ModuleType, ...]
+    ) -> None:
+        """Follow those of `names` that a module has, `found` being its content, and on into modules there."""
+        for name in names:
+            if name not in found or _is_dunder(name):
+                continue
+            value = found[name]
+            if not isinstance(value, ModuleType):
+                self.follow(self._name(file, name), value)
+            elif value not in modules and self._is_ours(_file(value)):
+                self._look_up(_file(value), vars(value), names, (*modules, value))
+
+    def _note(self, name: str, text: str) -> None:
+        self.parts.setdefault(name, set()).add(text)
+
+    def _named(self, piece: Piece) -> str:
+        return self._name(_file(piece), piece.__qualname__)
+
+    def _name(self, file: Path | None, name: str) -> str:
+        if file is None:
+            return name
+        return f"{file.relative_to(self._root).as_posix() if self._is_ours(file) else file.name}::{name}"
+
+    def _is_ours(self, file: Path | None) -> bool:
+        return (
+            file is not None
+            and file.is_relative_to(self._root)
+            and not any(part in INSTALLED for part in file.parts)
+        )
 
 
-def _note(name: str, value: Any, root: Path, parts: dict[str, str]) -> None:
-    if isinstance(value, (types.FunctionType, type)):
-        value = inspect.unwrap(value)
-        if _is_project(value, root):
-            _collect(value, root, parts)
-    elif (text := _plain(value)) is not None:
-        parts[name] = text.replace(str(root), "ROOT")  # a project may be moved
+def written(value: object, root: Path, around: tuple[int, ...] = ()) -> str | None:
+    """A constant as text, the same in every process; None for what is none, or holds what is none.
+
+    Paths below `root` are written relative to it. `around` has the ids of the collections that hold the value.
+    """
+    if type(value) in (str, bytes, int, float, complex, bool, type(None), type(...)):
+        return repr(value)
+    if isinstance(value, PurePath):
+        inside = value.is_relative_to(root)
+        return (
+            f"Path({str(value.relative_to(root) if inside else value)!r}{' of the project' if inside else ''})"
+        )
+    if type(value) not in (tuple, list, dict, set, frozenset) or id(value) in around:
+        return None
+    around = (*around, id(value))
+    items = [item for pair in value.items() for item in pair] if isinstance(value, dict) else value
+    texts = [written(item, root, around) for item in items]  # type: ignore[attr-defined] # one of the above
+    known = [text for text in texts if text is not None]
+    if len(known) < len(texts):
+        return None
+    ordered = sorted(known) if isinstance(value, set | frozenset) else known
+    return f"{type(value).__name__}({', '.join(ordered)})"
 
 
-def _functions(thing: Any) -> Iterator[types.FunctionType]:
-    if isinstance(thing, types.FunctionType):
-        yield thing
-    elif isinstance(thing, type):
-        for each in vars(thing).values():
-            each = getattr(each, "__func__", getattr(each, "fget", each))
-            if isinstance(each, types.FunctionType):
-                yield each
+def _unwrapped(value: object) -> Iterator[Piece]:
+    """A function or class, and what it is wrapped around; nothing for other objects."""
+    seen: set[int] = set()
+    if isinstance(value, MethodType):
+        value = value.__func__
+    while callable(value) and id(value) not in seen:
+        if isinstance(value, FunctionType | type):
+            yield value
+        seen.add(id(value))
+        value = inspect.getattr_static(value, "__wrapped__", None)
 
 
-def _values(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
-    """What the function's code names: globals, members of modules, defaults, closures."""
-    names = sorted(_names(function.__code__))
-    for name in names:
-        if name not in function.__globals__ or name.startswith("__"):
-            continue
-        value = function.__globals__[name]
-        if isinstance(value, types.ModuleType):
-            yield from (
-                (f"{name}.{member}", getattr(value, member)) for member in names if hasattr(value, member)
-            )
-        else:
-            yield name, value
-    yield "defaults", function.__defaults__
-    yield "keyword defaults", function.__kwdefaults__
+def _members(value: object) -> Iterator[object]:
+    """What stands in a class: itself, or the functions that a descriptor has."""
+    if isinstance(value, staticmethod | classmethod):
+        yield value.__func__
+    elif isinstance(value, property):
+        yield from filter(None, (value.fget, value.fset, value.fdel))
+    else:
+        yield value
+
+
+def _file(value: Piece | ModuleType) -> Path | None:
+    """Where a thing is defined; None where no file is."""
+    found: object = None
+    if isinstance(value, FunctionType):
+        found = value.__code__.co_filename
+        if not Path(value.__code__.co_filename).is_file():  # made by exec
+            found = value.__globals__.get("__file__")
+    elif isinstance(value, ModuleType):
+        found = vars(value).get("__file__") or next(iter(vars(value).get("__path__", ())), None)
+    else:
+        try:
+            found = inspect.getfile(value)
+        except (TypeError, OSError):  # built in
+            return None
+    return Path(found).resolve() if isinstance(found, str) else None
+
+
+def _source(piece: Piece) -> str:
+    try:
+        # of the code, since getsource looks through a decorator's wrapper to what it is around
+        return inspect.getsource(piece.__code__ if isinstance(piece, FunctionType) else piece)
+    except (OSError, TypeError):
+        if isinstance(piece, type):
+            return piece.__qualname__
+        return f"bytecode {hashlib.sha256(_bytecode(piece.__code__).encode()).hexdigest()}"
+
+
+def _bytecode(code: CodeType) -> str:
+    constants = [
+        _bytecode(item) if isinstance(item, CodeType) else written(item, Path("/")) for item in code.co_consts
+    ]
+    return f"{code.co_code.hex()} {code.co_names} {code.co_varnames} {constants}"
+
+
+def _names(code: CodeType) -> set[str]:
+    """The names that code looks up, in the functions within it too."""
+    inner = [_names(item) for item in code.co_consts if isinstance(item, CodeType)]
+    return set(code.co_names).union(*inner)
+
+
+def _closure(function: FunctionType) -> Iterator[tuple[str, object]]:
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         try:
-            yield f"closure {name}", cell.cell_contents
-        except ValueError:  # empty
+            yield name, cell.cell_contents
+        except ValueError:  # not filled yet
             continue
 
 
-def _names(code: types.CodeType) -> set[str]:
-    found = set(code.co_names)
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            found |= _names(constant)
-    return found
-
-
-def _plain(value: Any) -> str | None:
-    """A constant's text, the same in every process; None for what is none."""
-    if isinstance(value, PLAIN):
-        return repr(value)
-    if isinstance(value, (tuple, list, set, frozenset)):
-        texts = [_plain(each) for each in value]
-        if any(text is None for text in texts):
-            return None
-        inner = sorted(map(str, texts)) if isinstance(value, (set, frozenset)) else map(str, texts)
-        return f"{type(value).__name__}({', '.join(inner)})"
-    if isinstance(value, dict):
-        return _plain(list(value.items()))
-    return None
-
-
-def _file(thing: Any) -> Path | None:
-    if isinstance(thing, types.FunctionType):
-        return Path(thing.__code__.co_filename)
-    found = getattr(sys.modules.get(thing.__module__), "__file__", None)
-    return Path(found) if found else None
-
-
-def _is_project(thing: Any, root: Path) -> bool:
-    if (file := _file(thing)) is None:
-        return False
-    file = file.resolve()
-    return file.is_relative_to(root) and not {"site-packages", "dist-packages"} & set(file.parts)
-
-
-def _place(thing: Any, root: Path) -> str:
-    file = _file(thing)
-    if file and file.resolve().is_relative_to(root):
-        return file.resolve().relative_to(root).as_posix()
-    return str(thing.__module__)
-
-
-def _source(thing: Any) -> str:
-    try:
-        return inspect.getsource(thing)
-    except (OSError, TypeError):
-        if not isinstance(thing, types.FunctionType):
-            return "no source"
-        return hashlib.sha256(thing.__code__.co_code + repr(thing.__code__.co_names).encode()).hexdigest()
-
-
-def inputs_digest(declaration: Declaration) -> dict[str, str]:
-    """A digest of the mode and the content of each file that the state's inputs match, by its path.
-
-    Raises `StateError` for a glob that matches nothing.
-    """
-    directory = declaration.file.parent
-    found: dict[str, str] = {}
-    for glob in declaration.inputs:
-        matches = sorted(path for match in directory.glob(glob) for path in _within(match))
-        if not matches:
-            raise StateError(
-                f"the state {declaration.name!r} has inputs={glob!r}, and nothing in {directory} matches"
-            )
-        found |= {path.relative_to(directory).as_posix(): _digest(path) for path in matches}
-    return dict(sorted(found.items()))
-
-
-def _within(path: Path) -> list[Path]:
-    if path.is_dir() and not path.is_symlink():
-        return [each for each in path.rglob("*") if each.is_symlink() or each.is_file()]
-    return [path]
-
-
-def _digest(path: Path) -> str:
-    if path.is_symlink():
-        return f"link to {path.readlink()}"
-    found = hashlib.sha256(f"{path.stat().st_mode & 0o777:o}\n".encode())
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            found.update(piece)
-    return found.hexdigest()
+def _is_dunder(name: str) -> bool:
+    return name.startswith("__") and name.endswith("__")

@@ -1,82 +1,132 @@
-"""The states of a project, and which is made from which."""
+"""The states of a project, each below its parent."""
 
 from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass, field
+from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING
 
 from pytest_vmsnap.errors import StateError, UnknownState
-from pytest_vmsnap.states.declared import BASE, Declaration, declaration_of
+from pytest_vmsnap.states.base import BASE
+from pytest_vmsnap.states.declared import Declaration, declaration_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-    from types import ModuleType
+    from collections.abc import Iterable, Iterator, Mapping
+    from pathlib import Path
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StateTree:
-    """States by their names; ``base`` is above all of them, and not among them."""
+    """All states by name, but for ``base``, from which they all come.
 
-    states: Mapping[str, Declaration] = field(default_factory=dict)
+    `root` is the directory that files are named relative to.
+    """
+
+    declarations: Mapping[str, Declaration] = field(default_factory=lambda: MappingProxyType({}))
+    root: Path | None = None
+
+    @classmethod
+    def of(cls, declarations: Iterable[Declaration], *, root: Path | None = None) -> StateTree:
+        """The tree of `declarations`; the same one may be among them several times.
+
+        Raises `StateError` for two states of one name and for states that are each other's parents,
+        `UnknownState` for a parent that is none.
+        """
+        by_name: dict[str, Declaration] = {}
+        for declaration in sorted(declarations, key=_place):
+            other = by_name.setdefault(declaration.name, declaration)
+            if _place(other) != _place(declaration):
+                places = " and in ".join(f"{_shown(one, root)}:{one.line}" for one in (other, declaration))
+                raise StateError(
+                    f"two states have the name {declaration.name}: in {places}", hint="give one another name"
+                )
+        tree = cls(declarations=MappingProxyType(by_name), root=root)
+        for name, declaration in by_name.items():
+            tree.require(declaration.parent, f"parent of the state {name} ({_shown(declaration, root)})")
+            tree.lineage(name)
+        return tree
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all states, ``base`` first."""
+        return (BASE, *sorted(self.declarations))
+
+    def require(self, name: str, where: str) -> None:
+        """Raise `UnknownState`, with all the states that there are, if `name` is none; `where` asks for it."""
+        if name not in self.names:
+            close = difflib.get_close_matches(name, self.names, n=1)
+            near = f"did you mean {close[0]}? " if close else ""
+            raise UnknownState(
+                f"{where}: there is no state {name!r}", hint=f"{near}there are {', '.join(self._listed())}"
+            )
 
     def declaration(self, name: str) -> Declaration:
-        """The state `name`; raises `UnknownState` with those that there are."""
-        if name not in self.states:
-            raise self.unknown(name)
-        return self.states[name]
+        """How the state `name` was declared; raises `UnknownState`, for ``base`` too, which nobody declares."""
+        if name not in self.declarations:
+            self.require(name, "states")
+            raise UnknownState(f"the state {BASE} has no declaration")
+        return self.declarations[name]
 
     def lineage(self, name: str) -> tuple[Declaration, ...]:
-        """From the child of ``base`` down to `name` itself: what has to be made for it; empty for ``base``."""
-        found: list[Declaration] = []
+        """The states from ``base``'s child down to `name` itself; none for ``base``.
+
+        Raises `UnknownState`, and `StateError` where a parent leads back to its child.
+        """
+        line: list[Declaration] = []
         while name != BASE:
-            found.append(self.declaration(name))
-            name = found[-1].parent
-        return tuple(reversed(found))
+            declaration = self.declaration(name)
+            if declaration in line:
+                around = [one.name for one in line[line.index(declaration) :]]
+                raise StateError(
+                    f"states are each other's parents: {' from '.join([*around, around[0]])}",
+                    hint=f"the first of them starts from {BASE}, or from another state",
+                )
+            line.append(declaration)
+            name = declaration.parent
+        return tuple(reversed(line))
 
     def depth(self, name: str) -> int:
-        """How far below ``base`` it is; 0 for what is not known."""
-        return len(self.lineage(name)) if name in self.states else 0
+        """How many states are between the bare boot and `name`, itself counted: 0 for ``base``."""
+        return len(self.lineage(name))
 
-    def unknown(self, name: str, where: str = "") -> UnknownState:
-        """The error for a name that is no state's, used at `where`."""
-        close = difflib.get_close_matches(name, self.states, n=1)
-        there = [f"  {BASE}  (the boot, and pytest_vmsnap_prepare)"]
-        there += [f"  {each.name}  ({each.file})" for each in self.states.values()]
-        return UnknownState(
-            f"{where}there is no state {name!r}" + (f"; did you mean {close[0]!r}?" if close else ""),
-            hint="there are:\n" + "\n".join(there),
-        )
+    def ancestors(self, name: str) -> tuple[str, ...]:
+        """The names of the states that `name` comes from, ``base`` first, without itself."""
+        return (BASE, *(declaration.name for declaration in self.lineage(name)))[:-1]
+
+    def _listed(self) -> list[str]:
+        return [
+            f"{name} ({_shown(self.declarations[name], self.root)})" if name in self.declarations else name
+            for name in self.names
+        ]
 
 
-def tree_of(modules: Iterable[ModuleType]) -> StateTree:
-    """The states that are in `modules`, once each.
+NO_STATES = StateTree()
 
-    Raises `StateError` for two of one name and for a cycle, `UnknownState` for a parent that is not there.
+
+def collect(modules: Iterable[object], *, root: Path | None = None) -> StateTree:
+    """The tree of the states in `modules`, and of those that these name as parents by their functions.
+
+    What is no module is passed over. Raises as `StateTree.of`.
     """
-    states: dict[str, Declaration] = {}
+    return StateTree.of(_found(modules), root=root)
+
+
+def _found(modules: Iterable[object]) -> Iterator[Declaration]:
     for module in modules:
-        for candidate in list(vars(module).values()):
-            if found := declaration_of(candidate):
-                other = states.setdefault(found.name, found)
-                if other is not found:
-                    raise StateError(
-                        f"two states are called {found.name!r}: in {other.file} and in {found.file}",
-                        hint="a state's name is its function's: rename one of them",
-                    )
-    tree = StateTree(states)
-    for each in states.values():
-        _check(tree, each)
-    return tree
+        if isinstance(module, ModuleType):
+            for value in list(vars(module).values()):
+                declaration = declaration_of(value)
+                while declaration:
+                    yield declaration
+                    declaration = declaration.above
 
 
-def _check(tree: StateTree, state: Declaration) -> None:
-    seen = [state.name]
-    while seen[-1] != BASE:
-        parent = tree.states[seen[-1]].parent
-        if parent != BASE and parent not in tree.states:
-            raise tree.unknown(parent, f"the state {seen[-1]!r} has a parent that is not there: ")
-        if parent in seen:
-            circle = " -> ".join([*seen, parent])
-            raise StateError(f"states that are made from one another: {circle}")
-        seen.append(parent)
+def _place(declaration: Declaration) -> tuple[str, str, int]:
+    """The same for one definition, although its file was imported twice under two names."""
+    return declaration.name, str(declaration.file), declaration.line
+
+
+def _shown(declaration: Declaration, root: Path | None) -> str:
+    file = declaration.file
+    return str(file.relative_to(root) if root and file.is_relative_to(root) else file)

@@ -75,8 +75,9 @@ def test_a_users_machine_goes_when_its_test_ends(
     vmsnap: VmsnapSession, request: pytest.FixtureRequest, vm_spec: MachineSpec
 ) -> None:
     from pytest_vmsnap import MachineReleased
+    from pytest_vmsnap.selection import Wishes
 
-    with vmsnap.lend(request.node, vm_spec, None) as machine:
+    with vmsnap.lend(request.node, vm_spec, Wishes()) as machine:
         directory = machine._body.directory  # type: ignore[attr-defined]
         assert directory.is_dir()
     with pytest.raises(MachineReleased, match="test_a_users_machine_goes"):

@@ -311,7 +311,7 @@ def test_a_failing_preparation_is_told_once_with_the_projects_own_line(
     result = project.runpytest_subprocess(*light, "-p", "no:cacheprovider")
     result.assert_outcomes(errors=2, passed=1)
     result.stdout.fnmatch_lines(["*# the project's own line", "*reason*"])
-    result.stdout.fnmatch_lines(["*preparation of the base state failed*see test_*::test_one*"])
+    result.stdout.fnmatch_lines(["*preparation of the state base failed*see test_*::test_one*"])
     assert str(result.stdout).count("# the project's own line") == 1
 
 

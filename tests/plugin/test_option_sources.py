@@ -70,17 +70,23 @@ SAMPLES = [
     Sample(name="timeout", text="90.5", value=90.5, native="90.5"),
     Sample(name="timeout", text="90", value=90.0, native="90"),
     Sample(name="timeout_factor", text="3", value=3.0, native="3"),
-    Sample(name="store", text="/var/cache/vmsnap", value=Path("/var/cache/vmsnap")),
-    Sample(name="store_limit", text="30G", value=30 << 10),
-    Sample(name="store_limit", text="2048", value=2048, native="2048"),
     Sample(name="order", text="none", value="none"),
+    Sample(name="store_limit", text="30G", value=30720),
+    Sample(name="store_limit", text="300", value=300, native="300"),
+    Sample(name="refresh", text="", value=True),
+    Sample(name="refresh_state", text="base", value=("base",)),
+    Sample(name="store", text="/var/cache/vmsnap", value=Path("/var/cache/vmsnap")),
     Sample(name="console_user", text="root", value="root"),
     Sample(name="console_password", text="pass word", value="pass word", beside={"console_user": "root"}),
     Sample(name="ssh_user", text="admin", value="admin"),
     Sample(name="ssh_key", text="/home/me/key", value=Path("/home/me/key")),
 ]
-TAKING_VALUES = [option for option in OPTIONS if not option.command_line_only]  # from all sources
 every_option = pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: f"{sample.name}={sample.text}")
+every_option_elsewhere = pytest.mark.parametrize(
+    "sample",
+    [sample for sample in SAMPLES if not BY_NAME[sample.name].command_line_only],
+    ids=lambda sample: f"{sample.name}={sample.text}",
+)
 
 
 def settings_of(project: pytest.Pytester, *args: str) -> Settings:
@@ -101,17 +107,20 @@ def lines(sample: Sample, *, quoted: bool) -> str:
 
 
 def test_every_option_has_a_sample() -> None:
-    assert {sample.name for sample in SAMPLES} == {option.name for option in TAKING_VALUES}
+    assert {sample.name for sample in SAMPLES} == {option.name for option in OPTIONS}
 
 
 @every_option
 def test_an_option_is_read_from_the_command_line(project: pytest.Pytester, sample: Sample) -> None:
     written = sample.beside | {sample.name: sample.text}
-    args = [f"{BY_NAME[name].flag}={text}" for name, text in written.items()]
+    args = [
+        BY_NAME[name].flag if BY_NAME[name].switch else f"{BY_NAME[name].flag}={text}"
+        for name, text in written.items()
+    ]
     expect(settings_of(project, *args), sample, "command line")
 
 
-@every_option
+@every_option_elsewhere
 def test_an_option_is_read_from_the_environment(
     project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, sample: Sample
 ) -> None:
@@ -120,27 +129,27 @@ def test_an_option_is_read_from_the_environment(
     expect(settings_of(project), sample, "environment")
 
 
-@every_option
+@every_option_elsewhere
 def test_an_option_is_read_from_pytest_ini(project: pytest.Pytester, sample: Sample) -> None:
     project.makefile(".ini", pytest=f"[pytest]\n{lines(sample, quoted=False)}")
     expect(settings_of(project), sample, "ini")
 
 
-@every_option
+@every_option_elsewhere
 def test_an_option_is_read_from_ini_options_in_pyproject(project: pytest.Pytester, sample: Sample) -> None:
     project.makepyprojecttoml(f"[tool.pytest.ini_options]\n{lines(sample, quoted=True)}")
     expect(settings_of(project), sample, "ini")
 
 
 @needs_native
-@every_option
+@every_option_elsewhere
 def test_an_option_is_read_from_the_native_table_in_pyproject(project: pytest.Pytester, sample: Sample) -> None:
     project.makepyprojecttoml(f"[tool.pytest]\n{lines(sample, quoted=True)}")
     expect(settings_of(project), sample, "ini")
 
 
 @needs_native
-@every_option
+@every_option_elsewhere
 def test_an_option_is_read_from_pytest_toml(project: pytest.Pytester, sample: Sample) -> None:
     project.makefile(".toml", pytest=f"[pytest]\n{lines(sample, quoted=True)}")
     expect(settings_of(project), sample, "ini")
@@ -176,6 +185,8 @@ def test_a_list_in_pytest_ini_has_lines(project: pytest.Pytester) -> None:
 def test_a_list_on_the_command_line_may_be_repeated(project: pytest.Pytester) -> None:
     args = ("--vmsnap-packages=nginx,curl", "--vmsnap-packages", "jq")
     assert settings_of(project, *args).packages == ("nginx", "curl", "jq")
+    args = ("--vmsnap-refresh-state=installed", "--vmsnap-refresh-state", "configured")
+    assert settings_of(project, *args).refresh_state == ("installed", "configured")
 
 
 def test_the_command_line_comes_before_the_environment_and_that_before_the_file(
@@ -201,10 +212,11 @@ def test_a_path_in_the_file_is_relative_to_the_project_and_one_on_the_command_li
 
 def test_an_option_never_swallows_the_path_after_it(project: pytest.Pytester) -> None:
     project.makepyfile(test_one="def test_one(): pass", test_two="def test_two(): pass")
-    for option in TAKING_VALUES:
+    for option in OPTIONS:
         sample = next(sample for sample in SAMPLES if sample.name == option.name)
         beside = [f"{BY_NAME[name].flag}={text}" for name, text in sample.beside.items()]
-        result = project.runpytest(*beside, option.flag, sample.text, "test_one.py")
+        value = [] if option.switch else [sample.text]
+        result = project.runpytest(*beside, option.flag, *value, "test_one.py")
         result.assert_outcomes(passed=1)
 
 
@@ -228,6 +240,8 @@ WRONG: list[tuple[str, str]] = [
     ("standby", "many"),
     ("entropy", "ignore"),
     ("verify", "all"),
+    ("order", "random"),
+    ("store_limit", "0"),
     ("timeout", "0"),
     ("timeout_factor", "-1"),
     ("console_password", "secret"),
@@ -274,7 +288,7 @@ def test_help_is_given_to_who_has_a_wrong_value_too(project: pytest.Pytester) ->
     result = project.runpytest("--help", "--vmsnap-memory=lots")
     assert result.ret == pytest.ExitCode.OK
     for option in OPTIONS:
-        result.stdout.fnmatch_lines([f"*{option.flag}{'' if option.is_flag else '='}*"])
+        result.stdout.fnmatch_lines([f"*{option.flag} *" if option.switch else f"*{option.flag}=*"])
         if not option.command_line_only:
             result.stdout.fnmatch_lines([f"*{option.key} (*"])
 

@@ -23,7 +23,12 @@ def test_without(): pass
         (("--help",), ["*--vmsnap-image=*"]),
         (
             ("--markers",),
-            ["@pytest.mark.vm_fresh(): *", "@pytest.mark.vm_readonly(): *", "@pytest.mark.vm(*memory*"],
+            [
+                "@pytest.mark.vm_fresh(): *",
+                "@pytest.mark.vm_readonly(): *",
+                "@pytest.mark.vm_state(name): *",
+                "@pytest.mark.vm(*memory*",
+            ],
         ),
         (
             ("--fixtures",),

@@ -14,8 +14,8 @@ def option_table() -> str:
     rows = ["| command line | environment | configuration file | what |", "| --- | --- | --- | --- |"]
     for option in OPTIONS:
         what = option.description.replace("|", "\\|")
-        others = "| |" if option.command_line_only else f"| `{option.variable}` | `{option.key}` |"
-        rows.append(f"| `{option.flag}` {others} {what} |")
+        others = " | " if option.command_line_only else f"`{option.variable}` | `{option.key}`"
+        rows.append(f"| `{option.flag}` | {others} | {what} |")
     return "\n".join(rows)
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pluggy
 
-from pytest_vmsnap.hooks import call_outermost_first
+from pytest_vmsnap.hooks import call_outermost_first, implementations
 
 spec, impl = pluggy.HookspecMarker("x"), pluggy.HookimplMarker("x")
 
@@ -35,3 +35,13 @@ def test_implementations_run_in_the_order_of_their_registration() -> None:
     seen: list[str] = []
     call_outermost_first(manager.hook.prepare, vm=seen, spec="s")
     assert seen == ["first", "outer", "inner", "innermost", "last"]
+
+
+def test_the_implementations_are_listed_in_the_order_in_which_they_run() -> None:
+    manager = pluggy.PluginManager("x")
+    manager.add_hookspecs(Specs)
+    plugins = [plugin("outer"), plugin("inner"), plugin("first", tryfirst=True)]
+    for one in plugins:
+        manager.register(one)
+    outer, inner, first = (one.prepare for one in plugins)  # type: ignore[attr-defined]
+    assert implementations(manager.hook.prepare) == [first, outer, inner]

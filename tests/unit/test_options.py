@@ -167,10 +167,11 @@ BAD: list[tuple[str, object]] = [
     ("timeout", "inf"),
     ("timeout", "soon"),
     ("timeout_factor", "0"),
+    ("order", "random"),
     ("store", 5),
     ("store_limit", "0"),
     ("store_limit", "lots"),
-    ("order", "random"),
+    ("refresh", "maybe"),
     ("refresh_state", "two words"),
     ("console_user", 5),
     ("console_password", 5),
@@ -194,7 +195,7 @@ def test_a_wrong_value_is_refused_with_the_name_as_written_and_what_is_allowed(n
 
 
 def test_every_option_has_a_wrong_value_among_those_tested() -> None:
-    assert {name for name, _ in BAD} == {option.name for option in OPTIONS if not option.is_flag}
+    assert {name for name, _ in BAD} == set(BY_NAME)
 
 
 def test_values_that_have_types_are_taken_as_they_are() -> None:
@@ -217,6 +218,25 @@ def test_values_that_have_types_are_taken_as_they_are() -> None:
 )
 def test_a_value_of_the_wrong_type_is_refused(key: str, value: object) -> None:
     assert refusal(ini={key: value}).startswith(f"{key} = {value} (configuration file): allowed: ")
+
+
+def test_what_is_for_the_command_line_only_is_read_nowhere_else() -> None:
+    environment = {"VMSNAP_REFRESH": "1", "VMSNAP_REFRESH_STATE": "installed"}
+    settings = read(environment=environment, ini={"vmsnap_refresh": True, "vmsnap_refresh_state": ["base"]})
+    assert (settings.refresh, settings.refresh_state) == (False, ())
+    assert strangers(environment) == ["VMSNAP_REFRESH", "VMSNAP_REFRESH_STATE"]
+
+
+def test_a_switch_is_told_as_on() -> None:
+    settings = read({"vmsnap_refresh": True, "vmsnap_refresh_state": ["one", "two,three"]})
+    assert list(changed(settings)) == [
+        ("refresh", "on", "command line"),
+        ("refresh_state", "one,two,three", "command line"),
+    ]
+
+
+def test_the_help_of_what_is_for_the_command_line_only_says_so() -> None:
+    assert BY_NAME["refresh"].description.endswith("anew (command line only; default: off)")
 
 
 def test_a_path_is_relative_to_where_it_was_written(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from pytest_vmsnap.errors import UnknownState
 from pytest_vmsnap.model import MachineSpec
 from pytest_vmsnap.selection import MarkerError, check, marker_lines, uses_machine, wishes
 from pytest_vmsnap.selection.markers import MARKERS, signature
+from pytest_vmsnap.states import NO_STATES
 
 WHERE = "tests/test_x.py::test_x"
 
@@ -49,6 +51,22 @@ def test_of_stacked_changes_the_closest_wins_field_by_field() -> None:
     assert wishes(closest_first, WHERE).changes == {"memory": 1024, "cpus": 4, "network": "none"}
 
 
+def test_without_a_marker_a_test_starts_from_base() -> None:
+    assert wishes([mark("vm", cpus=4)], WHERE).state == "base"
+
+
+def test_of_several_states_the_closest_wins() -> None:
+    closest_first = [mark("vm_state", "installed"), mark("vm_fresh"), mark("vm_state", "configured")]
+    found = wishes(closest_first, WHERE)
+    assert (found.state, found.mark) == ("installed", "fresh")
+
+
+def test_a_state_that_nobody_declares_is_refused_with_those_that_there_are() -> None:
+    with pytest.raises(UnknownState, match=f"^{WHERE}: vm_state\\('instaled'\\): .*\nthere are base$"):
+        check([mark("vm_state", "instaled")], ["vm"], WHERE, NO_STATES)
+    check([mark("vm_state", "base")], ["vm"], WHERE, NO_STATES)
+
+
 def test_the_signature_of_vm_has_the_fields_of_the_spec() -> None:
     parameters = signature("vm").parameters.values()
     assert [parameter.name for parameter in parameters] == [
@@ -63,6 +81,9 @@ def test_the_signature_of_vm_has_the_fields_of_the_spec() -> None:
         (mark("vm_fresh", 1), "vm_fresh(1): too many positional arguments"),
         (mark("vm_fresh", when="now"), "vm_fresh(when='now'): got an unexpected keyword argument 'when'"),
         (mark("vm_readonly", True), "vm_readonly(True): too many positional arguments"),
+        (mark("vm_state"), "missing a required argument: 'name'"),
+        (mark("vm_state", "one", "two"), "vm_state('one', 'two'): too many positional arguments"),
+        (mark("vm_state", 5), "vm_state(5): a state's name is text"),
         (mark("vm", 1024), "vm(1024): too many positional arguments"),
         (mark("vm", memroy=1024), "vm(memroy=1024): got an unexpected keyword argument 'memroy'"),
         (mark("vm", memory="2G"), "must be a whole number of MiB"),

@@ -1,105 +1,117 @@
-"""How a state is written, and what is refused."""
+"""What may be declared a state."""
 
 from __future__ import annotations
 
-import re
-from types import ModuleType
+import functools
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pytest_vmsnap import StateError, UnknownState, state
-from pytest_vmsnap.states import tree_of
-from pytest_vmsnap.states.declared import declaration_of
+from pytest_vmsnap import StateError, state
+from pytest_vmsnap.states import declaration_of
 
 
-def first(vm: object) -> None: ...
+def installed(vm: Any) -> str:
+    return f"prepared {vm}"
 
 
-def second(vm: object) -> None: ...
-
-
-def module(**content: object) -> ModuleType:
-    found = ModuleType("somewhere")
-    vars(found).update(content)
+def declared(function: Any, **arguments: Any) -> Any:
+    found = declaration_of(state(**arguments)(function) if arguments else state(function))
+    assert found
     return found
 
 
-def test_a_state_is_a_function_still_and_has_its_name() -> None:
-    @state
-    def database(vm: list[str]) -> None:
-        vm.append("prepared")
+def fresh() -> Any:
+    def prepared(vm: Any) -> None: ...
 
-    machine: list[str] = []
-    database(machine)
-    assert machine == ["prepared"]
-    found = declaration_of(database)
+    return prepared
+
+
+def test_the_function_stays_as_it_is_and_bears_its_declaration() -> None:
+    assert state(installed) is installed
+    assert installed("it") == "prepared it"
+    found = declaration_of(installed)
     assert found
-    assert (found.name, found.parent, found.inputs) == ("database", "base", ())
-    assert found.file.name == "test_declared.py"
+    assert (found.name, found.function, found.parent, found.inputs) == ("installed", installed, "base", ())
+    assert found.file == Path(__file__)
 
 
-def test_a_parent_is_given_by_name_or_by_function() -> None:
-    @state
-    def above(vm: object) -> None: ...
-
-    @state(parent=above, inputs=["*.conf"])
-    def below(vm: object) -> None: ...
-
-    @state(parent="above")
-    def other(vm: object) -> None: ...
-
-    tree = tree_of([module(above=above, below=below), module(other=other, above=above)])
-    assert [each.name for each in tree.lineage("below")] == ["above", "below"]
-    assert [each.name for each in tree.lineage("other")] == ["above", "other"]
-    assert (tree.lineage("base"), tree.depth("below")) == ((), 2)
+def test_a_parent_is_a_name_or_a_function() -> None:
+    parent = state(fresh())
+    assert declared(fresh(), parent="other").parent == "other"
+    by_function = declared(fresh(), parent=parent)
+    assert by_function.parent == "prepared"
+    assert by_function.above == declaration_of(parent)
 
 
-WRONG: list[tuple[dict[str, Any], Any, str]] = [
-    ({"parent": 5}, first, "parent=5 is neither a state's name nor its function"),
-    ({"parent": first}, second, "is neither a state's name nor its function"),
-    ({"parent": ""}, first, "parent='' is neither"),
-    ({"inputs": "files/*"}, first, "inputs='files/*' is no list of globs"),
-    ({"inputs": [5]}, first, "inputs has 5, which is no glob"),
-    ({}, lambda: None, "takes 0 arguments, and a state's function takes one"),
-    ({}, int, "is no function"),
-]
+def test_inputs_are_kept_in_their_order() -> None:
+    assert declared(fresh(), inputs=["b/*", "a"]).inputs == ("b/*", "a")
 
 
-@pytest.mark.parametrize(("arguments", "function", "words"), WRONG, ids=[words for _, _, words in WRONG])
-def test_what_is_no_state_is_refused_where_it_is_written(
-    arguments: dict[str, Any], function: Any, words: str
-) -> None:
-    with pytest.raises(StateError, match=re.escape(words)):
-        state(**arguments)(function)
+def test_a_decorator_around_a_state_is_part_of_it() -> None:
+    inner = state(fresh())
+
+    @functools.wraps(inner)
+    def outer(vm: Any) -> None: ...
+
+    found = declaration_of(outer)
+    assert found
+    assert (found.name, found.function) == ("prepared", outer)
 
 
-def test_base_has_no_function() -> None:
-    with pytest.raises(StateError, match="has no function"):
-
-        @state
-        def base(vm: object) -> None: ...
+def test_what_is_no_state_has_no_declaration() -> None:
+    assert declaration_of(fresh()) is None
+    assert declaration_of("installed") is None
 
 
-def named(name: str, parent: str = "base") -> Any:
-    def prepare(vm: object) -> None: ...
-
-    prepare.__name__ = name
-    return state(parent=parent)(prepare)
-
-
-def test_two_states_of_one_name_are_refused() -> None:
-    with pytest.raises(StateError, match="two states are called 'one'"):
-        tree_of([module(a=named("one")), module(a=named("one"))])
+def none_taken() -> None: ...
+def two_taken(vm: Any, spec: Any) -> None: ...
+def all_taken(*machines: Any) -> None: ...
+def named_taken(*, vm: Any) -> None: ...
+async def later(vm: Any) -> None: ...
+def base(vm: Any) -> None: ...
+def yields(vm: Any) -> Any:
+    yield vm
 
 
-def test_a_circle_is_refused_with_its_way() -> None:
-    with pytest.raises(StateError, match="one -> two -> one"):
-        tree_of([module(a=named("one", "two"), b=named("two", "one"))])
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (none_taken, "it takes (), not the machine alone"),
+        (two_taken, "not the machine alone"),
+        (all_taken, "not the machine alone"),
+        (named_taken, "not the machine alone"),
+        (later, "a call of it would do nothing"),
+        (yields, "a call of it would do nothing"),
+        (eval("lambda vm: None"), "needs a name"),  # noqa: S307 - ours
+        (base, "the state base is there already"),
+        ("base", "'base', which is no function"),
+        (Path, "which is no function"),
+    ],
+)
+def test_what_can_be_no_state_is_refused_at_once(function: Any, words: str) -> None:
+    with pytest.raises(StateError) as caught:
+        state(function)
+    assert words in str(caught.value)
+    assert caught.value.hint
 
 
-def test_an_unknown_parent_is_refused_with_what_there_is() -> None:
-    with pytest.raises(UnknownState, match="did you mean 'database'") as caught:
-        tree_of([module(a=named("database"), b=named("service", "databse"))])
-    assert "test_declared.py" in str(caught.value)
-    assert "base" in str(caught.value)
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"parent": fresh()}, "is neither a state's name nor its function"),
+        ({"parent": 5}, "parent=5 is neither"),
+        ({"parent": ""}, "parent='' is neither"),
+        ({"parent": None}, "parent=None is neither"),
+        ({"inputs": "site/*"}, "inputs='site/*' is no list of globs"),
+        ({"inputs": [5]}, "is no list of globs"),
+        ({"inputs": [""]}, "is no list of globs"),
+        ({"inputs": ["/etc/*"]}, "/etc/* is absolute"),
+    ],
+)
+def test_wrong_arguments_are_refused_with_what_is_allowed(arguments: dict[str, Any], words: str) -> None:
+    with pytest.raises(StateError) as caught:
+        state(**arguments)(fresh())
+    assert words in str(caught.value)
+    assert caught.value.hint

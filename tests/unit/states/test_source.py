@@ -1,202 +1,235 @@
-"""What a state is made from: its function, what that uses of the project, and its inputs."""
+"""What a preparation is made of."""
 
 from __future__ import annotations
 
-import importlib.util
+import functools
 import json
+import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_vmsnap import StateError, state
-from pytest_vmsnap.states.declared import declaration_of
-from pytest_vmsnap.states.source import inputs_digest, source_parts
+from pytest_vmsnap.states import source_parts
+from pytest_vmsnap.states.source import written
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
-MODULE = """\
+CONFTEST = """
 import functools
-import json
+from pathlib import Path
+
 import helpers
-from helpers import install
+from helpers import Installer, setting
+from package import inner
 
-NAME = "one"
-PLACES = {"b", "a"}
-UNUSED = 1
+PACKAGES = ["nginx"]
+NAMES = {"one", "two", "three", "four"}
+FILE = Path(__file__).parent / "site.conf"
+UNUSED = 5
+OBJECT = object()
 
-
-class Service:
-    port = 80
-
-    def start(self):
-        return started()
-
-
-def started():
-    return "started"
-
-
-def wrapper(function):
+def retried(function):
+    attempts = 3
     @functools.wraps(function)
-    def inner(vm):
-        return function(vm)
-    return inner
+    def wrapper(vm):
+        for _ in range(attempts): function(vm)
+    return wrapper
 
+@retried
+def retrying(vm): vm.succeed("retry")
 
-@wrapper
-def prepare(vm, greeting="hello"):
-    install(vm, NAME)
-    helpers.configure(vm)
-    for place in PLACES:
-        json.dumps(place)
-    [Service().start() for _ in range(2)]
+def other(vm): return prepared(vm)
 
+def unused(vm): pass
 
-def unrelated():
-    return 1
+def prepared(vm, speed=helpers.SPEED):
+    def run(name): vm.succeed(PACKAGES, name, NAMES, FILE, OBJECT)
+    [run(name) for name in ("a",)]
+    retrying(vm)
+    other(vm)
+    helpers.install(vm)
+    inner.deep.dig(vm)
+    Installer(vm).go()
+    setting(vm)
 """
-HELPERS = """\
-WORDS = ("x", "y")
-
-def install(vm, name):
-    return recursive(WORDS)
-
-def recursive(words):
-    return recursive(words[1:]) if words else install
-
-def configure(vm):
-    return "configured"
-
-def other():
-    return "other"
+HELPERS = """
+import json
+SPEED = 5
+LEVEL = "high"
+def install(vm): json.dumps(LEVEL)
+def never(vm): pass
+class Base:
+    def start(self): from_a_method()
+class Installer(Base):
+    level = 3
+    def __init__(self, vm): pass
+    def go(self): pass
+def from_a_method(): pass
+def made(value): return lambda vm: value
+setting = made("held")
+"""
+DUMP = """
+import json, sys
+from pathlib import Path
+import conftest
+from pytest_vmsnap.states import source_parts
+print(json.dumps(source_parts(conftest.prepared, Path(sys.argv[1]))))
 """
 
 
 @pytest.fixture
-def digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], str]:
-    """`digest(module, helpers)`: what `prepare` in a module of such sources is made from, as text."""
-    monkeypatch.syspath_prepend(tmp_path)
-
-    def take(module: str, helpers: str) -> str:
-        found = {}
-        for name, text in {"helpers": helpers, "module": module}.items():
-            (tmp_path / f"{name}.py").write_text(text)
-            spec = importlib.util.spec_from_file_location(name, tmp_path / f"{name}.py")
-            assert spec
-            assert spec.loader
-            found[name] = importlib.util.module_from_spec(spec)
-            monkeypatch.setitem(sys.modules, name, found[name])
-            importlib.invalidate_caches()
-            import linecache
-
-            linecache.clearcache()
-            exec(compile(text, tmp_path / f"{name}.py", "exec"), vars(found[name]))  # noqa: S102 - no cached bytecode
-        return json.dumps(source_parts(found["module"].prepare, tmp_path), sort_keys=True)
-
-    return take
+def root(tmp_path: Path) -> Path:
+    write(tmp_path / "one")
+    return tmp_path / "one"
 
 
-CHANGES = {
-    "the function": (("json.dumps(place)", "json.dumps([place])"), None),
-    "a constant": (('NAME = "one"', 'NAME = "two"'), None),
-    "a set": (('{"b", "a"}', '{"b", "a", "c"}'), None),
-    "a default": (('"hello"', '"good day"'), None),
-    "a class": (("port = 80", "port = 81"), None),
-    "what a class calls": (('return "started"', 'return "begun"'), None),
-    "an imported helper": (None, ("return recursive(WORDS)", "return recursive(WORDS[1:])")),
-    "what a helper calls": (None, ("words[1:]", "words[2:]")),
-    "a helper's constant": (None, ('("x", "y")', '("x", "z")')),
-    "a helper of a module": (None, ('"configured"', '"set up"')),
-}
+def write(root: Path) -> None:
+    (root / "package" / "deep").mkdir(parents=True)
+    (root / "conftest.py").write_text(CONFTEST)
+    (root / "helpers.py").write_text(HELPERS)
+    (root / "package" / "inner.py").write_text("import package.deep as deep")
+    (root / "package" / "deep" / "__init__.py").write_text("def dig(vm): pass")
 
 
-@pytest.mark.parametrize("what", CHANGES)
-def test_what_it_uses_is_part_of_it(digest: Callable[[str, str], str], what: str) -> None:
-    before = digest(MODULE, HELPERS)
-    of_module, of_helpers = CHANGES[what]
-    module = MODULE.replace(*of_module) if of_module else MODULE
-    helpers = HELPERS.replace(*of_helpers) if of_helpers else HELPERS
-    assert (module, helpers) != (MODULE, HELPERS)
-    assert digest(module, helpers) != before
-
-
-def test_what_it_does_not_use_is_no_part_of_it(digest: Callable[[str, str], str]) -> None:
-    before = digest(MODULE, HELPERS)
-    module = MODULE.replace("UNUSED = 1", "UNUSED = 2").replace("    return 1\n", "    return 2\n")
-    assert digest(module, HELPERS.replace('"other"', '"another"')) == before
-
-
-def test_it_is_the_same_wherever_the_project_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = "from pathlib import Path\nHERE = Path(__file__).parent\ndef prepare(vm): return HERE, __file__\n"
-    found = []
-    for name in ("one", "two"):
-        root = tmp_path / name
-        root.mkdir()
-        (root / "moved.py").write_text(text)
-        spec = importlib.util.spec_from_file_location("moved", root / "moved.py")
-        assert spec
-        assert spec.loader
-        module = importlib.util.module_from_spec(spec)
-        monkeypatch.setitem(sys.modules, "moved", module)
-        spec.loader.exec_module(module)
-        found.append(source_parts(module.prepare, root))
-    assert found[0] == found[1]
-    assert "ROOT" in str(found[0])
-
-
-def test_it_is_the_same_in_every_process(tmp_path: Path) -> None:
-    (tmp_path / "module.py").write_text(MODULE)
-    (tmp_path / "helpers.py").write_text(HELPERS)
-    code = (
-        "import json, module; from pathlib import Path; from pytest_vmsnap.states.source import source_parts; "
-        "print(json.dumps(source_parts(module.prepare, Path('.')), sort_keys=True))"
+def parts(root: Path, seed: str = "0") -> dict[str, str]:
+    """The parts, as another process has them."""
+    path = os.pathsep.join([str(root), str(Path(__file__).parents[3])])
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", DUMP, str(root)],
+        env=os.environ | {"PYTHONPATH": path, "PYTHONHASHSEED": seed},
+        capture_output=True,
+        text=True,
+        check=True,
     )
-    outputs = {
-        subprocess.run(
-            [sys.executable, "-c", code],
-            cwd=tmp_path,
-            env={"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(sys.path)},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for seed in ("1", "2", "3")
+    found: dict[str, str] = json.loads(done.stdout)
+    return found
+
+
+def test_all_that_is_used_in_the_project_is_a_part_and_nothing_else(root: Path) -> None:
+    found = parts(root)
+    names = {name for name in found if "Installer." not in name and "Base." not in name}
+    assert names == {
+        "conftest.py::prepared",
+        "conftest.py::prepared(default 0)",
+        "conftest.py::PACKAGES",
+        "conftest.py::NAMES",
+        "conftest.py::FILE",
+        "conftest.py::other",
+        "conftest.py::retrying",
+        "conftest.py::retrying(holds attempts)",
+        "helpers.py::install",
+        "helpers.py::LEVEL",
+        "helpers.py::Installer",
+        "helpers.py::Base",
+        "helpers.py::from_a_method",
+        "helpers.py::made.<locals>.<lambda>",
+        "helpers.py::made.<locals>.<lambda>(holds value)",
+        "package/deep/__init__.py::dig",
     }
-    assert len(outputs) == 1
+    assert "helpers.py::Installer.level" in found
+    assert found["conftest.py::FILE"] == "Path('site.conf' of the project)"
+    assert "for _ in range(attempts)" in found["conftest.py::retrying"]
+    assert 'vm.succeed("retry")' in found["conftest.py::retrying"]
 
 
-@pytest.fixture
-def inputs(tmp_path: Path) -> Callable[..., dict[str, str]]:
-    """`inputs(*globs)`: the digest of a state with these inputs, defined in the directory of the test."""
-    file = tmp_path / "conftest.py"
-    exec(compile("def prepared(vm): ...", file, "exec"), space := {})  # noqa: S102
-
-    def take(*globs: str) -> dict[str, str]:
-        found = declaration_of(state(inputs=globs)(space["prepared"]))  # type: ignore[call-overload]
-        assert found
-        return inputs_digest(found)
-
-    return take
+def test_the_parts_are_the_same_in_every_process_and_place(root: Path, tmp_path: Path) -> None:
+    write(tmp_path / "two")
+    assert parts(root, "1") == parts(tmp_path / "two", "2")
 
 
-def test_inputs_are_files_by_content_and_mode(tmp_path: Path, inputs: Callable[..., dict[str, str]]) -> None:
-    (tmp_path / "files").mkdir()
-    one = tmp_path / "files" / "one"
-    one.write_text("1")
-    (tmp_path / "link").symlink_to("files/one")
-    before = inputs("files", "link")
-    assert list(before) == ["files/one", "link"]
-    one.chmod(0o755)
-    changed = inputs("files", "link")
-    assert changed != before
-    one.write_text("2")
-    assert inputs("files", "link") not in (before, changed)
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("conftest.py", "vm.succeed(PACKAGES, ", "vm.fail(PACKAGES, "),
+        ("conftest.py", '["nginx"]', '["apache"]'),
+        ("conftest.py", '"four"', '"five"'),
+        ("conftest.py", "attempts = 3", "attempts = 4"),
+        ("conftest.py", '("retry")', '("again")'),
+        ("helpers.py", "SPEED = 5", "SPEED = 6"),
+        ("helpers.py", '"high"', '"low"'),
+        ("helpers.py", "def from_a_method(): pass", "def from_a_method(): return 1"),
+        ("helpers.py", "def start(self):", "def start(self, x=1):"),
+        ("helpers.py", '"held"', '"other"'),
+        ("package/deep/__init__.py", "pass", "return 1"),
+    ],
+)
+def test_a_change_of_what_is_used_changes_the_parts(root: Path, file: str, old: str, new: str) -> None:
+    before = parts(root)
+    text = (root / file).read_text()
+    assert old in text
+    (root / file).write_text(text.replace(old, new))
+    assert parts(root) != before
 
 
-def test_a_glob_that_matches_nothing_is_refused(tmp_path: Path, inputs: Callable[..., dict[str, str]]) -> None:
-    with pytest.raises(StateError, match=f"'prepared' has inputs='\\*.conf', and nothing in {tmp_path}"):
-        inputs("*.conf")
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("conftest.py", "UNUSED = 5", "UNUSED = 6"),
+        ("conftest.py", "def unused(vm): pass", "\n\ndef unused(vm): return 1"),
+        ("helpers.py", "def never(vm): pass", "def never(vm): return 1"),
+    ],
+)
+def test_a_change_of_what_is_not_used_changes_nothing(root: Path, file: str, old: str, new: str) -> None:
+    before = parts(root)
+    text = (root / file).read_text()
+    (root / file).write_text(text.replace(old, new))
+    assert parts(root) == before
+
+
+def made(text: str) -> Callable[..., object]:
+    content: dict[str, Any] = {}
+    exec(f"def prepared(vm): {text}", content)  # noqa: S102 - what has no source
+    function: Callable[..., object] = content["prepared"]
+    return function
+
+
+def test_a_function_without_source_counts_by_its_bytecode(tmp_path: Path) -> None:
+    one, again, other = (source_parts(made(text), tmp_path) for text in ("vm.a({1})", "vm.a({1})", "vm.b()"))
+    assert one["prepared"].startswith("bytecode ")
+    assert one == again != other
+
+
+def test_a_method_of_a_plugin_is_taken_by_its_function() -> None:
+    class Plugin:
+        def prepare(self, vm: Any) -> None:
+            vm.succeed("from a method")
+
+    (text,) = source_parts(Plugin().prepare, Path(__file__).parent).values()
+    assert 'vm.succeed("from a method")' in text
+
+
+def test_what_is_installed_is_not_followed(tmp_path: Path) -> None:
+    site = tmp_path / "lib" / "site-packages"
+    write(site)
+    assert "def prepared" in "".join(parts(site).values())
+    assert len([name for name in parts(site) if "helpers" in name]) == 0
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("a", "'a'"),
+        (None, "None"),
+        ({"b", "a"}, "set('a', 'b')"),
+        (frozenset([2, 1]), "frozenset(1, 2)"),
+        ({"b": 1, "a": (True, b"x")}, "dict('b', 1, 'a', tuple(True, b'x'))"),
+        ([1.5, [2]], "list(1.5, list(2))"),
+        (Path("/project/a"), "Path('a' of the project)"),
+        (Path("/etc"), "Path('/etc')"),
+        (object(), None),
+        ([object()], None),
+        (functools, None),
+    ],
+)
+def test_a_constant_is_written_the_same_everywhere(value: object, text: str | None) -> None:
+    assert written(value, Path("/project")) == text
+
+
+def test_a_list_that_holds_itself_is_no_constant() -> None:
+    value: list[object] = []
+    value.append(value)
+    assert written(value, Path("/project")) is None
