@@ -24,6 +24,7 @@ def processes(vm: Machine) -> int:
     return vm.succeed("pgrep -x sleep || true").count("\n")
 
 
+@pytest.mark.smoke
 def test_disk_memory_and_processes_go_back_to_the_snapshot_and_forward_again(vm: Machine) -> None:
     vm.succeed("echo one >/srv/on-disk; echo one >/dev/shm/in-memory; sleep 4321 >/dev/null 2>&1 &")  # unsynced
     before = processes(vm)
@@ -98,6 +99,7 @@ def test_forwards_stand_again_on_the_same_ports(vm: Machine) -> None:
     assert page() == b"one\n"
 
 
+@pytest.mark.smoke
 def test_a_rollback_ends_where_it_began_whatever_happened_in_it(vm: Machine) -> None:
     vm.write_text("/srv/file", "kept\n")
     with pytest.raises(CommandFailed), vm.rollback():
@@ -209,6 +211,7 @@ def test_a_machine_in_which_a_command_runs_is_not_saved(vm: Machine, monkeypatch
     runs.join()
 
 
+@pytest.mark.smoke
 @pytest.mark.vm(memory=3584)
 def test_memory_above_the_hole_is_saved_too(vm: Machine, vmsnap: VmsnapSession) -> None:
     vm.succeed("head -c 100000000 /dev/urandom >/dev/shm/data; md5sum /dev/shm/data >/root/sum")

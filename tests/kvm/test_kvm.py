@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_vmsnap import state
 from pytest_vmsnap.errors import HostError
 
 if TYPE_CHECKING:
@@ -78,3 +79,40 @@ def test_a_reboot_keeps_the_disk_and_starts_a_new_kernel(vm: Machine) -> None:
     assert vm.read_text("/srv/kept") == "kept\n"
     assert vm.read_text("/proc/sys/kernel/random/boot_id") != before
     assert vm.succeed("systemd-detect-virt").strip() == "kvm"
+
+
+@state
+def filled(vm: Machine) -> None:
+    """A layer of memory, disk and a process."""
+    vm.succeed("head -c 20000000 /dev/urandom >/dev/shm/data; md5sum /dev/shm/data >/srv/sum")
+    vm.succeed("sleep 4343 >/dev/null 2>&1 &")
+
+
+@state(parent="filled")
+def filled_further(vm: Machine) -> None:
+    """What was freed in the parent's memory, and came anew."""
+    vm.succeed("rm /dev/shm/data; head -c 30000000 /dev/urandom >/dev/shm/more; md5sum /dev/shm/more >/srv/sum")
+
+
+@pytest.mark.vm_state("filled")
+def test_a_state_has_its_memory_disk_and_processes(vm: Machine) -> None:
+    vm.succeed("md5sum -c /srv/sum; pgrep -x sleep")
+
+
+@pytest.mark.vm_state("filled_further")
+def test_a_state_on_a_state_has_its_own(vm: Machine) -> None:
+    vm.fail("test -e /dev/shm/data")
+    vm.succeed("md5sum -c /srv/sum; pgrep -x sleep")
+
+
+def test_a_running_machine_is_saved_and_gone_back_to(vm: Machine) -> None:
+    vm.succeed("head -c 20000000 /dev/urandom >/dev/shm/data; md5sum /dev/shm/data >/srv/sum")
+    vm.succeed("sleep 4444 >/dev/null 2>&1 &")
+    with vm.rollback():
+        vm.succeed("rm /dev/shm/data /srv/sum; pkill -x sleep")
+    vm.succeed("md5sum -c /srv/sum; pgrep -x sleep")
+    vm.snapshot("here")
+    vm.succeed("rm /dev/shm/data; head -c 30000000 /dev/urandom >/srv/data; sync")
+    for _ in range(2):
+        vm.revert("here")
+        vm.succeed("md5sum -c /srv/sum; pgrep -x sleep; test ! -e /srv/data")
