@@ -14,6 +14,7 @@ from pytest_vmsnap.errors import (
     ImageError,
     MachineReleased,
     NoHypervisor,
+    PromiseBroken,
     RepairFailed,
     RevertError,
     SpecError,
@@ -62,4 +63,5 @@ __all__ = [
     "CommandTimeout",
     "WaitTimeout",
     "MachineReleased",
+    "PromiseBroken",
 ]

@@ -26,7 +26,8 @@
     │   ├── CommandSucceeded      also an AssertionError
     │   └── CommandTimeout        also a TimeoutError
     ├── WaitTimeout               also a TimeoutError
-    └── MachineReleased           a machine was used after its test
+    ├── MachineReleased           a machine was used after its test
+    └── PromiseBroken             a read-only test changed its machine; also an AssertionError
 
 Errors carry their parts as fields, build the message in ``__str__``, and survive pickling, since
 pytest-xdist sends them from worker to controller.
@@ -37,6 +38,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pytest_vmsnap.model.result import Result
 
 TAIL_LINES = 20
@@ -208,3 +211,14 @@ class WaitTimeout(VmsnapError, TimeoutError):
 
 class MachineReleased(VmsnapError):
     """A machine was used after the test that it belonged to."""
+
+
+class PromiseBroken(VmsnapError, AssertionError):
+    """A test that promised to change nothing did; `changes` are a line for each."""
+
+    def __init__(self, message: str, *, hint: str = "", changes: Sequence[str] = ()) -> None:
+        super().__init__(message, hint=hint)
+        self.changes = list(changes)
+
+    def __str__(self) -> str:
+        return "\n".join([self.message, *(f"  {line}" for line in self.changes), *filter(None, [self.hint])])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import pytest
 
 from pytest_vmsnap import hookspecs, selection, states
-from pytest_vmsnap.errors import StateError
+from pytest_vmsnap.errors import PromiseBroken, StateError
 from pytest_vmsnap.fixtures import vm, vm_class, vm_factory, vm_module, vm_session, vm_spec, vmsnap
 from pytest_vmsnap.options import BY_NAME, OPTIONS, OptionError, changed, native_table, resolve, strangers
 from pytest_vmsnap.session import SESSION_KEY, SETTINGS_KEY, VmsnapSession
@@ -115,6 +115,15 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     item.config.stash[SESSION_KEY].begin(item)
+
+
+@pytest.hookimpl(wrapper=True, trylast=True)  # within what others measure of the test
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    yield
+    try:
+        item.config.stash[SESSION_KEY].expect_unchanged(item)
+    except PromiseBroken as error:
+        raise pytest.fail.Exception(str(error), pytrace=False) from None
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

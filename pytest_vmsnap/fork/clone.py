@@ -128,7 +128,9 @@ class Clone:
         began = time.monotonic()
         try:
             size = self.snapshot.spec.memory << 20
-            runs, partial = running.runs_to_save(self.domain, self._memory, size)
+            runs, trouble = running.runs_to_save(self.domain, self._memory, size)
+            if trouble:
+                self._forge.say_once(f"a machine is saved with all of its memory, not what changed: {trouble}")
             needed = sum(run.length for run in runs) >> 20
             if needed + SPARE_MIB > space:
                 raise StoreFull(f"a snapshot of {needed} MiB has no room in {directory} ({space} MiB free)")
@@ -148,7 +150,7 @@ class Clone:
             image=self.snapshot.image,
             disks=disks,
             memory=LayeredMemory(
-                below=self._mapped if partial else None,
+                below=None if trouble else self._mapped,
                 pages=pages,
                 size=size,
                 provide=provide or filled_in(directory),

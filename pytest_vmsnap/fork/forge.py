@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+import logging
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
@@ -21,18 +22,29 @@ if TYPE_CHECKING:
     Customize = Callable[[Element, MachineSpec], None]
     Seed = Callable[[Path], None]
 
+log = logging.getLogger("pytest_vmsnap.fork")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forge:
     """Makes the domains of a run; `customize` may change each one's description before it is used.
 
-    `ports` are the names of the virtio-serial ports that each has beside the guest agent's.
+    `ports` are the names of the virtio-serial ports that each has beside the guest agent's. `say` shows a
+    person a line.
     """
 
     host: Host
     root: Path
     customize: Customize
     ports: tuple[str, ...] = ()
+    say: Callable[[str], None] = log.warning
+    _said: set[str] = field(default_factory=set)
+
+    def say_once(self, line: str) -> None:
+        """Show `line` to the person, if that has not been done."""
+        if line not in self._said:
+            self._said.add(line)
+            self.say(line)
 
     def directory(self, name: str) -> Path:
         """A new directory for the files of the machine `name`, which QEMU may write in."""

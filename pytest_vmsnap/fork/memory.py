@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from pytest_vmsnap.errors import StoreFull
 from pytest_vmsnap.fork import files
 from pytest_vmsnap.store import extents, outline
 
@@ -89,19 +91,29 @@ class LayeredMemory:
                 made.path.unlink(missing_ok=True)
 
     def _build(self, directory: Path) -> None:
-        target = directory / "ram"
-        files.create(target, size=self.size)
-        if self.below:
-            copy_sparse(self.below.file().path, target)
-        write_pages(self.pages, target)
-        target.chmod(0o600)
+        target = files.create(directory / "ram", size=self.size)
+        try:
+            if self.below:
+                copy_sparse(self.below.file().path, target)
+            write_pages(self.pages, target)
+        except BaseException:
+            target.unlink()
+            raise
 
 
 def filled_in(directory: Path) -> Provide:
-    """A way to have a directory filled: this one."""
+    """A way to have a directory filled: this one. It raises `StoreFull` where there is no space."""
 
     def provide(build: Build) -> Path:
-        build(directory)
+        try:
+            build(directory)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                free = files.free_mib(directory)
+                raise StoreFull(
+                    f"the memory of a snapshot has no room in {directory} ({free} MiB free)"
+                ) from error
+            raise
         return directory
 
     return provide

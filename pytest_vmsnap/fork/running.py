@@ -7,7 +7,6 @@ Its memory is private, so ``x-ignore-shared`` would not leave it out; QEMU write
 
 from __future__ import annotations
 
-import logging
 import re
 from typing import TYPE_CHECKING
 
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
 
     from pytest_vmsnap.host import Domain
 
-log = logging.getLogger("pytest_vmsnap.fork")
-
 # hw/i386/pc_piix.c: no machine has its hole below that
 ALWAYS_LOW = 2 << 30
 ABOVE = 4 << 30
@@ -29,20 +26,19 @@ BELOW_4G = re.compile(r"alias ram-below-4g @\S+ ([0-9a-f]{16})-([0-9a-f]{16})")
 WHOLE_CHUNK = 256 << 20
 
 
-def runs_to_save(domain: Domain, memory: Path, size: int) -> tuple[list[Run], bool]:
-    """What of the guest's memory of `size` bytes differs from the file `memory`; and whether that is known.
+def runs_to_save(domain: Domain, memory: Path, size: int) -> tuple[list[Run], str]:
+    """What of the guest's memory of `size` bytes differs from the file `memory`, and an empty text.
 
-    Where this host lets nobody look (a QEMU of another user's), it is all of it.
+    Where this host lets nobody look (a QEMU of another user's), it is all of it, and the text says why.
     """
     pid = domain.pid()
     try:
         if pid is None:
             raise ProcessLookupError(f"the QEMU of {domain.name} is not to be seen")
-        return own_runs(pid, memory), True
+        return own_runs(pid, memory), ""
     except OSError as error:
-        log.info("all of the memory is saved, for which pages changed cannot be read: %s", error)
         starts = range(0, size, WHOLE_CHUNK)
-        return [Run(offset=start, length=min(WHOLE_CHUNK, size - start)) for start in starts], False
+        return [Run(offset=start, length=min(WHOLE_CHUNK, size - start)) for start in starts], str(error)
 
 
 def save_memory(

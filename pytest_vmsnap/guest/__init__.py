@@ -1,5 +1,6 @@
 """The guest's side: channels by which commands and data reach it, and repairs."""
 
+from pytest_vmsnap.guest.audit import Listing, listing
 from pytest_vmsnap.guest.boot import settle
 from pytest_vmsnap.guest.channel import Channel, Completed, Request, Site
 from pytest_vmsnap.guest.choice import Access
@@ -28,4 +29,6 @@ __all__ = [
     "set_clock",
     "stop_calendar_timers",
     "expect_clean",
+    "Listing",
+    "listing",
 ]

@@ -16,7 +16,7 @@ ChannelName = Literal["shell", "agent", "ssh"]
 Revert = Literal["always", "marked", "on-failure"]
 Missing = Literal["fail", "skip"]
 Entropy = Literal["require", "warn"]
-Verify = Literal["none", "nonce"]
+Verify = Literal["none", "nonce", "audit"]
 Order = Literal["state", "none"]
 Origin = Literal["command line", "environment", "ini", "default"]
 

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from pytest_vmsnap.fork import Forge, Snapshot
     from pytest_vmsnap.guest import Access, Channel
-    from pytest_vmsnap.model import Verify
 
 log = logging.getLogger("pytest_vmsnap.pool")
 
@@ -67,12 +66,12 @@ class Lease:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Maker:
-    """Makes clones ready for tests; `factor` scales its deadlines, `verified` is what is proved of them."""
+    """Makes clones ready for tests; `factor` scales its deadlines, `proves_clean` leaves nonces."""
 
     forge: Forge
     access: Access
     factor: float
-    verified: Verify = "none"
+    proves_clean: bool = False
 
     def make(self, snapshot: Snapshot) -> Lease:
         """A clean machine in the state of `snapshot`, running and repaired.
@@ -115,7 +114,7 @@ class Maker:
 
         `saved` is the nonce that was in it when it was saved.
         """
-        if self.verified != "none":
+        if self.proves_clean:
             seconds = ANSWER_SECONDS * self.factor
             lease.nonce = expect_clean(lease.channel, lease.clone.name, timeout=seconds, saved=saved)
 

@@ -105,13 +105,13 @@ class Tenancy:
         self._pool.later(lambda: self._remove(unwanted, gone))
 
     def forget_all(self) -> None:
-        """The test has ended, and may go back no more."""
-        self._mapped = self._at = self._origin
+        """The test has ended, and may go back no more; what the machine stands on stays while it is there."""
         self.forget(*self._moments)
 
     def end(self) -> None:
         """Give the machine back, which ends."""
         self._pool.discard(self.lease)
+        self._mapped = self._at = self._origin
         self.forget_all()
 
     def _needed(self) -> list[Moment]:

@@ -30,7 +30,7 @@ TIMES = int(os.environ.get("VMSNAP_BENCH_TIMES", "300"))
 def census(vmsnap: VmsnapSession) -> dict[str, int]:
     gc.collect()
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    host = vmsnap._host
+    host = vmsnap._engine.host
     assert host
     return {
         "memory, KiB": int(status["VmRSS"].split()[0]),

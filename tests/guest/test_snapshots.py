@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import urllib.error
 import urllib.request
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,7 +15,6 @@ from pytest_vmsnap import ChannelError, CommandFailed, MachineReleased, SpecErro
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from pytest_vmsnap import Machine
     from pytest_vmsnap.session import VmsnapSession
@@ -144,8 +146,8 @@ def test_a_rollback_where_nothing_was_done_since_the_last_one_saves_nothing(
 
 
 def snapshots(vmsnap: VmsnapSession) -> set[Path]:
-    assert vmsnap._host
-    return set(vmsnap._host.run.data.glob("*snapshot*"))
+    assert vmsnap._engine
+    return set(vmsnap._engine.host.run.data.glob("*snapshot*"))
 
 
 def test_nothing_of_a_snapshot_is_left_after_its_test(
@@ -158,7 +160,7 @@ def test_nothing_of_a_snapshot_is_left_after_its_test(
     vm.revert("here")
     tenancy = vm._tenancy
     assert tenancy
-    tenancy.forget_all()
+    tenancy.end()
     wait_for(lambda: not snapshots(vmsnap), "the snapshot to be removed", 60)
 
 
@@ -223,3 +225,44 @@ def test_memory_above_the_hole_is_saved_too(vm: Machine, vmsnap: VmsnapSession) 
     vm.succeed("rm /dev/shm/data")
     vm.revert("filled")
     vm.succeed("md5sum -c /root/sum")
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may look at every process")
+def test_where_nobody_may_look_at_the_pages_all_memory_is_saved_and_this_is_said(
+    project: pytest.Pytester, light: tuple[str, ...]
+) -> None:
+    qemu = shutil.which("qemu-system-x86_64")
+    assert qemu
+    hidden = shutil.copy(qemu, project.path / "qemu")
+    Path(hidden).chmod(
+        0o111
+    )  # whoever runs what he may not read is hidden from himself: prctl(2), PR_SET_DUMPABLE
+    project.makeconftest(
+        f"""
+        from xml.etree import ElementTree
+
+        def pytest_vmsnap_domain_xml(domain, spec):
+            ElementTree.SubElement(domain.find("devices"), "emulator").text = {hidden!r}
+        """
+    )
+    project.makepyfile(
+        """
+        import pytest
+
+        def test_it(vm):
+            pid = vm._body.domain.pid()
+            with pytest.raises(PermissionError):
+                open(f"/proc/{pid}/pagemap", "rb")
+            vm.succeed("echo one >/dev/file; sleep 4321 >/dev/null 2>&1 &")
+            for _ in range(2):
+                vm.snapshot("here")
+                vm.succeed("rm /dev/file; pkill sleep")
+                vm.revert("here")
+                vm.succeed("cat /dev/file; pgrep sleep")
+        """
+    )
+    result = project.runpytest_subprocess(*light, "-p", "no:cacheprovider")
+    result.assert_outcomes(passed=1)
+    line = "vmsnap: a machine is saved with all of its memory, not what changed: *Permission denied*"
+    result.stdout.fnmatch_lines([line])
+    assert result.stdout.str().count("with all of its memory") == 1

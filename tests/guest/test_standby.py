@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def pool(vmsnap: VmsnapSession) -> Pool:
-    assert vmsnap._pool
-    return vmsnap._pool
+    assert vmsnap._engine
+    return vmsnap._engine.pool
 
 
 @pytest.fixture

@@ -99,7 +99,7 @@ def stated(
     project: pytest.Pytester, vmsnap: VmsnapSession, monkeypatch: pytest.MonkeyPatch, light: tuple[str, ...]
 ) -> pytest.Pytester:
     """A project with states, over an empty store of its own."""
-    store = vmsnap.store.path / "runs" / f"{vmsnap._host.run.id}" / f"store-{project.path.name}"  # type: ignore[union-attr]
+    store = vmsnap.store.path / "runs" / f"{vmsnap._engine.host.run.id}" / f"store-{project.path.name}"  # type: ignore[union-attr]
     monkeypatch.setenv("VMSNAP_STORE", str(store))
     monkeypatch.setenv("PYTEST_ADDOPTS", " ".join(f"'{option}'" for option in light))
     (project.path / "input").write_text("one")
@@ -112,8 +112,8 @@ def stated(
 def warm(vmsnap: VmsnapSession) -> Path:
     """The place of a store in which the states are, once `kept` has filled it."""
     assert vmsnap.facts
-    assert vmsnap._host
-    return vmsnap._host.run.data / "store-warm"
+    assert vmsnap._engine
+    return vmsnap._engine.host.run.data / "store-warm"
 
 
 @pytest.fixture

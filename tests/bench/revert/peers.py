@@ -127,14 +127,16 @@ class Peer:
 @contextmanager
 def peer(vmsnap: VmsnapSession, spec: MachineSpec, fill: str) -> Iterator[Peer]:
     """Booted, and filled as the plugin's machines are."""
-    host = vmsnap._host
+    host = vmsnap._engine.host
     assert host
-    assert vmsnap._library
-    image = vmsnap._library.found[spec, "base"].image
-    forge = Forge(host=host, root=vmsnap.settings.root, customize=ordinary_memory, ports=vmsnap._access.ports)
+    assert vmsnap._engine
+    image = vmsnap._engine.library.found[spec, "base"].image
+    forge = Forge(
+        host=host, root=vmsnap.settings.root, customize=ordinary_memory, ports=vmsnap._engine.access.ports
+    )
     with Template(forge, spec=spec, image=image) as template:
         assert "memory-backend" not in json.dumps(template.domain.xml())
-        with closing(vmsnap._access.channel_to(template, image)) as channel:
+        with closing(vmsnap._engine.access.channel_to(template, image)) as channel:
             channel.open(timeout=SECONDS)
             settle(channel, timeout=SECONDS)
             assert channel.run(Request(text=fill or "true"), timeout=SECONDS).status == 0

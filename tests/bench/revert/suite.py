@@ -76,8 +76,8 @@ def over(name: str) -> None:
 
 
 def until_ready(vmsnap: VmsnapSession) -> None:
-    assert vmsnap._pool
-    standbys = vmsnap._pool._standbys
+    assert vmsnap._engine
+    standbys = vmsnap._engine.pool._standbys
     while standbys._on_the_way or not standbys._waiting:
         time.sleep(0.05)
 
@@ -110,11 +110,11 @@ def test_paused_standby(vm: Machine, vmsnap: VmsnapSession, number: int) -> None
     answered("paused standby")
     if number < TIMES:
         until_ready(vmsnap)
-        while any(s.lease.clone.domain.condition() != "paused" for s in vmsnap._pool._standbys._waiting):  # type: ignore[union-attr]
+        while any(s.lease.clone.domain.condition() != "paused" for s in vmsnap._engine.pool._standbys._waiting):  # type: ignore[union-attr]
             time.sleep(0.1)
     if number == TIMES // 2:
-        assert vmsnap._pool
-        found["pss"] = [pss_mib(s.lease.clone.domain.pid()) for s in vmsnap._pool._standbys._waiting]
+        assert vmsnap._engine
+        found["pss"] = [pss_mib(s.lease.clone.domain.pid()) for s in vmsnap._engine.pool._standbys._waiting]
     over("paused standby")
 
 
@@ -135,10 +135,10 @@ def test_back_to_back(vm: Machine, number: int) -> None:
 def test_cold(vm: Machine, vmsnap: VmsnapSession, number: int) -> None:
     vm.run("true")
     answered("cold clone")
-    assert vmsnap._pool
-    vmsnap._pool._standbys._most = 0
-    vmsnap._pool._standbys.expect([])
-    while vmsnap._pool._standbys._on_the_way:
+    assert vmsnap._engine
+    vmsnap._engine.pool._standbys._most = 0
+    vmsnap._engine.pool._standbys.expect([])
+    while vmsnap._engine.pool._standbys._on_the_way:
         time.sleep(0.05)
     time.sleep(3)  # what was discarded has ended
     over("cold clone")

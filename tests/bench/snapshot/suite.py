@@ -52,8 +52,8 @@ def kept_mib(path: Path) -> float:
 
 
 def until_ready(vmsnap: VmsnapSession) -> None:
-    assert vmsnap._pool
-    standbys = vmsnap._pool._standbys
+    assert vmsnap._engine
+    standbys = vmsnap._engine.pool._standbys
     while standbys._on_the_way:
         time.sleep(0.05)
 
@@ -84,8 +84,8 @@ def test_snapshot_and_back(
 
 @pytest.mark.parametrize("number", range(TIMES))
 def test_back_without_anything_ahead(vm: Machine, vmsnap: VmsnapSession, number: int) -> None:
-    assert vmsnap._pool
-    standbys = vmsnap._pool._standbys
+    assert vmsnap._engine
+    standbys = vmsnap._engine.pool._standbys
     most, standbys._most = standbys._most, 0
     standbys.expect([])
     until_ready(vmsnap)

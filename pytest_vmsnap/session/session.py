@@ -2,60 +2,32 @@
 
 from __future__ import annotations
 
-import logging
-import time
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_vmsnap import hooks, selection
-from pytest_vmsnap.errors import HostError, StateFailed, VmsnapError, tail
-from pytest_vmsnap.fork import Forge
-from pytest_vmsnap.guest import Access, ConsoleLogin, SshLogin
-from pytest_vmsnap.host import choose_uri, default_store, open_host
-from pytest_vmsnap.machine import Deadlines, Machine
+from pytest_vmsnap import selection
+from pytest_vmsnap.errors import ChannelError, PromiseBroken, VmsnapError, tail
+from pytest_vmsnap.machine import Machine
 from pytest_vmsnap.model import Settings
-from pytest_vmsnap.pool import Maker, Pool, Tenancy
 from pytest_vmsnap.progress import Progress
-from pytest_vmsnap.states import NO_STATES, Library, StateTree
-from pytest_vmsnap.store import Store
+from pytest_vmsnap.session.engine import Engine
+from pytest_vmsnap.session.failures import Failures
+from pytest_vmsnap.session.held import Held
+from pytest_vmsnap.states import NO_STATES, StateTree
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from pytest_vmsnap.fork import Snapshot
-    from pytest_vmsnap.host import Facts, Host
+    from pytest_vmsnap.host import Facts
     from pytest_vmsnap.machine import AtTerminal
     from pytest_vmsnap.model import MachineSpec
-
-log = logging.getLogger("pytest_vmsnap.session")
+    from pytest_vmsnap.pool import Tenancy
+    from pytest_vmsnap.store import Store
 
 CONSOLE_LINES = 40
-TCG_FACTOR = 3.0  # software emulation is slower: what takes a second under KVM takes tens
-
-
-@dataclass(kw_only=True)
-class _Held:
-    """A machine that a test has, or had: a later one may get it."""
-
-    tenancy: Tenancy
-    spec: MachineSpec
-    state: str
-    owner: str
-    failed: bool = False
-    read_only: bool = True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Failure:
-    """What broke before, and where it was told in full."""
-
-    kind: type[VmsnapError]
-    summary: str
-    told: str
 
 
 class VmsnapSession:
@@ -77,14 +49,12 @@ class VmsnapSession:
         self.timings: dict[str, list[float]] = {"boot": [], "revert": []}
         self._progress = Progress(write)
         self._hooks = hooks
-        self._host: Host | None = None
-        self._pool: Pool | None = None
-        self._store: Store | None = None
-        self._library: Library | None = None
-        self._failures: dict[tuple[MachineSpec, str] | None, _Failure] = {}
+        self._engine: Engine | None = None
+        self._failures = Failures()
         self._untold: VmsnapError | None = None
-        self._kept: _Held | None = None
+        self._kept: Held | None = None
         self._live: dict[tuple[str, str], Machine] = {}  # by fixture and the node it was made for
+        self._audited: dict[str, Held] = {}  # by the test that promised to change nothing
         self._failed: set[str] = set()
         self.tree: StateTree = NO_STATES  # what the project declares, known once it is collected
         self._specs: dict[tuple[Any, Any], MachineSpec] = {}  # by where, and by what a test asks for
@@ -93,24 +63,22 @@ class VmsnapSession:
     @property
     def facts(self) -> Facts:
         """What was found on this host; raises `HostError` where no machine can run."""
-        return self._opened("the fixture vmsnap").facts
+        return self._opened("the fixture vmsnap").host.facts
 
     @property
     def store(self) -> Store:
         """What outlives the run."""
-        self._opened("the fixture vmsnap")
-        assert self._store  # noqa: S101 - opened with the host
-        return self._store
+        return self._opened("the fixture vmsnap").store
 
     @property
     def states(self) -> tuple[tuple[str, MachineSpec], ...]:
         """The states that this run has asked for so far: name and machine."""
-        return tuple((state, spec) for spec, state in (self._library.found if self._library else ()))
+        return tuple((state, spec) for spec, state in (self._engine.library.found if self._engine else ()))
 
     def describe(self) -> list[str]:
         """Lines for the header: which libvirt and accelerator run which machine, and why. Never raises."""
         try:
-            facts = self._opened("the header").facts
+            facts = self._opened("the header").host.facts
         except VmsnapError as error:
             self._failures.clear()
             self._untold = error  # the first test is to tell it in full
@@ -133,22 +101,31 @@ class VmsnapSession:
         __tracebackhide__ = True
         where, mark = node.nodeid, wishes.mark
         spec = self._fitted(spec, where)
-        snapshot = self._snapshot(spec, wishes.state, where)
+        self._snapshot(spec, wishes.state, where)  # its failure is told before a machine is looked for
         grant = selection.decide(self.settings.revert, mark, self._last(spec, wishes.state))
         if grant.machine == "clean" or self._kept is None:
             self._discard_kept()
-            held = _Held(tenancy=self._taken(snapshot), spec=spec, state=wishes.state, owner=where)
+            held = Held(
+                tenancy=self._taken(spec, wishes.state, where), spec=spec, state=wishes.state, owner=where
+            )
         else:
             held, self._kept = self._kept, None
             held.owner = where
         self._look_ahead(node, spec)
+        if mark == "readonly" and self.settings.verify == "audit":
+            self._audited[where] = held
+        else:
+            held.forget_listing()
         is_clean = grant.machine == "clean"
         machine = self._live["vm", where] = self._machine(held.tenancy, spec, wishes.state, clean=is_clean)
         try:
+            if where in self._audited:
+                held.list_before(factor=self._opened(where).deadlines.factor)
             yield machine
         finally:
             machine.release(where)
             del self._live["vm", where]
+            self._audited.pop(where, None)
             held.failed = held.failed or where in self._failed
             held.read_only = held.read_only and mark == "readonly"
             if grant.keep:
@@ -160,8 +137,8 @@ class VmsnapSession:
 
     def _awaken_next(self) -> None:
         """The test behind this one may have a machine that waits for it: it can answer until that begins."""
-        if self._pool and self._following:
-            self._pool.awaken(self._expected(self._following))
+        if self._engine and self._following:
+            self._engine.pool.awaken(self._expected(self._following))
 
     @contextmanager
     def lend_shared(
@@ -171,7 +148,7 @@ class VmsnapSession:
         __tracebackhide__ = True
         where = node.nodeid or "the session"
         spec = self._fitted(spec, where)
-        tenancy = self._taken(self._snapshot(spec, state, where))
+        tenancy = self._taken(spec, state, where)
         machine = self._live[fixture, where] = self._machine(tenancy, spec, state, clean=True)
         try:
             yield machine
@@ -189,7 +166,7 @@ class VmsnapSession:
         where = node.nodeid
         self.tree.require(state, f"vm_factory({state!r})")
         spec = self._fitted(spec, where)
-        tenancy = self._taken(self._snapshot(spec, state, where))
+        tenancy = self._taken(spec, state, where)
         taken = [fixture for fixture, owner in self._live if owner == where]
         key = f"vm_factory:{name or len(taken)}"
         machine = self._machine(tenancy, spec, state, clean=True)
@@ -207,8 +184,9 @@ class VmsnapSession:
 
     def _look_ahead(self, node: pytest.Item, spec: MachineSpec) -> None:
         """Tell the pool what the tests behind `node`, which has a machine of `spec`, will ask for."""
-        assert self._pool  # noqa: S101 - there is a machine
-        if not self._pool.most_ahead:
+        assert self._engine  # noqa: S101 - there is a machine
+        pool = self._engine.pool
+        if not pool.most_ahead:
             return
         kind = selection.recipe(node)
         self._specs[node.path, kind] = self._specs[None, kind] = spec
@@ -216,16 +194,16 @@ class VmsnapSession:
         for item in selection.ahead(node.session.items, self._following, self.settings.revert, last=node):
             if expected := self._expected(item):
                 coming.append(expected)
-            if len(coming) == self._pool.most_ahead:
+            if len(coming) == pool.most_ahead:
                 break
-        self._pool.expect(coming)
+        pool.expect(coming)
 
     def _expected(self, item: pytest.Item) -> Snapshot | None:
         """Of what the test will ask for a machine, as far as that can be known now."""
         kind = selection.recipe(item)
         spec = self._specs.get((item.path, kind)) or self._specs.get((None, kind))
         state = selection.wishes(item.iter_markers(), item.nodeid).state
-        return self._library.found.get((spec, state)) if spec and self._library else None
+        return self._engine.library.found.get((spec, state)) if spec and self._engine else None
 
     def begin(self, item: pytest.Item) -> None:
         """A test begins: what the consoles of machines that are there already show is of this test now."""
@@ -240,6 +218,18 @@ class VmsnapSession:
         if self._kept and self._kept.owner == item.nodeid:
             self._kept.failed = True
 
+    def expect_unchanged(self, item: pytest.Item) -> None:
+        """Raise `PromiseBroken` where a test that promised to change nothing did (`vmsnap_verify=audit`)."""
+        if held := self._audited.get(item.nodeid):
+            try:
+                changes = held.changes(factor=self._opened(item.nodeid).deadlines.factor)
+            except ChannelError as error:
+                changes = [f"it does not answer any more: {error.message}"]
+            if changes:
+                raise PromiseBroken(
+                    "vm_readonly promises to change nothing, and this test changed:", changes=changes
+                )
+
     def report_sections(self, item: pytest.Item) -> list[tuple[str, str]]:
         """Title and text of what the machines of a failed test can say: the ends of their consoles."""
         return [
@@ -251,17 +241,9 @@ class VmsnapSession:
     def close(self) -> None:
         """End every machine, and remove what the run had on disk. Nothing happens the second time."""
         self._discard_kept()
-        pool, self._pool = self._pool, None
-        host, self._host = self._host, None
-        library, self._library = self._library, None
-        try:
-            if pool:
-                pool.close()
-            if library:
-                library.expect_unchanged()
-        finally:
-            if host:
-                host.close()
+        engine, self._engine = self._engine, None
+        if engine:
+            engine.close()
 
     def _machines_of(self, item: pytest.Item) -> list[Machine]:
         names = getattr(item, "fixturenames", ())
@@ -277,122 +259,57 @@ class VmsnapSession:
         )
 
     def _machine(self, tenancy: Tenancy, spec: MachineSpec, state: str, *, clean: bool) -> Machine:
+        assert self._engine  # noqa: S101 - there is a machine
         return Machine(
             tenancy.lease.clone,
             tenancy.lease.channel,
             spec=spec,
             state=state,
-            deadlines=self._deadlines(),
-            ssh_login=self._access.ssh,
+            deadlines=self._engine.deadlines,
+            ssh_login=self._engine.access.ssh,
             at_terminal=self._at_terminal,
             tenancy=tenancy,
             untouched=clean,
         )
 
-    def _deadlines(self) -> Deadlines:
-        factor = self.settings.timeout_factor
-        if factor is None:
-            factor = 1.0 if self.facts.accelerator.name == "kvm" else TCG_FACTOR
-        return Deadlines(command=self.settings.timeout, factor=factor)
-
-    def _taken(self, snapshot: Snapshot) -> Tenancy:
-        assert self._pool  # noqa: S101 - there is a snapshot, so the host is open
-        started = time.monotonic()
-        lease = self._pool.take(snapshot)
-        self.timings["revert"].append(time.monotonic() - started)
-        return Tenancy(self._pool, lease, snapshot)
+    def _taken(self, spec: MachineSpec, state: str, where: str) -> Tenancy:
+        __tracebackhide__ = True
+        snapshot = self._snapshot(spec, state, where)
+        return self._opened(where).taken(snapshot)
 
     def _discard_kept(self) -> None:
         kept, self._kept = self._kept, None
         if kept:
             kept.tenancy.end()
 
-    @contextmanager
-    def _told_once(self, key: tuple[MachineSpec, str] | None, where: str) -> Iterator[None]:
-        """Let an error of the body be told in full the first time, and in a line from then on."""
-        if failure := self._failures.get(key):
-            raise failure.kind(f"{failure.summary} (see {failure.told})")
-        try:
-            yield
-        except VmsnapError as error:
-            kind = HostError if isinstance(error, HostError) else StateFailed
-            kind = type(error) if isinstance(error, HostError) else kind
-            self._failures[key] = _Failure(kind=kind, summary=str(error).splitlines()[0], told=where)
-            raise
-
-    def _opened(self, where: str) -> Host:
-        if self._host is None:
-            with self._told_once(None, where):
+    def _opened(self, where: str) -> Engine:
+        if self._engine is None:
+            with self._failures.told_once(None, where):
                 if untold := self._untold:
                     self._untold = None
                     raise untold
-                choice = choose_uri(self.settings)
-                self._store = Store(
-                    self.settings.store or default_store(choice),
+                self._engine = Engine(
+                    self.settings,
+                    tree=self.tree,
+                    hooks=self._hooks,
                     progress=self._progress,
-                    refresh=self.settings.refresh,
+                    timings=self.timings,
                 )
-                with self._progress.step(f"connecting to {choice.uri}"):
-                    self._host = open_host(self.settings, choice, store=self._store.path)
-                self._access = _access(self.settings, self._store.path)
-                forge = Forge(
-                    host=self._host,
-                    root=self.settings.root,
-                    customize=self._customize,
-                    ports=self._access.ports,
-                )
-                self._store.claims.run = self._host.run.data
-                maker = Maker(
-                    forge=forge,
-                    access=self._access,
-                    factor=self._deadlines().factor,
-                    verified=self.settings.verify,
-                )
-                self._pool = Pool(maker, standby=self.settings.standby)
-                self._library = self._library_on(forge, maker)
-        return self._host
-
-    def _library_on(self, forge: Forge, maker: Maker) -> Library:
-        hook = self._hooks.pytest_vmsnap_prepare
-        return Library(
-            settings=self.settings,
-            tree=self.tree,
-            store=self.store,
-            forge=forge,
-            maker=maker,
-            access=self._access,
-            deadlines=self._deadlines,
-            prepare=hooks.implementations(hook),
-            prepare_all=lambda machine, spec: hooks.call_outermost_first(hook, vm=machine, spec=spec),
-            progress=self._progress,
-            timings=self.timings,
-        )
-
-    def _customize(self, domain: Any, spec: MachineSpec) -> None:
-        hooks.call_outermost_first(self._hooks.pytest_vmsnap_domain_xml, domain=domain, spec=spec)
+        return self._engine
 
     def _fitted(self, spec: MachineSpec, where: str) -> MachineSpec:
         """`spec` with what it leaves to the host."""
-        return spec if spec.cpus else spec.replace(cpus=self._opened(where).facts.cpus)
+        return spec if spec.cpus else spec.replace(cpus=self._opened(where).host.facts.cpus)
 
     def _snapshot(self, spec: MachineSpec, state: str, where: str) -> Snapshot:
         """The snapshot of `state`, after those it is made from; each one's failure is told once."""
         __tracebackhide__ = True
-        self._opened(where)
-        assert self._library  # noqa: S101 - opened with the host
+        engine = self._opened(where)
         for name in (*self.tree.ancestors(state), state):
             if (spec, name) in self._failures or name == state:
-                with self._told_once((spec, name), where):
-                    return self._library.snapshot(spec, name)
+                with self._failures.told_once((spec, name), where):
+                    return engine.library.snapshot(spec, name)
         raise AssertionError(state)
-
-
-def _access(settings: Settings, store: Path) -> Access:
-    return Access(
-        channel=settings.channel,
-        ssh=SshLogin(directory=store / "ssh", user=settings.ssh_user or "root", given=settings.ssh_key),
-        console=ConsoleLogin(user=settings.console_user, password=settings.console_password or ""),
-    )
 
 
 def _counted(cpus: int) -> str:

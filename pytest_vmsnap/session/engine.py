@@ -1,0 +1,117 @@
+"""What machines are made with, opened together when the first one is asked for."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from pytest_vmsnap import hooks as hook_calls
+from pytest_vmsnap.fork import Forge
+from pytest_vmsnap.guest import Access, ConsoleLogin, SshLogin
+from pytest_vmsnap.host import choose_uri, default_store, open_host
+from pytest_vmsnap.machine import Deadlines
+from pytest_vmsnap.pool import Maker, Pool, Tenancy
+from pytest_vmsnap.states import Library
+from pytest_vmsnap.store import Store
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pytest_vmsnap.fork import Snapshot
+    from pytest_vmsnap.model import MachineSpec, Settings
+    from pytest_vmsnap.progress import Progress
+    from pytest_vmsnap.states import StateTree
+
+TCG_FACTOR = 3.0  # software emulation is slower: what takes a second under KVM takes tens
+
+
+class Engine:
+    """The host, the store, the states in it, and the pool of machines; `close` ends what was begun.
+
+    `hooks` are pytest's; `timings` gets the seconds of each boot, build and revert. Raises `HostError` where no
+    machine can run, `StoreError`.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        tree: StateTree,
+        hooks: Any,
+        progress: Progress,
+        timings: dict[str, list[float]],
+    ) -> None:
+        self._settings = settings
+        self._hooks = hooks
+        self._timings = timings
+        choice = choose_uri(settings)
+        self.store = Store(settings.store or default_store(choice), progress=progress, refresh=settings.refresh)
+        with progress.step(f"connecting to {choice.uri}"):
+            self.host = open_host(settings, choice, store=self.store.path)
+        self.access = _access(settings, self.store.path)
+        forge = Forge(
+            host=self.host,
+            root=settings.root,
+            customize=self._customize,
+            ports=self.access.ports,
+            say=progress.say,
+        )
+        self.store.claims.run = self.host.run.data
+        maker = Maker(
+            forge=forge,
+            access=self.access,
+            factor=self.deadlines.factor,
+            proves_clean=settings.verify != "none",
+        )
+        self.pool = Pool(maker, standby=settings.standby)
+        hook = hooks.pytest_vmsnap_prepare
+        self.library = Library(
+            settings=settings,
+            tree=tree,
+            store=self.store,
+            forge=forge,
+            maker=maker,
+            access=self.access,
+            deadlines=lambda: self.deadlines,
+            prepare=hook_calls.implementations(hook),
+            prepare_all=lambda machine, spec: hook_calls.call_outermost_first(hook, vm=machine, spec=spec),
+            progress=progress,
+            timings=timings,
+        )
+
+    @property
+    def deadlines(self) -> Deadlines:
+        """How long things may take with the accelerator that there is."""
+        factor = self._settings.timeout_factor
+        if factor is None:
+            factor = 1.0 if self.host.facts.accelerator.name == "kvm" else TCG_FACTOR
+        return Deadlines(command=self._settings.timeout, factor=factor)
+
+    def taken(self, snapshot: Snapshot) -> Tenancy:
+        """A clean machine in the state of `snapshot`; raises `RevertError` where none can be given."""
+        started = time.monotonic()
+        lease = self.pool.take(snapshot)
+        self._timings["revert"].append(time.monotonic() - started)
+        return Tenancy(self.pool, lease, snapshot)
+
+    def close(self) -> None:
+        """End every machine but those that somebody has, and remove what the run had on disk.
+
+        Raises `StoreDamaged` where a snapshot was written to.
+        """
+        try:
+            self.pool.close()
+            self.library.expect_unchanged()
+        finally:
+            self.host.close()
+
+    def _customize(self, domain: Any, spec: MachineSpec) -> None:
+        hook_calls.call_outermost_first(self._hooks.pytest_vmsnap_domain_xml, domain=domain, spec=spec)
+
+
+def _access(settings: Settings, store: Path) -> Access:
+    return Access(
+        channel=settings.channel,
+        ssh=SshLogin(directory=store / "ssh", user=settings.ssh_user or "root", given=settings.ssh_key),
+        console=ConsoleLogin(user=settings.console_user, password=settings.console_password or ""),
+    )
