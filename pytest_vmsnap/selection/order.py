@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -11,10 +12,11 @@ from typing import TYPE_CHECKING
 from pytest_vmsnap.states import BASE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
-    Parameters = frozenset[tuple[Hashable, ...]]
     Ancestors = Callable[[str], Iterable[str]]
+
+Parameters = frozenset[tuple[Hashable, ...]]
 
 _NONE: Parameters = frozenset()
 
@@ -24,15 +26,16 @@ class Place:
     """What the place of a test in the order depends on.
 
     `machine` is of what kind its machine is but for the `state`, None where it has none. `within` are the
-    collectors around it (packages, module, classes), `holds` those of them whose own fixtures it uses.
-    `parameters` are those of the session's fixtures, each with the name first.
+    collectors around it (packages, module, classes), `holds` those of them whose own fixtures it uses, each
+    with the parameters that these are made for. `parameters` are those of the session's fixtures, each with the
+    name first.
     """
 
     file: Hashable
     machine: Hashable | None = None
     state: str = BASE
     within: tuple[Hashable, ...] = ()
-    holds: tuple[Hashable, ...] = ()
+    holds: tuple[tuple[Hashable, Parameters], ...] = ()
     parameters: Parameters = frozenset()
 
 
@@ -78,19 +81,19 @@ def order(places: Sequence[Place], ancestors: Ancestors) -> list[int]:
 def _units(places: Sequence[Place]) -> list[list[int]]:
     """Which tests move as one: those for which a fixture is made once in the order given.
 
-    It lives as long as tests of its collector follow each other. Where they come back to that later, as they do
-    for another parameter of the session's, it is made anew anyway.
+    It lives as long as tests of its collector follow each other, and have the parameters that it was made for.
+    Where they come back to that later, it is made anew anyway.
     """
     leaders = list(range(len(places)))
-    users: dict[tuple[Hashable, int], int] = {}
+    users: dict[tuple[Hashable, int, Parameters], int] = {}
     runs: dict[Hashable, int] = defaultdict(int)
     before: tuple[Hashable, ...] = ()
     for index, test in enumerate(places):
         for node in test.within:
             runs[node] += node not in before
         before = test.within
-        for node in test.holds:
-            other = _leader(leaders, users.setdefault((node, runs[node]), index))
+        for node, parameters in test.holds:
+            other = _leader(leaders, users.setdefault((node, runs[node], parameters), index))
             leaders[_leader(leaders, index)] = other
     units: dict[int, list[int]] = defaultdict(list)
     for index in range(len(places)):

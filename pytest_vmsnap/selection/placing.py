@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,6 +15,7 @@ from pytest_vmsnap.states import BASE
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Sequence
 
+    from pytest_vmsnap.selection.order import Parameters
     from pytest_vmsnap.states import StateTree
 
 
@@ -28,13 +30,14 @@ def place(item: pytest.Item) -> Place:
     Fixtures that a test gets by ``request.getfixturevalue`` are not seen.
     """
     has_machine = uses_machine(getattr(item, "fixturenames", ()))
+    parameters = frozenset(_session_parameters(item))
     return Place(
         file=item.path,
         machine=hardware(item) if has_machine else None,
         state=wishes(item.iter_markers(), item.nodeid).state if has_machine else BASE,
         within=tuple(item.listchain()[:-1]),
-        holds=tuple(dict.fromkeys(_holders(item))),
-        parameters=frozenset(_session_parameters(item)),
+        holds=tuple(dict.fromkeys(_holders(item, parameters))),
+        parameters=parameters,
     )
 
 
@@ -46,9 +49,9 @@ def _fixtures(item: pytest.Item) -> Iterator[tuple[str, Any]]:
             yield name, definition
 
 
-def _holders(item: pytest.Item) -> Iterator[pytest.Collector]:
-    """The collectors at whose end a fixture of the test ends."""
-    for _, definition in _fixtures(item):
+def _holders(item: pytest.Item, parameters: Parameters) -> Iterator[tuple[pytest.Collector, Parameters]]:
+    """The collectors at whose end a fixture of the test ends; and for which of `parameters` it is made."""
+    for name, definition in _fixtures(item):
         scope = getattr(definition, "scope", "function")
         if scope == "class":
             holder: pytest.Collector | None = item.getparent(pytest.Class)
@@ -57,7 +60,22 @@ def _holders(item: pytest.Item) -> Iterator[pytest.Collector]:
         else:
             holder = _package(item, definition) if scope == "package" else None
         if holder:
-            yield holder
+            needed = _needed(item, name)
+            yield holder, frozenset(parameter for parameter in parameters if parameter[0] in needed)
+
+
+def _needed(item: pytest.Item, name: str) -> set[str]:
+    """The fixtures that the fixture `name` of the test is made with, itself too."""
+    arguments: dict[str, set[str]] = defaultdict(set)
+    for each, definition in _fixtures(item):
+        arguments[each].update(getattr(definition, "argnames", ()))
+    found: set[str] = set()
+    rest = [name]
+    while rest:
+        if (each := rest.pop()) not in found:
+            found.add(each)
+            rest += arguments[each]
+    return found
 
 
 def _package(item: pytest.Item, definition: Any) -> pytest.Package | None:

@@ -87,8 +87,9 @@ def import_(store: Store, source: Path, *, here: dict[str, str]) -> Path:
         )
 
     def fill(draft: Path) -> None:
+        writable = () if contents["meta"]["abilities"]["sealed_memory"] else (entries.RAM,)  # see Template.save
         for name in _unpacked(source, contents, draft):
-            (draft / name).chmod(0o400)
+            (draft / name).chmod(0o600 if name in writable else 0o400)
         for name in contents["meta"]["disks"]:
             if backing := backing_of(draft / name):
                 raise StoreDamaged(f"the disk {name} in {source} refers to a file outside of it: {backing}")

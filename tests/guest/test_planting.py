@@ -80,7 +80,13 @@ def test_a_guest_of_busybox_alone_is_reached_by_a_login_on_its_console(
     assert "sesame" not in result.stdout.str()
 
     result = project.run(
-        *runner, *options, "--vmsnap-console-password=open", "--vmsnap-timeout-factor=0.3", "-k", "test_one"
+        *runner,
+        *options,
+        "--vmsnap-console-password=open",
+        "--vmsnap-timeout-factor=0.3",
+        "--vmsnap-refresh",
+        "-k",
+        "test_one",
     )
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["*serial console: the login as root was refused*"])

@@ -11,7 +11,9 @@ import pytest
 from pytest_vmsnap.selection.order import Place, order
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Hashable, Sequence
+
+    from pytest_vmsnap.selection.order import Parameters
 
 PARENTS = {"installed": "base", "configured": "installed", "other": "base"}
 
@@ -21,11 +23,24 @@ def ancestors(state: str) -> tuple[str, ...]:
 
 
 def vm(state: str = "base", *, file: str = "a", machine: str = "default", **more: Any) -> Place:
-    return Place(file=file, machine=machine, state=state, within=more.pop("within", (file,)), **more)
+    return Place(
+        file=file,
+        machine=machine,
+        state=state,
+        within=more.pop("within", (file,)),
+        holds=held(*more.pop("holds", ())),
+        **more,
+    )
 
 
 def plain(file: str = "a", **more: Any) -> Place:
-    return Place(file=file, within=more.pop("within", (file,)), **more)
+    within, holds = more.pop("within", (file,)), held(*more.pop("holds", ()))
+    return Place(file=file, within=within, holds=holds, **more)
+
+
+def held(*nodes: Hashable) -> tuple[tuple[Hashable, Parameters], ...]:
+    """That fixtures of `nodes` are used, which are made for no parameters."""
+    return tuple((node, frozenset()) for node in nodes)
 
 
 def test_tests_of_one_state_come_together_as_they_came() -> None:
@@ -126,6 +141,16 @@ def test_a_module_that_has_several_parameters_of_the_session_stays_between_them(
     assert order(tests, ancestors) == [0, 1, 2, 3]
 
 
+def test_a_fixture_that_is_made_for_each_parameter_of_the_session_holds_only_those_of_one() -> None:
+    one, two = frozenset([("vm_spec", 160)]), frozenset([("vm_spec", 224)])
+    tests = [
+        Place(file="a", machine="small", within=("a",), parameters=parameters, holds=holds)
+        for parameters in (one, two)
+        for holds in ((), (("a", parameters),))
+    ]
+    assert order(tests, ancestors) == [0, 1, 2, 3]
+
+
 def project(seed: int) -> list[Place]:
     """Files of tests, some in classes, as they would be collected."""
     draw = random.Random(seed)
@@ -140,7 +165,7 @@ def project(seed: int) -> list[Place]:
                     machine=draw.choice([None, "small", "large"]),
                     state=draw.choice(["base", *PARENTS]),
                     within=within,
-                    holds=tuple(node for node in within if draw.random() < 0.25),
+                    holds=held(*(node for node in within if draw.random() < 0.25)),
                 )
                 for _ in range(draw.randint(1, 4))
             ]
@@ -152,9 +177,10 @@ def set_ups(tests: Sequence[Place]) -> int:
     alive: set[object] = set()
     made = 0
     for test in tests:
+        holds = {node for node, _ in test.holds}
         alive &= set(test.within)
-        made += len(set(test.holds) - alive)
-        alive |= set(test.holds)
+        made += len(holds - alive)
+        alive |= holds
     return made
 
 
