@@ -130,7 +130,10 @@ class Clone:
             size = self.snapshot.spec.memory << 20
             runs, trouble = running.runs_to_save(self.domain, self._memory, size)
             if trouble:
-                self._forge.say_once(f"a machine is saved with all of its memory, not what changed: {trouble}")
+                self._forge.say_once(
+                    "a machine is saved with all of its memory, not only what changed: its QEMU's pages are not "
+                    f"to be seen in /proc ({trouble})"
+                )
             needed = sum(run.length for run in runs) >> 20
             if needed + SPARE_MIB > space:
                 raise StoreFull(f"a snapshot of {needed} MiB has no room in {directory} ({space} MiB free)")

@@ -38,7 +38,9 @@ def runs_to_save(domain: Domain, memory: Path, size: int) -> tuple[list[Run], st
         return own_runs(pid, memory), ""
     except OSError as error:
         starts = range(0, size, WHOLE_CHUNK)
-        return [Run(offset=start, length=min(WHOLE_CHUNK, size - start)) for start in starts], str(error)
+        return [
+            Run(offset=start, length=min(WHOLE_CHUNK, size - start)) for start in starts
+        ], error.strerror or str(error)
 
 
 def save_memory(

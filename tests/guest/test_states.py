@@ -305,7 +305,13 @@ def test_the_command_shows_states_takes_them_elsewhere_and_removes_them(
     listed.stdout.fnmatch_lines(
         ["base@* full *MiB*", "  database@* incremental *", "    service@* incremental *"]
     )
-    vmsnap(kept, "states").stdout.fnmatch_lines(["no states of this project in *; 3 of other projects (--all)"])
+    elsewhere = kept.mkdir("elsewhere")
+    (elsewhere / "pytest.ini").write_text("[pytest]")
+    with monkeypatch.context() as there:
+        there.chdir(elsewhere)
+        vmsnap(kept, "states").stdout.fnmatch_lines(
+            ["no states of this project in *; 3 of other projects (--all)"]
+        )
 
     written = vmsnap(kept, "export", "service", "file.vmsnap")
     written.stdout.fnmatch_lines(["file.vmsnap: service@*"])
