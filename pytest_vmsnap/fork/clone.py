@@ -131,8 +131,8 @@ class Clone:
             runs, trouble = running.runs_to_save(self.domain, self._memory, size)
             if trouble:
                 self._forge.say_once(
-                    "a machine is saved with all of its memory, not only what changed: its QEMU's pages are not "
-                    f"to be seen in /proc ({trouble})"
+                    "a machine is saved with all of its memory, not only what changed: the pages of its QEMU "
+                    f"are not to be seen in /proc ({trouble})"
                 )
             needed = sum(run.length for run in runs) >> 20
             if needed + SPARE_MIB > space:
