@@ -137,7 +137,7 @@ class Clone:
             needed = sum(run.length for run in runs) >> 20
             if needed + SPARE_MIB > space:
                 raise StoreFull(f"a snapshot of {needed} MiB has no room in {directory} ({space} MiB free)")
-            running.save_memory(self.domain, runs, pages, size, place=self._forge.to_write)
+            running.save_memory(self.domain, runs, pages, size, memory=self._memory, place=self._forge.to_write)
             devices = self._forge.to_write(directory / "device-state")
             running.save_devices(self.domain, devices)
             disks = self._disks_saved(directory)

@@ -1,8 +1,9 @@
-"""Which pages of a memory file's private mapping are the machine's own.
+"""Which pages of a memory file's private mapping are the machine's own, and what is in them.
 
 proc(5), ``/proc/PID/pagemap``, and Linux, Documentation/admin-guide/mm/pagemap.rst: of each page's 64 bits, bit
 63 says that it is present, 62 that it is swapped, 61 that it is the file's. Reading these takes the same user,
-or root.
+or root; reading the memory itself (``/proc/PID/mem``) takes what a debugger may, which Yama denies to users on
+some distributions (ptrace(2)).
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from io import RawIOBase
 
 PAGE = 4096  # of x86
-GAP_PAGES = (
-    64  # runs closer than that are taken as one: a question to QEMU's monitor costs more than their bytes
-)
+# Runs closer than that are taken as one. Measured, of 29 MiB in all: with 4 a save took three times as long,
+# with 16 half as long again: a file for each costs more than the bytes between.
+GAP_PAGES = 64
+CHUNK = 4 << 20
 PRESENT, SWAPPED, OF_FILE = 0x80, 0x40, 0x20  # in the highest byte
 OWN = bytes(1 if bits & (PRESENT | SWAPPED) and not bits & OF_FILE else 0 for bits in range(256))
 RUNS = re.compile(rb"\x01+(?:\x00{1,%d}\x01+)*" % GAP_PAGES)
@@ -45,6 +47,25 @@ def own_runs(pid: int, memory: Path) -> list[Run]:
     look.
     """
     return sorted(_runs(pid, memory), key=lambda run: run.offset)
+
+
+def copy_runs(pid: int, memory: Path, runs: Iterable[Run], target: Callable[[Run], Path]) -> None:
+    """Write what the process has in `runs` of its mapping of the file `memory` to the file `target` of each.
+
+    Raises `PermissionError`, before anything is written, where this user may not look.
+    """
+    mappings = list(_mappings(pid, memory))
+    buffer = memoryview(bytearray(CHUNK))
+    with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as reading:
+        for run in runs:
+            start, _, first = next(one for one in mappings if one[2] <= run.offset < one[2] + one[1] - one[0])
+            reading.seek(start + run.offset - first)
+            with target(run).open("xb", buffering=0) as writing:
+                rest = run.length
+                while rest:
+                    count = reading.readinto(buffer[: min(rest, CHUNK)])
+                    writing.write(buffer[:count])
+                    rest -= count
 
 
 def _runs(pid: int, memory: Path) -> Iterator[Run]:
