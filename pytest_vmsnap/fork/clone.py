@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pytest_vmsnap.errors import HostError, RevertError, StoreFull
 from pytest_vmsnap.fork import files, migration, running
+from pytest_vmsnap.fork.files import MORE_ROOM
 from pytest_vmsnap.fork.memory import LayeredMemory, filled_in
 from pytest_vmsnap.fork.snapshot import Snapshot
 from pytest_vmsnap.host import Memory, netdev_of
@@ -136,7 +137,11 @@ class Clone:
                 )
             needed = sum(run.length for run in runs) >> 20
             if needed + SPARE_MIB > space:
-                raise StoreFull(f"a snapshot of {needed} MiB has no room in {directory} ({space} MiB free)")
+                raise StoreFull(
+                    f"a snapshot of {needed} MiB, and {SPARE_MIB} MiB to go on with, have no room in "
+                    f"{directory} ({space} MiB free)",
+                    hint=MORE_ROOM,
+                )
             running.save_memory(self.domain, runs, pages, size, memory=self._memory, place=self._forge.to_write)
             devices = self._forge.to_write(directory / "device-state")
             running.save_devices(self.domain, devices)

@@ -111,7 +111,8 @@ def filled_in(directory: Path) -> Provide:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 free = files.free_mib(directory)
                 raise StoreFull(
-                    f"the memory of a snapshot has no room in {directory} ({free} MiB free)"
+                    f"the memory of a snapshot has no room in {directory} ({free} MiB free)",
+                    hint=files.MORE_ROOM,
                 ) from error
             raise
         return directory

@@ -99,12 +99,15 @@ def is_root() -> bool:
 
 @pytest.fixture(scope="session")
 def wait_for() -> Callable[..., None]:
-    """`wait_for(probe, what, seconds=180)`: until the probe is true. The default is a boot's time, loaded."""
+    """`wait_for(probe, what, seconds=180)`: until the probe is true. The default is a boot's time, loaded.
 
-    def wait(probe: Callable[[], object], what: str, seconds: float = 180.0) -> None:
+    `pause` is the time between two probes, in seconds.
+    """
+
+    def wait(probe: Callable[[], object], what: str, seconds: float = 180.0, pause: float = 0.05) -> None:
         deadline = time.monotonic() + seconds
         while not probe():
             assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
-            time.sleep(0.05)
+            time.sleep(pause)
 
     return wait

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -271,6 +272,67 @@ def test_a_build_that_is_killed_leaves_nothing_that_is_used(
     run(kept)
     expected = ["base", "database", "service"]
     assert built(kept) == expected[expected.index(moment) :]
+
+
+def test_a_save_that_is_killed_leaves_nothing_that_is_used(
+    kept: pytest.Pytester, runner: list[str], wait_for: Callable[..., None]
+) -> None:
+    process = begin(runner, kept.path, "--vmsnap-refresh-state=database")
+    states = Path(os.environ["VMSNAP_STORE"]) / "states"
+    wait_for(lambda: list(states.glob(".*/pages/*")), "the first pages", pause=0.001)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    built(kept)
+    run(kept)
+    anew = built(kept)
+    assert anew in (["database", "service"], ["service"])  # it may have been whole by then
+    assert not list(states.glob(".*"))
+
+
+@pytest.mark.smoke
+@pytest.mark.skipif(os.geteuid() != 0, reason="root makes small file systems")
+def test_a_state_that_has_no_room_is_told_and_leaves_nothing_and_others_run(
+    stated: pytest.Pytester, request: pytest.FixtureRequest
+) -> None:
+    store = Path(os.environ["VMSNAP_STORE"])
+    store.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=280M", "none", store], check=True)
+    request.addfinalizer(lambda: subprocess.run(["umount", "--lazy", store], check=True))
+    stated.makeconftest(
+        """
+        from pytest_vmsnap import state
+
+        @state
+        def small(vm): vm.succeed("echo small >/dev/small")
+
+        @state
+        def large(vm): vm.succeed("head -c 60000000 /dev/urandom >/dev/large")
+        """
+    )
+    stated.makepyfile(
+        """
+        import pytest
+
+        def test_base(vm): ...
+
+        @pytest.mark.vm_state("large")
+        @pytest.mark.parametrize("number", range(2))
+        def test_large(vm, number): vm.succeed("test -e /dev/large")
+
+        @pytest.mark.vm_state("small")
+        def test_small(vm): ...
+        """
+    )
+    result = stated.runpytest_subprocess("-p", "no:cacheprovider", "-k", "base or large", "--vmsnap-standby=0")
+    result.assert_outcomes(passed=1, errors=2)
+    result.stdout.fnmatch_lines(
+        ["a snapshot of * MiB, and * MiB to go on with, have no room in *", "free some space*"]
+    )
+    result.stdout.no_fnmatch_line("*Traceback*")
+    assert len(entries()) == 1
+    assert not list((store / "states").glob(".*"))
+    subprocess.run(["mount", "-o", "remount,size=2G", store], check=True)
+    run(stated, passed=4)
 
 
 def test_the_store_is_moved_with_its_states(kept: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
