@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -202,6 +203,8 @@ class Forge:
             return ""
 
     def end(self, domain: Domain) -> None:
-        """End a domain at once. Takes up to 2 s where process 1 reaps slowly."""
+        """End a domain at once, and remove its log. Takes up to 2 s where process 1 reaps slowly."""
         domain.destroy()
         self.host.connection.forget(domain)
+        with suppress(OSError):  # another user's, in system mode
+            (self.host.log_directory / f"{domain.name}.log").unlink()

@@ -17,7 +17,7 @@ from pytest_vmsnap.host import accelerator, access, embed, uri
 from pytest_vmsnap.host.cpu import guest_cpu
 from pytest_vmsnap.host.domain_xml import MACHINE_TYPE
 from pytest_vmsnap.host.libvirt import INSTALL, Connection, library
-from pytest_vmsnap.host.run import Run, sweep
+from pytest_vmsnap.host.run import Run, libvirt_logs, sweep
 from pytest_vmsnap.host.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -108,13 +108,8 @@ class Host:
     @property
     def log_directory(self) -> Path:
         """Where libvirt keeps QEMU's own output, a file for each domain (libvirt.org, "QEMU driver")."""
-        import platformdirs
-
-        return {
-            "session": platformdirs.user_cache_path("libvirt") / "qemu" / "log",
-            "system": Path("/var/log/libvirt/qemu"),
-            "embed": self.run.sockets / "log" / "qemu",
-        }[self.facts.uri.mode]
+        logs = libvirt_logs()
+        return {**logs, "embed": self.run.sockets / "log" / "qemu"}[self.facts.uri.mode]
 
     def let_through(self, path: Path) -> None:
         """Let QEMU pass through the directories of the store that lead to `path`."""

@@ -14,11 +14,16 @@ import os
 import secrets
 import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
 from pytest_vmsnap.host.processes import end_qemus
+
+if TYPE_CHECKING:
+    from pytest_vmsnap.host.uri import Mode
 
 log = logging.getLogger("pytest_vmsnap.host")
 
@@ -93,6 +98,16 @@ def sweep(runs: Path) -> list[str]:
     return swept
 
 
+def libvirt_logs() -> dict[Mode, Path]:
+    """Where libvirt's daemons keep what QEMUs printed, a file for each domain (libvirt.org, "QEMU driver")."""
+    import platformdirs
+
+    return {
+        "session": platformdirs.user_cache_path("libvirt") / "qemu" / "log",
+        "system": Path("/var/log/libvirt/qemu"),
+    }
+
+
 def _remove(data: Path) -> None:
     if pids := end_qemus(domain_prefix(data.name)):
         log.info("run %s left QEMU processes %s: ended", data.name, pids)
@@ -103,4 +118,8 @@ def _remove(data: Path) -> None:
     else:
         if sockets.name.startswith(f"vmsnap-{data.name}-"):
             shutil.rmtree(sockets, ignore_errors=True)
+    for place in libvirt_logs().values():
+        for path in place.glob(f"{domain_prefix(data.name)}*.log"):
+            with suppress(OSError):
+                path.unlink()
     shutil.rmtree(data, ignore_errors=True)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pytest_vmsnap.fork import Snapshot
     from pytest_vmsnap.pool.lease import Lease, Maker
 
-DISCARDERS = 4  # ending a domain is mostly waiting: up to 2 s where process 1 reaps slowly
+DISCARDERS = 16  # ending a domain is waiting: up to 2 s where process 1 reaps slowly, so that 4 fell behind
 
 
 class Pool:

@@ -15,6 +15,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from pytest_vmsnap import Machine
     from pytest_vmsnap.session import VmsnapSession
 
+REST_SECONDS = 30.0
 TIMES = int(os.environ.get("VMSNAP_BENCH_TIMES", "300"))
 
 
@@ -47,6 +49,8 @@ def test_again(vm: Machine, vmsnap: VmsnapSession, number: int) -> None:
     vm.succeed(f"echo {number} >/root/dirty")
     if number in (TIMES // 10, TIMES - 10):
         print(f"\nafter {number + 1}: {census(vmsnap)}")
+        time.sleep(REST_SECONDS)  # so that what is ended in the background has ended
+        print(f"after a rest: {census(vmsnap)}")
 
 
 def main() -> int:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_vmsnap.host.run import libvirt_logs
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -34,6 +36,11 @@ def begin(runner: list[str], directory: Path, *arguments: str) -> subprocess.Pop
         text=True,
         start_new_session=True,
     )
+
+
+def logs_of(run_id: str) -> list[Path]:
+    """What libvirt's daemons keep of the QEMUs of a run."""
+    return [path for place in libvirt_logs().values() for path in place.glob(f"vmsnap-{run_id}-*")]
 
 
 def run_ids(store: Path) -> set[str]:
@@ -107,6 +114,7 @@ def test_a_killed_run_leaves_no_qemu_and_the_next_start_leaves_no_file(
     assert run_id not in run_ids(store)
     assert not (store / "runs" / f"{run_id}.lock").exists()
     assert not sockets.exists()
+    assert not logs_of(run_id)
 
 
 def test_ctrl_c_ends_the_run_with_nothing_left(
@@ -120,6 +128,7 @@ def test_ctrl_c_ends_the_run_with_nothing_left(
     assert not qemus(f"vmsnap-{run_id}-")
     assert run_id not in run_ids(store)
     assert not sockets.exists()
+    assert not logs_of(run_id)
 
 
 def test_a_failing_test_shows_its_console_and_no_other(
@@ -248,6 +257,8 @@ def pytest_vmsnap_domain_xml(domain, spec):
 """
 DRAWN = """
 import pytest
+
+from pytest_vmsnap.host.run import libvirt_logs
 
 drawn = []
 
