@@ -13,11 +13,12 @@ import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pytest_vmsnap.errors import VmsnapError
 from pytest_vmsnap.model import (
     Accel,
+    Artifacts,
     ChannelName,
     Entropy,
     Missing,
@@ -198,6 +199,11 @@ def number_or_auto(low: int, high: int) -> Callable[[object], int | None]:
         return None if isinstance(value, str) and value.strip() in ("", "auto") else whole(value)
 
     return parse
+
+
+def number_or_failed(value: object) -> int | Literal["failed"]:
+    """A whole number from 0 on, or ``failed``."""
+    return "failed" if value == "failed" else number(0, None)(value)
 
 
 def switch(value: object) -> bool:
@@ -392,6 +398,41 @@ OPTIONS: tuple[Option, ...] = (
         anchor=_path,
         allowed="a private key that the image lets in; none: one is made, kept in the store, and planted",
         help="the key for SSH",
+    ),
+    _choice("artifacts", get_args(Artifacts), "failed", "of which tests what their machines can say is kept"),
+    Option(
+        name="artifacts_dir",
+        parse=text,
+        anchor=_path,
+        default=Path("vmsnap-artifacts"),
+        allowed="a directory",
+        help="where that is kept, in a directory for each test",
+    ),
+    Option(
+        name="keep",
+        parse=number_or_failed,
+        default=0,
+        allowed="failed, or a number: the first so many of them",
+        help="the machines of failed tests that are kept, for `vmsnap open`",
+        command_line_only=True,
+    ),
+    Option(
+        name="pause",
+        parse=switch,
+        default=False,
+        allowed="on or off",
+        help="hold the machine of a failed test alive, and say how to get in",
+        command_line_only=True,
+        switch=True,
+    ),
+    Option(
+        name="timings",
+        parse=switch,
+        default=False,
+        allowed="on or off",
+        help="show what building and reverting took, by state and by test",
+        command_line_only=True,
+        switch=True,
     ),
 )
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import Literal
 
 from pytest_vmsnap.model.spec import MachineSpec, Network
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 Accel = Literal["auto", "kvm", "tcg"]
 ChannelName = Literal["shell", "agent", "ssh"]
@@ -18,6 +16,8 @@ Missing = Literal["fail", "skip"]
 Entropy = Literal["require", "warn"]
 Verify = Literal["none", "nonce", "audit"]
 Order = Literal["state", "none"]
+Artifacts = Literal["failed", "all", "none"]
+Keep = int | Literal["failed"]
 Origin = Literal["command line", "environment", "ini", "default"]
 
 
@@ -31,7 +31,9 @@ class Settings:
     `image` None is a machine without a disk; `memory` and `store_limit` in MiB; `timeout` in seconds for
     one command; `standby` None for the host's choice; `timeout_factor` on every deadline, None for the
     accelerator's default; `uri` and `store` None for what the host suggests. `refresh_state` are names
-    of states. Paths are absolute; `root` is pytest's rootdir, to which those in markers are relative.
+    of states. `keep` is how many machines of failed tests are kept, ``"failed"`` for all of them. Paths are
+    absolute, but for the default of `artifacts_dir`, which is relative to `root`: pytest's rootdir, to which
+    those in markers are relative too.
     """
 
     root: Path
@@ -63,6 +65,11 @@ class Settings:
     console_password: str | None = None
     ssh_user: str | None = None
     ssh_key: Path | None = None
+    artifacts: Artifacts = "failed"
+    artifacts_dir: Path = Path("vmsnap-artifacts")
+    keep: Keep = 0
+    pause: bool = False
+    timings: bool = False
     origins: dict[str, Origin] = field(default_factory=dict)
 
     def spec(self) -> MachineSpec:

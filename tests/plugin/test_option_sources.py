@@ -80,6 +80,12 @@ SAMPLES = [
     Sample(name="console_password", text="pass word", value="pass word", beside={"console_user": "root"}),
     Sample(name="ssh_user", text="admin", value="admin"),
     Sample(name="ssh_key", text="/home/me/key", value=Path("/home/me/key")),
+    Sample(name="artifacts", text="all", value="all"),
+    Sample(name="artifacts_dir", text="/tmp/kept", value=Path("/tmp/kept")),
+    Sample(name="keep", text="failed", value="failed"),
+    Sample(name="keep", text="2", value=2),
+    Sample(name="pause", text="", value=True),
+    Sample(name="timings", text="", value=True),
 ]
 every_option = pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: f"{sample.name}={sample.text}")
 every_option_elsewhere = pytest.mark.parametrize(

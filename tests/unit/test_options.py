@@ -177,6 +177,12 @@ BAD: list[tuple[str, object]] = [
     ("console_password", 5),
     ("ssh_user", 5),
     ("ssh_key", 5),
+    ("artifacts", "some"),
+    ("artifacts_dir", 5),
+    ("keep", "all"),
+    ("keep", "-1"),
+    ("pause", "maybe"),
+    ("timings", "maybe"),
 ]
 
 
