@@ -134,8 +134,7 @@ def pytest_runtest_makereport(
     session = item.config.stash[SESSION_KEY]
     # an expected failure leaves as much behind as any other
     session.note_outcome(item, report.failed or (hasattr(report, "wasxfail") and call.excinfo is not None))
-    if report.failed:
-        report.sections.extend(session.report_sections(item))
+    session.testify(item, report)
     return report
 
 

@@ -290,7 +290,7 @@ def test_a_guest_whose_random_numbers_would_repeat_is_refused_unless_that_is_acc
     options = ("--vmsnap-entropy=warn", "--vmsnap-standby=0", "-p", "no:cacheprovider")
     result = project.runpytest_subprocess(*light, *options)
     outcomes = result.parseoutcomes()
-    # as is to be feared; a kernel reseeds by its own clock too (drivers/char/random.c), so not every one repeats
+    # as is to be feared; a kernel reseeds by its own clock too (drivers/char/random.c): not all repeat
     assert outcomes.get("failed", 0) >= 1
     assert outcomes.get("failed", 0) + outcomes.get("passed", 0) == 4
     result.stdout.fnmatch_lines(["*warning: *would all draw the same random numbers*"])

@@ -1,0 +1,7 @@
+"""What is kept of a failure: collectors, reports, kept machines."""
+
+from pytest_vmsnap.evidence.attachments import attach
+from pytest_vmsnap.evidence.evidence import Evidence, Testimony
+from pytest_vmsnap.evidence.pieces import Piece
+
+__all__ = ["Evidence", "Testimony", "Piece", "attach"]
