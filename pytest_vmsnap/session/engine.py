@@ -45,7 +45,7 @@ class Engine:
         timings: dict[str, list[float]],
         observe: Callable[[Trail], None],
     ) -> None:
-        self._settings = settings
+        self.settings = settings
         self._hooks = hooks
         self._timings = timings
         choice = choose_uri(settings)
@@ -87,10 +87,10 @@ class Engine:
     @property
     def deadlines(self) -> Deadlines:
         """How long things may take with the accelerator that there is."""
-        factor = self._settings.timeout_factor
+        factor = self.settings.timeout_factor
         if factor is None:
             factor = 1.0 if self.host.facts.accelerator.name == "kvm" else TCG_FACTOR
-        return Deadlines(command=self._settings.timeout, factor=factor)
+        return Deadlines(command=self.settings.timeout, factor=factor)
 
     def taken(self, snapshot: Snapshot) -> Tenancy:
         """A clean machine in the state of `snapshot`; raises `RevertError` where none can be given."""

@@ -17,6 +17,8 @@ from pytest_vmsnap.progress import Progress
 from pytest_vmsnap.session.engine import Engine
 from pytest_vmsnap.session.failures import Failures
 from pytest_vmsnap.session.held import Held
+from pytest_vmsnap.session.keeping import PROPERTY as KEPT_PROPERTY
+from pytest_vmsnap.session.keeping import Keeping, hold
 from pytest_vmsnap.session.lent import Lent
 from pytest_vmsnap.states import NO_STATES, StateTree
 
@@ -57,6 +59,7 @@ class VmsnapSession:
         self._live: dict[tuple[str, str], Lent] = {}  # by fixture and the node it was made for
         self._leaving: list[Lent] = []  # their test is not told of yet
         directory = settings.root / settings.artifacts_dir if settings.artifacts != "none" else None
+        self._keeping = Keeping(settings, self._progress)
         self._evidence = Evidence(directory, run=secrets.token_hex(4), factor=self._factor)
         self._audited: dict[str, Held] = {}  # by the test that promised to change nothing
         self._failed: set[str] = set()
@@ -227,13 +230,22 @@ class VmsnapSession:
 
     def testify(self, item: pytest.Item, report: pytest.TestReport) -> None:
         """Have in the `report` of a phase of a test what its machines can say, where that is wanted."""
+        lent = self._lent_to(item)
         if report.failed or (self.settings.artifacts == "all" and report.when == "call" and report.passed):
-            found = self._evidence.report(_attempt(item), [lent.trail for lent in self._lent_to(item)])
+            found = self._evidence.report(_attempt(item), [each.trail for each in lent])
             if report.failed:
                 report.sections.extend(found.sections)
             if found.directory:
                 self._record(item, report, "vmsnap_artifacts", str(found.directory))
             attach(item.config, report, found)
+        if report.failed and self.settings.keep and self._engine and lent:
+            lines = self._keeping.keep(self._engine, _attempt(item), lent, _reason(report))
+            if lines:
+                report.sections.append(("Kept machine", "\n".join(lines)))
+            for line in lines:
+                self._record(item, report, KEPT_PROPERTY, line)
+        if report.failed and self.settings.pause and report.when != "teardown" and lent:
+            hold(lent, item.nodeid, self._at_terminal)
         if report.when == "teardown":
             self._let_go()
 
@@ -353,6 +365,13 @@ def _attempt(item: pytest.Item) -> str:
     """The test's name, and which rerun of it (pytest-rerunfailures) this is."""
     count = getattr(item, "execution_count", 1)
     return item.nodeid if count <= 1 else f"{item.nodeid}-rerun{count - 1}"
+
+
+def _reason(report: pytest.TestReport) -> str:
+    """Why a test failed, in a line."""
+    crash = getattr(report.longrepr, "reprcrash", None)
+    text = crash.message if crash else report.longreprtext
+    return text.strip().splitlines()[0] if text.strip() else ""
 
 
 def _counted(cpus: int) -> str:

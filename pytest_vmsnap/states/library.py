@@ -182,8 +182,7 @@ class Library:
     def _opened(self, entry: Path) -> Snapshot:
         snapshot = entries.load(self._store, entry)
         accept_repeats(snapshot.guest.reseeder, self._settings.entropy, self._progress)
-        for path in (*snapshot.disks, snapshot.devices):
-            self._forge.host.reachable(path)
+        entries.open_to(self._forge.host, snapshot)
         return snapshot
 
     def _build_base(self, draft: Path, spec: MachineSpec) -> None:

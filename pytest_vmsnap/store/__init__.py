@@ -3,8 +3,10 @@
 from pytest_vmsnap.store.directory import Store
 from pytest_vmsnap.store.fingerprint import Fingerprint, checksum, extents, fingerprint, outline
 from pytest_vmsnap.store.limit import Holding, discard, holdings, trim
+from pytest_vmsnap.store.links import link_entries, link_or_copy
+from pytest_vmsnap.store.manifest import check as expect_whole
 from pytest_vmsnap.store.manifest import read as read_manifest
-from pytest_vmsnap.store.needs import Kind, Name
+from pytest_vmsnap.store.needs import Kind, Name, closure
 
 __all__ = [
     "Store",
@@ -20,4 +22,8 @@ __all__ = [
     "checksum",
     "extents",
     "read_manifest",
+    "expect_whole",
+    "closure",
+    "link_entries",
+    "link_or_copy",
 ]
