@@ -72,7 +72,7 @@ def terminal(
     size = shutil.get_terminal_size()
     before = termios.tcgetattr(0)
     try:
-        tty.setraw(0)
+        tty.setraw(0, termios.TCSADRAIN)  # what was typed ahead stays
         yield Terminal(0, 1, size.columns, size.lines, os.environ.get("TERM", "linux"), escape)
     finally:
         termios.tcsetattr(0, termios.TCSADRAIN, before)

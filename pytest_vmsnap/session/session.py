@@ -24,6 +24,7 @@ from pytest_vmsnap.states import NO_STATES, StateTree
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from pytest_vmsnap.fork import Snapshot
     from pytest_vmsnap.host import Facts
@@ -236,7 +237,7 @@ class VmsnapSession:
             if report.failed:
                 report.sections.extend(found.sections)
             if found.directory:
-                self._record(item, report, "vmsnap_artifacts", str(found.directory))
+                self._record(item, report, "vmsnap_artifacts", _below(self.settings.root, found.directory))
             attach(item.config, report, found)
         if report.failed and self.settings.keep and self._engine and lent:
             lines = self._keeping.keep(self._engine, _attempt(item), lent, _reason(report))
@@ -365,6 +366,11 @@ def _attempt(item: pytest.Item) -> str:
     """The test's name, and which rerun of it (pytest-rerunfailures) this is."""
     count = getattr(item, "execution_count", 1)
     return item.nodeid if count <= 1 else f"{item.nodeid}-rerun{count - 1}"
+
+
+def _below(root: Path, path: Path) -> str:
+    """A path as it is named from the project's root, if it is in there."""
+    return str(path.relative_to(root) if path.is_relative_to(root) else path)
 
 
 def _reason(report: pytest.TestReport) -> str:
