@@ -1,5 +1,6 @@
 """The host: its libvirt, its accelerator, its processes, and the description of a domain."""
 
+from pytest_vmsnap.host.abilities import IGNORE_SHARED, Abilities, abilities_of
 from pytest_vmsnap.host.domain_xml import Blueprint, Memory, describe, netdev_of
 from pytest_vmsnap.host.forwards import Forward, Protocol, add_forward, forwards, remove_forward
 from pytest_vmsnap.host.host import Facts, Host, choose_uri, default_store, open_host
@@ -17,6 +18,9 @@ __all__ = [
     "UriChoice",
     "Connection",
     "Domain",
+    "Abilities",
+    "abilities_of",
+    "IGNORE_SHARED",
     "Blueprint",
     "Memory",
     "describe",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import json
 import logging
 import os
@@ -33,13 +34,21 @@ NO_DEVICE = (
     "load the module (sudo modprobe kvm_intel, or kvm_amd), with virtualisation enabled in the firmware; "
     "in a virtual machine, its host must allow nested virtualisation; a container is given --device /dev/kvm"
 )
-NO_PERMISSION = """\
+JOIN_GROUP = """\
 give it to the user for good, who then logs in again (for a daemon's user: restart the daemon):
-    sudo usermod -aG kvm {user}
-or to everybody, as CI runners do:
+    sudo usermod -aG {group} {user}
+"""
+LOG_IN_AGAIN = """\
+the user {user} has joined the group {group} after this login began: log in again, or for one command:
+    sg {group} -c 'COMMAND'
+"""
+NO_PERMISSION = """\
+{first}to everybody, as hosted runners (GitHub Actions) need it, in a step before the tests:
     echo 'KERNEL=="kvm", GROUP="kvm", MODE="0666", OPTIONS+="static_node=kvm"' \
 | sudo tee /etc/udev/rules.d/99-kvm4all.rules
-    sudo udevadm control --reload-rules; sudo udevadm trigger --name-match=kvm"""
+    sudo udevadm control --reload-rules; sudo udevadm trigger --name-match=kvm
+in a container that has the device, do so on its host, or start it with the device's group:
+    --device /dev/kvm --group-add $(stat -c %g /dev/kvm)"""
 NO_GUEST = (
     "a KVM that is not given the CPU's virtualisation cannot run an ordinary guest; in a virtual machine, its "
     "host must allow nested virtualisation"
@@ -55,13 +64,15 @@ class Accelerator:
     hint: str = ""
 
 
-def choose(wanted: Accel, *, emulator: Path, cache: Path, as_user: User | None = None) -> Accelerator:
+def choose(
+    wanted: Accel, *, emulator: Path, cache: Path, as_user: User | None = None, anew: bool = False
+) -> Accelerator:
     """The accelerator for `emulator` on this host.
 
     `wanted` is the option's value. `auto` gives KVM where the device opens for the user that QEMU runs as and
     a probe guest passes within 2 s, else TCG with the reason; what the probe found is kept in the directory
     `cache` until the host boots again, or its KVM or the emulator changes. `as_user` is the (uid, gid) that
-    QEMU runs as, None for who we are.
+    QEMU runs as, None for who we are; `anew` probes although it is known.
 
     Raises `AcceleratorError` where `kvm` is wanted and does not work.
     """
@@ -69,8 +80,13 @@ def choose(wanted: Accel, *, emulator: Path, cache: Path, as_user: User | None =
         return Accelerator(name="tcg", reason="asked for")
     record = _Record(cache, emulator)
     if wanted == "auto":
-        return _refused(as_user) or _demoted(record) or _known(record) or _probed(record, AUTO_SECONDS, as_user)
-    found = _refused(as_user) or _probed(record, ASKED_SECONDS, as_user)
+        return (
+            refused(as_user)
+            or _demoted(record)
+            or (None if anew else _known(record))
+            or _probed(record, AUTO_SECONDS, as_user)
+        )
+    found = refused(as_user) or _probed(record, ASKED_SECONDS, as_user)
     if found.name != "kvm":
         raise AcceleratorError(
             f"KVM was asked for and does not work here: {found.reason}",
@@ -91,7 +107,7 @@ def _tcg(reason: str, hint: str = "") -> Accelerator:
     return Accelerator(name="tcg", reason=reason, hint=hint)
 
 
-def _refused(as_user: User | None) -> Accelerator | None:
+def refused(as_user: User | None) -> Accelerator | None:
     """Why the device does not open for the user that QEMU runs as; None if it does."""
     try:
         device = DEVICE.stat()
@@ -110,11 +126,44 @@ def _refused(as_user: User | None) -> Accelerator | None:
 
 
 def _not_permitted(uid: int) -> Accelerator:
+    user = user_name(uid)
+    return _tcg(f"no permission for {DEVICE} as user {user}", _permission_for(uid, user, DEVICE.stat()))
+
+
+def _permission_for(uid: int, user: str, device: os.stat_result) -> str:
+    """What gives `user` the device, by its group where that may open it."""
+    needed = stat.S_IRGRP | stat.S_IWGRP
+    if device.st_mode & needed != needed:
+        return NO_PERMISSION.format(first="give it ")
+    group = group_name(device.st_gid)
+    joined = uid == os.geteuid() and device.st_gid in registered_groups(uid)
+    first = (LOG_IN_AGAIN if joined else JOIN_GROUP).format(user=user, group=group)
+    return NO_PERMISSION.format(first=f"{first}or give it ")
+
+
+def user_name(uid: int) -> str:
+    """The user's name, or the number where there is none."""
     try:
-        user = pwd.getpwuid(uid).pw_name
+        return pwd.getpwuid(uid).pw_name
     except KeyError:
-        user = str(uid)
-    return _tcg(f"no permission for {DEVICE} as user {user}", NO_PERMISSION.format(user=user))
+        return str(uid)
+
+
+def group_name(gid: int) -> str:
+    """The name of the device's group: ``kvm`` where it has none, or is still root's."""
+    try:
+        return grp.getgrgid(gid).gr_name if gid else "kvm"
+    except KeyError:
+        return "kvm"
+
+
+def registered_groups(uid: int) -> list[int]:
+    """The groups of the user in the user database, which a login gets; those of a running one may be fewer."""
+    try:
+        entry = pwd.getpwuid(uid)
+    except KeyError:
+        return []
+    return os.getgrouplist(entry.pw_name, entry.pw_gid)
 
 
 def _opens_for(user: User) -> bool:
@@ -176,8 +225,13 @@ def _unprobed() -> Accelerator:
 
 
 def _cpu_has_virtualisation() -> bool:
+    return bool({"vmx", "svm"} & cpu_flags())
+
+
+def cpu_flags() -> set[str]:
+    """The processors' flags (proc(5), ``/proc/cpuinfo``)."""
     lines = CPUINFO.read_text().splitlines()
-    return any({"vmx", "svm"} & set(line.split()) for line in lines if line.startswith("flags"))
+    return {flag for line in lines if line.startswith("flags") for flag in line.partition(":")[2].split()}
 
 
 class _Record:
