@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import redirect_stdout
 from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_vmsnap.cli import export, flatten, import_, prune, states
+from pytest_vmsnap.cli import doctor, export, flatten, import_, prune, states
 from pytest_vmsnap.errors import VmsnapError
 from pytest_vmsnap.plugin import settings_of
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from pytest_vmsnap.model import Settings
 
-VERBS = (states, export, import_, flatten, prune)
+VERBS = (states, export, import_, flatten, prune, doctor)
 FAILED = 1
 
 
@@ -40,7 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="vmsnap",
-        description="The states that pytest-vmsnap keeps: look at them, take them elsewhere, remove them. "
+        description="The states that pytest-vmsnap keeps: look at them, take them elsewhere, remove them; "
+        "and what it finds on this host. "
         "What is configured is read as pytest reads it, from the directory that you are in.",
     )
     parser.add_argument("--store", metavar="DIR", help="the store, if not the configured one")
@@ -61,7 +63,8 @@ def _settings(store: str | None) -> Settings:
             found.append(settings_of(config))
             return 0
 
-    status = pytest.main([f"--vmsnap-store={store}"] if store else [], plugins=[Reader()])
+    with redirect_stdout(sys.stderr):  # what a conftest prints is none of our output
+        status = pytest.main([f"--vmsnap-store={store}"] if store else [], plugins=[Reader()])
     if not found:
         raise SystemExit(int(status))  # pytest has said why
     return found[0]

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pytest_vmsnap.errors import AcceleratorError
 from pytest_vmsnap.host import kvm_probe
+from pytest_vmsnap.host.access import name_of
 
 if TYPE_CHECKING:
     from pytest_vmsnap.host.kvm_probe import User
@@ -126,7 +127,7 @@ def refused(as_user: User | None) -> Accelerator | None:
 
 
 def _not_permitted(uid: int) -> Accelerator:
-    user = user_name(uid)
+    user = name_of(uid)
     return _tcg(f"no permission for {DEVICE} as user {user}", _permission_for(uid, user, DEVICE.stat()))
 
 
@@ -139,14 +140,6 @@ def _permission_for(uid: int, user: str, device: os.stat_result) -> str:
     joined = uid == os.geteuid() and device.st_gid in registered_groups(uid)
     first = (LOG_IN_AGAIN if joined else JOIN_GROUP).format(user=user, group=group)
     return NO_PERMISSION.format(first=f"{first}or give it ")
-
-
-def user_name(uid: int) -> str:
-    """The user's name, or the number where there is none."""
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
 
 
 def group_name(gid: int) -> str:

@@ -35,6 +35,7 @@ SEVERAL_CPUS_FLOOR = (8, 1)
 LEARNED = "libvirt-capabilities"
 COPIES = "copies"  # of the user's files, in the store
 SPARE_MIB = 256  # what overlays, consoles and device states may need beside the memory
+MORE_ROOM = "free some space, or choose another directory with --vmsnap-store"  # what a person can do
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,11 +143,11 @@ class Host:
     def expect_space(self, memory_mib: int) -> None:
         """Raise `StoreFull` where the store has no room for a machine's memory: QEMU would die of it."""
         free = shutil.disk_usage(self.run.data).free >> 20
-        if free < memory_mib + SPARE_MIB:
+        if free < space_for(memory_mib):
             raise StoreFull(
                 f"{self._store} has {free} MiB free; a machine of {memory_mib} MiB needs "
-                f"{memory_mib + SPARE_MIB} MiB there for its memory",
-                hint="free some space, or choose another directory with --vmsnap-store",
+                f"{space_for(memory_mib)} MiB there for its memory",
+                hint=MORE_ROOM,
             )
 
     def demote(self, reason: str) -> None:
@@ -165,14 +166,19 @@ class Host:
         self._stack.close()
 
 
-def default_store(choice: UriChoice) -> Path:
+def space_for(memory_mib: int) -> int:
+    """How many MiB a machine with so much memory may take in the store."""
+    return memory_mib + SPARE_MIB
+
+
+def default_store(choice: UriChoice | None) -> Path:
     """Where the store is when no option says: the user's cache directory.
 
     In system mode QEMU is another user, who can reach nothing in root's home: there it is the system's.
     """
     import platformdirs
 
-    if choice.mode == "system" and os.geteuid() == 0:
+    if choice and choice.mode == "system" and os.geteuid() == 0:
         return Path("/var/cache/pytest-vmsnap")
     return platformdirs.user_cache_path("pytest-vmsnap")
 
@@ -200,12 +206,7 @@ def open_host(settings: Settings, choice: UriChoice, *, store: Path) -> Host:
         for directory in (store, store / "runs", run.data):
             reach.to_enter(directory)
         reach.to_write(run.sockets)
-        if user and os.geteuid() == 0 and not reach.can_enter(run.data):
-            raise HostError(
-                f"the store {store} cannot be reached by user {user[0]}, whom libvirt runs QEMU as",
-                hint="choose a directory that others may pass through, with --vmsnap-store; "
-                "the store itself is opened to that user alone",
-            )
+        expect_reachable(reach, store, run.data)
         facts = _facts(settings, choice, connection, cache=store, user=user, reach=reach)
         if choice.mode == "embed":
             embed.keep_learned(run.sockets, learned=store / LEARNED)
@@ -217,6 +218,16 @@ def open_host(settings: Settings, choice: UriChoice, *, store: Path) -> Host:
             unconfined=unconfined,
             stack=stack.pop_all(),
             store=store,
+        )
+
+
+def expect_reachable(reach: Access, store: Path, directory: Path) -> None:
+    """Raise `HostError` where QEMU cannot reach `directory`, of the store or above it; only root can ask."""
+    if reach.user and os.geteuid() == 0 and not reach.can_enter(directory):
+        raise HostError(
+            f"the store {store} cannot be reached by user {reach.user[0]}, whom libvirt runs QEMU as",
+            hint="choose a directory that others may pass through, with --vmsnap-store; "
+            "the store itself is opened to that user alone",
         )
 
 

@@ -1,6 +1,6 @@
 """Frozen data without effects: what is asked for, and what came of it."""
 
-from pytest_vmsnap.model.finding import Finding, Status, not_asked, ok, worst
+from pytest_vmsnap.model.finding import Finding, Status, not_asked, ok, size_text, worst
 from pytest_vmsnap.model.image import NO_ADDITIONS, Additions, Image, ImageRequest
 from pytest_vmsnap.model.keys import digest
 from pytest_vmsnap.model.notes import GuestNotes, Reseeder
@@ -50,4 +50,5 @@ __all__ = [
     "ok",
     "not_asked",
     "worst",
+    "size_text",
 ]

@@ -38,3 +38,8 @@ def worst(findings: Iterable[Finding]) -> Status:
     """The status of all together."""
     found = {finding.status for finding in findings}
     return "failure" if "failure" in found else "warning" if "warning" in found else "ok"
+
+
+def size_text(mib: int) -> str:
+    """So many MiB, as a person says it."""
+    return f"{mib} MiB" if mib < 1024 else f"{mib / 1024:.1f} GiB"

@@ -5,6 +5,7 @@ from pytest_vmsnap.store.fingerprint import Fingerprint, checksum, extents, fing
 from pytest_vmsnap.store.limit import Holding, discard, holdings, trim
 from pytest_vmsnap.store.manifest import read as read_manifest
 from pytest_vmsnap.store.needs import Kind, Name
+from pytest_vmsnap.store.space import look_at, share_blocks
 
 __all__ = [
     "Store",
@@ -20,4 +21,6 @@ __all__ = [
     "checksum",
     "extents",
     "read_manifest",
+    "share_blocks",
+    "look_at",
 ]
