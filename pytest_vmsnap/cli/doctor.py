@@ -69,7 +69,7 @@ def _findings(settings: Settings) -> Iterator[Finding]:
     path = _store(settings)
     yield from doctor.examine(settings, store=path)
     ahead = budget.most_standbys(settings.standby)
-    yield doctor.memory(settings.memory, ahead=ahead, has_room=budget.has_room(settings.memory))
+    yield doctor.memory(settings.memory, ahead=ahead, has_room=lambda: budget.has_room(settings.memory))
     yield from store.look_at(path, limit_mib=settings.store_limit, needed_mib=space_for(settings.memory))
     try:
         request = image_request(settings.spec(), root=settings.root)

@@ -38,18 +38,17 @@ NO_DEVICE = (
 JOIN_GROUP = """\
 give it to the user for good, who then logs in again (for a daemon's user: restart the daemon):
     sudo usermod -aG {group} {user}
-"""
+a container is started with the device's group:
+    --device /dev/kvm --group-add $(stat -c %g /dev/kvm)"""
 LOG_IN_AGAIN = """\
-the user {user} has joined the group {group} after this login began: log in again, or for one command:
-    sg {group} -c 'COMMAND'
-"""
-NO_PERMISSION = """\
-{first}to everybody, as hosted runners (GitHub Actions) need it, in a step before the tests:
+{user} is in the group {group}, but was not when this login began: log in again, or for one command:
+    sg {group} -c 'COMMAND'"""
+OPEN_TO_ALL = """\
+give it to everybody, as hosted runners (GitHub Actions) need it in a step before the tests; of a container, \
+on its host:
     echo 'KERNEL=="kvm", GROUP="kvm", MODE="0666", OPTIONS+="static_node=kvm"' \
 | sudo tee /etc/udev/rules.d/99-kvm4all.rules
-    sudo udevadm control --reload-rules; sudo udevadm trigger --name-match=kvm
-in a container that has the device, do so on its host, or start it with the device's group:
-    --device /dev/kvm --group-add $(stat -c %g /dev/kvm)"""
+    sudo udevadm control --reload-rules; sudo udevadm trigger --name-match=kvm"""
 NO_GUEST = (
     "a KVM that is not given the CPU's virtualisation cannot run an ordinary guest; in a virtual machine, its "
     "host must allow nested virtualisation"
@@ -135,11 +134,10 @@ def _permission_for(uid: int, user: str, device: os.stat_result) -> str:
     """What gives `user` the device, by its group where that may open it."""
     needed = stat.S_IRGRP | stat.S_IWGRP
     if device.st_mode & needed != needed:
-        return NO_PERMISSION.format(first="give it ")
-    group = group_name(device.st_gid)
+        return OPEN_TO_ALL
     joined = uid == os.geteuid() and device.st_gid in registered_groups(uid)
-    first = (LOG_IN_AGAIN if joined else JOIN_GROUP).format(user=user, group=group)
-    return NO_PERMISSION.format(first=f"{first}or give it ")
+    by_group = (LOG_IN_AGAIN if joined else JOIN_GROUP).format(user=user, group=group_name(device.st_gid))
+    return f"{by_group}\nor {OPEN_TO_ALL}"
 
 
 def group_name(gid: int) -> str:
@@ -223,7 +221,10 @@ def _cpu_has_virtualisation() -> bool:
 
 def cpu_flags() -> set[str]:
     """The processors' flags (proc(5), ``/proc/cpuinfo``)."""
-    lines = CPUINFO.read_text().splitlines()
+    try:
+        lines = CPUINFO.read_text().splitlines()
+    except OSError:  # hidden from us
+        return set()
     return {flag for line in lines if line.startswith("flags") for flag in line.partition(":")[2].split()}
 
 

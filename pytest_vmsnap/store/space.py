@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pytest_vmsnap.errors import VmsnapError
 from pytest_vmsnap.host import MORE_ROOM
 from pytest_vmsnap.model import Finding, not_asked, ok, size_text
-from pytest_vmsnap.progress import Progress
+from pytest_vmsnap.progress import silent
 from pytest_vmsnap.store.directory import FORMAT_FILE, Store
 from pytest_vmsnap.store.limit import holdings
 
@@ -63,7 +63,7 @@ def _held(path: Path) -> int:
     """How many MiB the store at `path` has; a directory that is none yet is left as it is."""
     if not (path / FORMAT_FILE).exists():
         return 0
-    return sum(each.size for each in holdings(Store(path, progress=Progress(print)))) >> 20
+    return sum(each.size for each in holdings(Store(path, progress=silent()))) >> 20
 
 
 def _sharing(place: Path) -> Finding:

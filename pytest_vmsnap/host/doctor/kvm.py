@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 # kernel.org, "Nested Guests": whether a guest of this KVM may have KVM itself
 NESTED = {name: Path(f"/sys/module/{name}/parameters/nested") for name in ("kvm_intel", "kvm_amd")}
-NAMES = ("kvm-device", "kvm-permission", "kvm-cpu")
+NAMES = ("kvm-device", "kvm-cpu", "kvm-permission")
 
 
 def circumstances(wanted: Accel, user: User | None) -> Iterator[Finding]:
@@ -35,8 +35,8 @@ def circumstances(wanted: Accel, user: User | None) -> Iterator[Finding]:
         return
     amiss: Status = "failure" if wanted == "kvm" else "warning"
     yield device(amiss)
-    yield permission(amiss, user)
     yield processor(amiss)
+    yield permission(amiss, user)
 
 
 def device(amiss: Status) -> Finding:
