@@ -63,8 +63,9 @@ def _settings(store: str | None) -> Settings:
             found.append(settings_of(config))
             return 0
 
+    arguments = ["--capture=no", *([f"--vmsnap-store={store}"] if store else [])]
     with redirect_stdout(sys.stderr):  # what a conftest prints is none of our output
-        status = pytest.main([f"--vmsnap-store={store}"] if store else [], plugins=[Reader()])
+        status = pytest.main(arguments, plugins=[Reader()])
     if not found:
         raise SystemExit(int(status))  # pytest has said why
     return found[0]

@@ -85,11 +85,9 @@ def test_on_a_host_without_any_program_everything_is_looked_at_all_the_same(
     monkeypatch.setenv("PATH", str(project.mkdir("empty")))
     findings = found(project)
     assert list(findings) == NAMES
+    advice = fitting(INSTALL, of_this_host())
     for name in ("qemu", "qemu-img"):
-        assert (findings[name]["status"], findings[name]["advice"]) == (
-            "failure",
-            fitting(INSTALL, of_this_host()),
-        )
+        assert (findings[name]["status"], findings[name]["advice"]) == ("failure", advice)
     for name in ("qemu-snapshots", "qemu-network", "accelerator"):
         assert findings[name]["found"] == "not asked: no QEMU"
     assert findings["image-tools"]["advice"] == fitting(IMAGE_TOOLS, of_this_host())

@@ -12,6 +12,7 @@ from pytest_vmsnap.image.debian import MISSING_KEYS, key_of, plan_of, tools
 from pytest_vmsnap.model import Finding, ImageRequest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 

@@ -179,9 +179,7 @@ def test_the_proof_is_made_anew_each_time_and_kept_in_a_store_that_is_there(
     assert (before.status, before.advice) == ("warning", accelerator.NO_GUEST)
     assert "10 to 50 times slower" in before.found
     assert "kvm run failed" in before.found
-    (place / "fate").write_text(
-        f"exit {kvm_probe.PASSED}"
-    )  # the program is the same: a run believes the record
+    (place / "fate").write_text(f"exit {kvm_probe.PASSED}")  # a run believes the record
     assert accelerator.choose("auto", emulator=program, cache=tmp_path).name == "tcg"
     assert kvm.proof("auto", program, store=tmp_path, user=None).found == "kvm: a probe guest passed"
     assert accelerator.choose("auto", emulator=program, cache=tmp_path).name == "kvm"
