@@ -63,8 +63,10 @@ def _settings(store: str | None) -> Settings:
             found.append(settings_of(config))
             return 0
 
-    arguments = ["--capture=no", *([f"--vmsnap-store={store}"] if store else [])]
-    with redirect_stdout(sys.stderr):  # what a conftest prints is none of our output
+    # What a conftest prints is none of our output. A project may make errors of warnings, and pytest warns that
+    # we are imported already.
+    arguments = ["--capture=no", "-W", "ignore", *([f"--vmsnap-store={store}"] if store else [])]
+    with redirect_stdout(sys.stderr):
         status = pytest.main(arguments, plugins=[Reader()])
     if not found:
         raise SystemExit(int(status))  # pytest has said why

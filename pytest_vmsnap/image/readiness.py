@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from pytest_vmsnap.errors import ImageError, VmsnapError
@@ -47,7 +48,7 @@ def _debian(request: ImageRequest, image: str, store: Path) -> Iterator[Finding]
         yield Finding(name="image", status="failure", found=error.message, advice=error.hint)
         yield not_asked("image-tools", "no image")
         return
-    is_built = (store / "images" / key_of(plan)).is_dir()
+    is_built = os.access(store / "images" / key_of(plan), os.R_OK)
     yield ok("image", f"{image}, {'in the store' if is_built else 'built at its first use'}")
     yield _tools(is_built)
 

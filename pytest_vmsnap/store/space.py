@@ -34,7 +34,8 @@ def look_at(path: Path, *, limit_mib: int, needed_mib: int) -> Iterator[Finding]
 
     `limit_mib` is how large it may grow, `needed_mib` what one machine takes.
     """
-    place = next(each for each in (path, *path.parents) if each.exists())
+    # not Path.exists, which raises where a directory above is closed to us
+    place = next(each for each in (path, *path.parents) if os.access(each, os.F_OK))
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
         yield Finding(name="store", status="failure", found=f"{place} cannot be written to", advice=MORE_ROOM)
         yield not_asked("reflink", "no store")
@@ -46,9 +47,11 @@ def look_at(path: Path, *, limit_mib: int, needed_mib: int) -> Iterator[Finding]
 def _room(path: Path, place: Path, limit_mib: int, needed_mib: int) -> Finding:
     free = shutil.disk_usage(place).free >> 20
     try:
-        held = _held(path)
+        held = _held(path) if path == place else 0
     except VmsnapError as error:
         return Finding(name="store", status="failure", found=error.message, advice=error.hint)
+    except OSError as error:  # what a run removes meanwhile
+        return Finding(name="store", status="warning", found=f"{path} cannot be weighed: {error}")
     found = f"{path}: {size_text(held)} of at most {size_text(limit_mib)}, {size_text(free)} free"
     if free < needed_mib:
         told = f"{found}; a machine needs {size_text(needed_mib)}"

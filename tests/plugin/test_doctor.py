@@ -64,7 +64,8 @@ def test_without_libvirts_binding_it_says_how_to_get_it_and_goes_on(project: pyt
 
 @pytest.mark.usefixtures("bare")
 def test_json_is_all_there_is_on_stdout_whatever_a_conftest_prints(project: pytest.Pytester) -> None:
-    project.makeconftest("print('words of a conftest')")
+    project.makeconftest("import warnings\nprint('words of a conftest')\nwarnings.warn('others', stacklevel=1)")
+    project.makeini("[pytest]\nfilterwarnings = error\n")
     findings = found(project)
     assert list(findings) == NAMES
     assert findings["libvirt-python"]["status"] == "failure"

@@ -81,7 +81,7 @@ def proof(wanted: Accel, emulator: Path, *, store: Path, user: User | None) -> F
 
     def choose() -> accelerator.Accelerator:
         with tempfile.TemporaryDirectory(prefix="vmsnap-doctor-") as place:
-            cache = store if store.is_dir() else Path(place)
+            cache = store if os.access(store, os.W_OK) else Path(place)
             return accelerator.choose(wanted, emulator=emulator, cache=cache, as_user=user, anew=True)
 
     def told(it: accelerator.Accelerator) -> str:

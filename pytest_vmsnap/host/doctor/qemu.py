@@ -21,8 +21,6 @@ NO_USER_NETWORK = (
     "this QEMU was built without user-mode networking (slirp), which vmsnap_network={network} needs: "
     "install a QEMU that has it, or use vmsnap_network=none"
 )
-
-
 NAMES = ("qemu-snapshots", "qemu-network")
 
 

@@ -68,9 +68,16 @@ def test_a_place_that_is_no_directory_is_a_failure(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
-def test_a_directory_that_is_not_ours_is_a_failure(tmp_path: Path) -> None:
-    (tmp_path / "closed").mkdir(mode=0o500)
-    assert looked_at(tmp_path / "closed" / "store")[0].status == "failure"
+@pytest.mark.parametrize("mode", [0o500, 0])
+def test_a_directory_that_is_not_ours_is_a_failure(tmp_path: Path, mode: int) -> None:
+    closed = tmp_path / "closed"
+    (closed / "below").mkdir(parents=True)
+    (closed / "below").chmod(0o500)
+    closed.chmod(mode)
+    room, _ = looked_at(closed / "below" / "store")
+    assert room.status == "failure"
+    assert room.found.endswith("cannot be written to")
+    closed.chmod(0o700)
 
 
 def test_a_store_of_another_version_is_a_failure(tmp_path: Path) -> None:
