@@ -11,7 +11,7 @@ from pytest_vmsnap import hookspecs, selection, states
 from pytest_vmsnap.errors import PromiseBroken, StateError
 from pytest_vmsnap.fixtures import vm, vm_class, vm_factory, vm_module, vm_session, vm_spec, vmsnap
 from pytest_vmsnap.options import BY_NAME, OPTIONS, OptionError, changed, native_table, resolve, strangers
-from pytest_vmsnap.session import SESSION_KEY, SETTINGS_KEY, VmsnapSession
+from pytest_vmsnap.session import KEPT_PROPERTY, SESSION_KEY, SETTINGS_KEY, VmsnapSession, expect_terminal
 from pytest_vmsnap.terminal import SILENT_VERBOSITY, Terminal
 
 if TYPE_CHECKING:
@@ -51,6 +51,9 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     settings = settings_of(config)
     terminal = Terminal(config)
+    is_worker = hasattr(config, "workerinput")
+    has_workers = is_worker or bool(getattr(config.option, "tx", None))
+    expect_terminal(settings, is_worker=has_workers, at_terminal=terminal.handed_over)
     config.pluginmanager.register(Order(), "vmsnap-order")
     config.stash[SETTINGS_KEY] = settings
     config.stash[TERMINAL_KEY] = terminal
@@ -134,9 +137,18 @@ def pytest_runtest_makereport(
     session = item.config.stash[SESSION_KEY]
     # an expected failure leaves as much behind as any other
     session.note_outcome(item, report.failed or (hasattr(report, "wasxfail") and call.excinfo is not None))
-    if report.failed:
-        report.sections.extend(session.report_sections(item))
+    session.testify(item, report)
     return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the commands that open what was kept, whichever worker kept it."""
+    reports = [report for reports in terminalreporter.stats.values() for report in reports]
+    properties = [pair for report in reports for pair in getattr(report, "user_properties", ())]
+    if lines := list(dict.fromkeys(text for name, text in properties if name == KEPT_PROPERTY)):
+        terminalreporter.section("vmsnap: kept machines")
+        for line in lines:
+            terminalreporter.line(line)
 
 
 @pytest.hookimpl(trylast=True)  # after the fixtures of the session are gone

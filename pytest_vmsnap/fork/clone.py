@@ -158,7 +158,7 @@ class Clone:
             disks=disks,
             memory=LayeredMemory(
                 below=None if trouble else self._mapped,
-                pages=pages,
+                layers=(pages,),
                 size=size,
                 provide=provide or filled_in(directory),
             ),

@@ -59,14 +59,14 @@ class FullMemory:
 class LayeredMemory:
     """Memory that is another's but for some pages.
 
-    `below` is that other file, None for memory that was empty; `pages` a directory with a file for each run of
-    pages, named by its offset in bytes (hexadecimal); `size` is in bytes. `provide` takes what fills a
-    directory, and returns the directory when that has been done: it stays, and the file ``ram`` in it is the
-    memory.
+    `below` is that other file, None for memory that was empty; `layers` are directories with a file for each
+    run of pages, named by its offset in bytes (hexadecimal), a later one over those before; `size` is in bytes.
+    `provide` takes what fills a directory, and returns the directory when that has been done: it stays, and the
+    file ``ram`` in it is the memory.
     """
 
     below: SavedMemory | None
-    pages: Path
+    layers: tuple[Path, ...]
     size: int
     provide: Provide
     _made: Fingerprint | None = None
@@ -94,7 +94,8 @@ class LayeredMemory:
         try:
             if self.below:
                 copy_sparse(self.below.file().path, target)
-            write_pages(self.pages, target)
+            for pages in self.layers:
+                write_pages(pages, target)
         except BaseException:
             target.unlink()
             raise

@@ -1,5 +1,8 @@
 """What a pytest run has of machines: its host, its snapshots, and who holds what."""
 
+from pytest_vmsnap.session.engine import Engine
+from pytest_vmsnap.session.keeping import PROPERTY as KEPT_PROPERTY
+from pytest_vmsnap.session.keeping import expect_terminal
 from pytest_vmsnap.session.session import SESSION_KEY, SETTINGS_KEY, VmsnapSession
 
-__all__ = ["VmsnapSession", "SESSION_KEY", "SETTINGS_KEY"]
+__all__ = ["Engine", "VmsnapSession", "SESSION_KEY", "SETTINGS_KEY", "KEPT_PROPERTY", "expect_terminal"]

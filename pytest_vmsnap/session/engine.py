@@ -15,9 +15,11 @@ from pytest_vmsnap.states import Library
 from pytest_vmsnap.store import Store
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from pytest_vmsnap.fork import Snapshot
+    from pytest_vmsnap.machine import Trail
     from pytest_vmsnap.model import MachineSpec, Settings
     from pytest_vmsnap.progress import Progress
     from pytest_vmsnap.states import StateTree
@@ -28,7 +30,8 @@ TCG_FACTOR = 3.0  # software emulation is slower: what takes a second under KVM 
 class Engine:
     """The host, the store, the states in it, and the pool of machines; `close` ends what was begun.
 
-    `hooks` are pytest's; `timings` gets the seconds of each boot, build and revert. Raises `HostError` where no
+    `hooks` are pytest's; `timings` gets the seconds of each boot, build and revert; `observe` is called with a
+    machine that ends since its state could not be made. Raises `HostError` where no
     machine can run, `StoreError`.
     """
 
@@ -40,8 +43,9 @@ class Engine:
         hooks: Any,
         progress: Progress,
         timings: dict[str, list[float]],
+        observe: Callable[[Trail], None],
     ) -> None:
-        self._settings = settings
+        self.settings = settings
         self._hooks = hooks
         self._timings = timings
         choice = choose_uri(settings)
@@ -77,15 +81,16 @@ class Engine:
             prepare_all=lambda machine, spec: hook_calls.call_outermost_first(hook, vm=machine, spec=spec),
             progress=progress,
             timings=timings,
+            observe=observe,
         )
 
     @property
     def deadlines(self) -> Deadlines:
         """How long things may take with the accelerator that there is."""
-        factor = self._settings.timeout_factor
+        factor = self.settings.timeout_factor
         if factor is None:
             factor = 1.0 if self.host.facts.accelerator.name == "kvm" else TCG_FACTOR
-        return Deadlines(command=self._settings.timeout, factor=factor)
+        return Deadlines(command=self.settings.timeout, factor=factor)
 
     def taken(self, snapshot: Snapshot) -> Tenancy:
         """A clean machine in the state of `snapshot`; raises `RevertError` where none can be given."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 from pytest_vmsnap import image as images
 from pytest_vmsnap.guest import stop_calendar_timers
-from pytest_vmsnap.machine import Machine
+from pytest_vmsnap.machine import Machine, Trail
 from pytest_vmsnap.states import entries, keys
 from pytest_vmsnap.states.base import (
     BASE,
@@ -17,6 +17,7 @@ from pytest_vmsnap.states.base import (
     accept_repeats,
     build_base,
     image_request,
+    observed,
     prepared,
 )
 from pytest_vmsnap.store import Name, trim
@@ -42,7 +43,8 @@ class Library:
     """The states of a project for one run: each is taken from the store, or built once and kept there.
 
     `prepare` are the implementations of the hook that prepares the base state: `prepare_all` calls them.
-    `timings` gets the seconds of each boot and each build.
+    `timings` gets the seconds of each boot and each build; `observe` is called with a machine that ends since
+    its state could not be made.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Library:
         prepare_all: Callable[[Machine, MachineSpec], None],
         progress: Progress,
         timings: dict[str, list[float]],
+        observe: Callable[[Trail], None],
     ) -> None:
         self._settings = settings
         self._tree = tree
@@ -71,6 +74,7 @@ class Library:
         self._prepare_all = prepare_all
         self._progress = progress
         self._timings = timings
+        self._observe = observe
         self._found: dict[tuple[MachineSpec, str], Snapshot] = {}
         self._images: dict[MachineSpec, Image] = {}
         self._keys: dict[tuple[MachineSpec, str], str] = {}
@@ -178,8 +182,7 @@ class Library:
     def _opened(self, entry: Path) -> Snapshot:
         snapshot = entries.load(self._store, entry)
         accept_repeats(snapshot.guest.reseeder, self._settings.entropy, self._progress)
-        for path in (*snapshot.disks, snapshot.devices):
-            self._forge.host.reachable(path)
+        entries.open_to(self._forge.host, snapshot)
         return snapshot
 
     def _build_base(self, draft: Path, spec: MachineSpec) -> None:
@@ -195,6 +198,7 @@ class Library:
             entropy=self._settings.entropy,
             progress=self._progress,
             into=draft,
+            observe=self._observe,
         )
         self._timings["boot"].append(time.monotonic() - started)
         log.info("base state saved: %s", snapshot.abilities)
@@ -205,6 +209,7 @@ class Library:
         parent = self.snapshot(spec, declaration.parent)
         started = time.monotonic()
         lease = self._maker.make(parent)
+        trail = Trail(f"state {declaration.name}")
         try:
             machine = Machine(
                 lease.clone,
@@ -213,8 +218,10 @@ class Library:
                 state=declaration.name,
                 deadlines=self._deadlines(),
                 ssh_login=self._access.ssh,
+                trail=trail,
             )
-            prepared(machine, declaration.function, self._progress)
+            with observed(trail, self._observe):
+                prepared(machine, declaration.function, self._progress)
             seconds = BOOT_SECONDS * self._deadlines().factor
             with self._progress.step(f"saving the state {declaration.name}"):
                 stop_calendar_timers(lease.channel, timeout=seconds)

@@ -84,6 +84,8 @@ SAMPLES = [
     Sample(name="artifacts_dir", text="/tmp/kept", value=Path("/tmp/kept")),
     Sample(name="keep", text="failed", value="failed"),
     Sample(name="keep", text="2", value=2),
+    Sample(name="keep_limit", text="2G", value=2048),
+    Sample(name="keep_days", text="3", value=3, native="3"),
     Sample(name="pause", text="", value=True),
     Sample(name="timings", text="", value=True),
 ]
