@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_vmsnap.cli import drop, export, flatten, import_, kept, open_, prune, states
+from pytest_vmsnap.cli import doctor, drop, export, flatten, import_, kept, open_, prune, states
 from pytest_vmsnap.errors import VmsnapError
 from pytest_vmsnap.plugin import settings_of
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from pytest_vmsnap.model import Settings
 
-VERBS = (open_, kept, drop, states, export, import_, flatten, prune)
+VERBS = (open_, kept, drop, states, export, import_, flatten, prune, doctor)
 FAILED = 1
 
 
@@ -43,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="vmsnap",
         description="The machines that pytest-vmsnap keeps: open them, look at them, take them elsewhere, "
-        "remove them. "
+        "remove them; and what it finds on this host. "
         "What is configured is read as pytest reads it, from the directory that you are in.",
     )
     parser.add_argument("--store", metavar="DIR", help="the store, if not the configured one")
@@ -64,11 +65,16 @@ def _configured(chosen: argparse.Namespace) -> tuple[Settings, Any]:
             found.append((settings_of(config), config.hook))
             return 0
 
-    arguments = [f"--vmsnap-store={chosen.store}"] if chosen.store else []
+    # What a conftest prints is none of our output. A project may make errors of warnings, and pytest warns that
+    # we are imported already.
+    arguments = ["--capture=no", "-W", "ignore"]
+    if chosen.store:
+        arguments.append(f"--vmsnap-store={chosen.store}")
     file = str(getattr(chosen, "machine_of", "")).partition("::")[0]
     if file.endswith(".py") and Path(file).is_file():
         arguments.append(file)
-    status = pytest.main(arguments, plugins=[Reader()])
+    with redirect_stdout(sys.stderr):
+        status = pytest.main(arguments, plugins=[Reader()])
     if not found:
         raise SystemExit(int(status))  # pytest has said why
     return found[0]

@@ -7,9 +7,9 @@ from pytest_vmsnap.fork.clone import Clone
 from pytest_vmsnap.fork.files import backing_of, copy_onto, flatten, rebase, remove
 from pytest_vmsnap.fork.forge import Forge
 from pytest_vmsnap.fork.memory import FullMemory, LayeredMemory, SavedMemory
-from pytest_vmsnap.fork.migration import Abilities
 from pytest_vmsnap.fork.snapshot import Snapshot
 from pytest_vmsnap.fork.template import Template
+from pytest_vmsnap.host import Abilities
 
 __all__ = [
     "Forge",

@@ -10,8 +10,6 @@ from pathlib import Path
 
 from pytest_vmsnap.errors import HostError, SpecError
 
-MORE_ROOM = "free some space, or choose another directory with --vmsnap-store"  # what a person can do
-
 
 def overlay(path: Path, *, backing: Path, backing_format: str) -> Path:
     """A new qcow2 at `path` that keeps what differs from `backing`."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import threading
 from dataclasses import dataclass, field
@@ -11,7 +10,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from pytest_vmsnap.errors import StoreFull
 from pytest_vmsnap.fork import files
-from pytest_vmsnap.store import extents, outline
+from pytest_vmsnap.host import MORE_ROOM
+from pytest_vmsnap.store import extents, outline, share_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     Build = Callable[[Path], None]
     Provide = Callable[[Build], Path]
 
-FICLONE = 0x40049409  # ioctl_ficlone(2)
 COPY_CHUNK = 64 << 20
 
 
@@ -113,7 +112,7 @@ def filled_in(directory: Path) -> Provide:
                 free = files.free_mib(directory)
                 raise StoreFull(
                     f"the memory of a snapshot has no room in {directory} ({free} MiB free)",
-                    hint=files.MORE_ROOM,
+                    hint=MORE_ROOM,
                 ) from error
             raise
         return directory
@@ -130,7 +129,7 @@ def copy_sparse(source: Path, target: Path) -> None:
     """Make the file `target` what `source` is: sharing blocks where the file system can."""
     with source.open("rb") as reading, target.open("r+b") as writing:
         try:
-            fcntl.ioctl(writing.fileno(), FICLONE, reading.fileno())
+            share_blocks(reading.fileno(), writing.fileno())
         except OSError:  # no such file system, or two of them
             for start, end in extents(reading.fileno()):
                 _copy(reading.fileno(), writing.fileno(), start, end)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_vmsnap import selection
-from pytest_vmsnap.errors import ChannelError, PromiseBroken, VmsnapError
+from pytest_vmsnap.errors import DOCTOR, ChannelError, HostError, PromiseBroken, VmsnapError
 from pytest_vmsnap.evidence import Evidence, attach
 from pytest_vmsnap.machine import Machine, Trail
 from pytest_vmsnap.model import Settings
@@ -90,7 +90,10 @@ class VmsnapSession:
         except VmsnapError as error:
             self._failures.clear()
             self._untold = error  # the first test is to tell it in full
-            return [f"vmsnap: no machine can run here: {str(error).splitlines()[0]}"]
+            return [
+                f"vmsnap: no machine can run here: {str(error).splitlines()[0]}",
+                *([f"        {DOCTOR}"] if isinstance(error, HostError) else []),
+            ]
         settings = self.settings
         cpus = settings.cpus or facts.cpus
         warnings = [*facts.warnings, *filter(None, [facts.doubts(cpus)])]

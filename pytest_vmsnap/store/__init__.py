@@ -7,6 +7,7 @@ from pytest_vmsnap.store.links import link_entries, link_or_copy
 from pytest_vmsnap.store.manifest import check as expect_whole
 from pytest_vmsnap.store.manifest import read as read_manifest
 from pytest_vmsnap.store.needs import Kind, Name, closure
+from pytest_vmsnap.store.space import look_at, share_blocks
 
 __all__ = [
     "Store",
@@ -22,6 +23,8 @@ __all__ = [
     "checksum",
     "extents",
     "read_manifest",
+    "share_blocks",
+    "look_at",
     "expect_whole",
     "closure",
     "link_entries",

@@ -102,7 +102,7 @@ class Connection:
     @property
     def library_version(self) -> str:
         """The version of the libvirt that runs the machines, e.g. ``11.3.0``."""
-        return _version(self._answer(self._handle.getLibVersion))
+        return library.version_text(self._answer(self._handle.getLibVersion))
 
     def capabilities(self) -> Element:
         """The host's ``<capabilities>`` (libvirt, "Driver capabilities XML format")."""
@@ -206,11 +206,6 @@ def _described(description: Element, *, without: str = "") -> str:
     capabilities = ElementTree.SubElement(changed, f"{{{QEMU_NAMESPACE}}}capabilities")
     ElementTree.SubElement(capabilities, f"{{{QEMU_NAMESPACE}}}del", capability=without)
     return ElementTree.tostring(changed, encoding="unicode")
-
-
-def _version(number: int) -> str:
-    # libvirt.org, virConnectGetVersion: major * 1,000,000 + minor * 1,000 + release
-    return f"{number // 1_000_000}.{number // 1_000 % 1_000}.{number % 1_000}"
 
 
 def _advice(uri: str, message: str) -> str:
