@@ -27,8 +27,8 @@ class Step:
 class Recipe:
     """What a runner does, as `user` in a checkout at `project`: steps in their order, until one fails.
 
-    `store` are the paths that outlive the job, `results` those that it uploads, each relative to `project` or
-    absolute.
+    `store` are the paths that outlive the job, `results` those that it uploads, each relative to `project`.
+    `confined`: with no more capabilities than a container has.
     """
 
     user: str
@@ -37,6 +37,7 @@ class Recipe:
     steps: list[Step]
     store: list[str] = field(default_factory=list)
     results: list[str] = field(default_factory=list)
+    confined: bool = False
 
 
 def github(text: str, *, shard: int) -> Recipe:
@@ -80,7 +81,10 @@ def gitlab(text: str, *, shard: int) -> Recipe:
         "CI_NODE_INDEX": str(shard),
         "CI_NODE_TOTAL": str(job["parallel"]),
     }
-    written = {name: re.sub(r"\$(\w+)", lambda found: known[found[1]], str(job["variables"][name])) for name in job["variables"]}
+    written = {
+        name: re.sub(r"\$(\w+)", lambda found: known[found[1]], str(value))
+        for name, value in job["variables"].items()
+    }
     artifacts = job["artifacts"]
     return Recipe(
         user="root",
@@ -91,6 +95,7 @@ def gitlab(text: str, *, shard: int) -> Recipe:
         ],
         store=job["cache"]["paths"],
         results=[artifacts["reports"]["junit"], *artifacts["paths"]],
+        confined=True,
     )
 
 
@@ -117,7 +122,7 @@ def container(text: str) -> Recipe:
             steps.append(Step(name=line, script=shlex.join(json.loads(rest)), cwd=place))
         elif word and word != "FROM":
             raise ValueError(f"{line}: not known here")
-    return Recipe(user="root", project=place, environment=environment, steps=steps)
+    return Recipe(user="root", project=place, environment=environment, steps=steps, confined=True)
 
 
 def read(name: str, **shard: Any) -> Recipe:
