@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 ROOT = Path(__file__).parents[1]
-FENCE = re.compile(r'^```(?P<language>\w+)(?: title="(?P<title>[^"]*)")?\n(?P<text>.*?)^```$', re.MULTILINE | re.DOTALL)
+FENCE = re.compile(
+    r'^```(?P<language>\w+)(?: title="(?P<title>[^"]*)")?\n(?P<text>.*?)^```$', re.MULTILINE | re.DOTALL
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +47,7 @@ class Command:
 
 
 def blocks(page: str, language: str | None = None) -> list[Block]:
-    """The blocks of a page (its path in the project), in their order; only those of `language` if it is given."""
+    """The blocks of a page (its path in the project) in their order, or those of one `language`."""
     found = [
         Block(language=match["language"], title=match["title"] or "", text=match["text"])
         for match in FENCE.finditer((ROOT / page).read_text())
@@ -67,7 +69,7 @@ def commands(block: Block) -> list[Command]:
 def files(block: Block) -> dict[str, str]:
     """A Python block that is several files, each after a comment with its name; without one, all is ``""``."""
     parts = re.split(r"^# (\S+\.py)$\n", block.text, flags=re.MULTILINE)
-    found = {name: text for name, text in zip(parts[1::2], parts[2::2], strict=True)}
+    found = dict(zip(parts[1::2], parts[2::2], strict=True))
     return found | ({"": parts[0]} if parts[0].strip() else {})
 
 

@@ -1,21 +1,14 @@
-"""What the README and the tutorial say is done as it stands there, on real machines."""
+"""What the README says is done as it stands there, on real machines; the tutorial: tests/recipes."""
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..documents import ROOT, blocks, commands, files
+from ..documents import ROOT, blocks, files
 
 if TYPE_CHECKING:
     import pytest
-
-TUTORIAL = "docs/tutorial/first-test.md"
-INSTALLS = ("sudo apt-get install ", "mkdir ", "python3 -m venv ", "pip install ")  # see tests/unit/test_docs.py
 
 # What the README leaves to its reader: the parent of its state, the service, and a test of that.
 DATABASE = """
@@ -35,31 +28,6 @@ import pytest
 def test_the_service_runs(vm):
     vm.wait_for_unit("service")
 """
-
-
-def test_the_tutorial_is_what_happens(project: pytest.Pytester, runner: list[str]) -> None:
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "COLUMNS": "80"}
-    for block in blocks(TUTORIAL):
-        if block.title:
-            (project.path / block.title).write_text(block.text)
-        for command in commands(block) if block.language == "console" else []:
-            if command.text.startswith(INSTALLS):
-                continue
-            done = subprocess.run(
-                command.text,
-                shell=True,  # noqa: S602 - as the reader types it
-                cwd=project.path,
-                env=environment,
-                text=True,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                timeout=300,
-                check=False,
-            )
-            print(f"$ {command.text}\n{done.stdout}")
-            assert command.shown, "what it prints is shown, so that it is compared"
-            assert command.missing_in(done.stdout) is None
-            assert done.returncode == any("FAILED" in line for line in command.shown)
 
 
 def test_the_suite_of_the_readme_runs(project: pytest.Pytester, runner: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""The CI recipes of the example, read as what runs them reads them: steps with a script each."""
+"""The CI recipes of the example, read as runners read them: steps with a script each. And the tutorial."""
 
 from __future__ import annotations
 
@@ -11,6 +11,16 @@ from typing import Any
 
 import yaml
 
+from ..documents import Command, blocks, commands
+
+TUTORIAL = "docs/tutorial/first-test.md"
+BEGIN, END = "=== begin {} ===", "=== end {} ==="
+# What a person's machine has done before, and what they answer.
+PERSON = """\
+set -e
+echo 'APT::Get::Assume-Yes "true";' | sudo tee /etc/apt/apt.conf.d/90yes
+sudo apt-get update
+"""
 CI = Path(__file__).parents[2] / "example_project" / "ci"
 
 
@@ -28,7 +38,8 @@ class Recipe:
     """What a runner does, as `user` in a checkout at `project`: steps in their order, until one fails.
 
     `store` are the paths that outlive the job, `results` those that it uploads, each relative to `project`.
-    `confined`: with no more capabilities than a container has.
+    `confined`: with no more capabilities than a container has. `shown` are commands whose output is compared: what
+    the one of number N prints stands between `BEGIN` and `END` of N, and behind that its status.
     """
 
     user: str
@@ -38,6 +49,7 @@ class Recipe:
     store: list[str] = field(default_factory=list)
     results: list[str] = field(default_factory=list)
     confined: bool = False
+    shown: list[Command] = field(default_factory=list)
 
 
 def github(text: str, *, shard: int) -> Recipe:
@@ -65,7 +77,9 @@ def github(text: str, *, shard: int) -> Recipe:
         environment={name: filled(str(value)) for name, value in job["env"].items()}
         | {"GITHUB_OUTPUT": "/tmp/github-output", "GITHUB_WORKSPACE": project},
         steps=[
-            Step(name=step["name"], script=f"set -e\n{filled(step['run'])}") for step in job["steps"] if "run" in step
+            Step(name=step["name"], script=f"set -e\n{filled(step['run'])}")
+            for step in job["steps"]
+            if "run" in step
         ],
         store=_lines(actions["actions/cache/restore"]["path"]),
         results=_lines(actions["actions/upload-artifact"]["path"]),
@@ -91,7 +105,8 @@ def gitlab(text: str, *, shard: int) -> Recipe:
         project=project,
         environment=known | written,
         steps=[
-            Step(name=name, script="set -eo pipefail\n" + "\n".join(job[name])) for name in ("before_script", "script")
+            Step(name=name, script="set -eo pipefail\n" + "\n".join(job[name]))
+            for name in ("before_script", "script")
         ],
         store=job["cache"]["paths"],
         results=[artifacts["reports"]["junit"], *artifacts["paths"]],
@@ -125,8 +140,33 @@ def container(text: str) -> Recipe:
     return Recipe(user="root", project=place, environment=environment, steps=steps, confined=True)
 
 
+def tutorial() -> Recipe:
+    """The tutorial, from nothing: its files and its commands in their order, in one shell."""
+    lines: list[str] = []
+    shown: list[Command] = []
+    for block in blocks(TUTORIAL):
+        if block.title:
+            lines.append(f"cat >{shlex.quote(block.title)} <<'END OF FILE'\n{block.text}END OF FILE")
+        for command in commands(block) if block.language == "console" else []:
+            number = len(shown)
+            lines += [f"echo '{BEGIN.format(number)}'", command.text, f'echo "{END.format(number)} $?"']
+            shown.append(command)
+    return Recipe(
+        user="runner",
+        project="/home/runner",
+        environment={},
+        steps=[
+            Step(name="what a person has done before", script=PERSON),
+            Step(name="the tutorial", script="\n".join(lines)),
+        ],
+        shown=shown,
+    )
+
+
 def read(name: str, **shard: Any) -> Recipe:
-    """The recipe `name`: github, gitlab or container."""
+    """The recipe `name`: github, gitlab, container or tutorial."""
+    if name == "tutorial":
+        return tutorial()
     if name == "container":
         return container((CI / "Containerfile").read_text())
     return {"github": github, "gitlab": gitlab}[name]((CI / f"{name}.yml").read_text(), **shard)

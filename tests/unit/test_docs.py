@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import tomllib
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -48,7 +47,8 @@ def test_the_reference_has_every_fixture_with_its_scope() -> None:
     text = reference.fixtures_table()
     for fixture, scope in {
         **dict.fromkeys(["vm", "vm_factory"], "function"),
-        **{"vm_class": "class", "vm_module": "module"},
+        "vm_class": "class",
+        "vm_module": "module",
         **dict.fromkeys(["vm_session", "vm_spec", "vmsnap"], "session"),
     }.items():
         assert f"| `{fixture}` | {scope} |" in text
@@ -74,7 +74,11 @@ def test_the_reference_has_every_verb_with_its_arguments() -> None:
 
 
 def test_each_piece_of_the_reference_is_in_a_page() -> None:
-    included = {name for page in PAGES for name in re.findall(r'^--8<-- "(.*)"$', (ROOT / page).read_text(), re.M)}
+    included = {
+        name
+        for page in PAGES
+        for name in re.findall(r'^--8<-- "(.*)"$', (ROOT / page).read_text(), re.MULTILINE)
+    }
     assert set(reference.pieces()) - included == set()
 
 
@@ -92,7 +96,7 @@ def test_its_links_lead_somewhere(page: str) -> None:
         target = (place / path) if path else ROOT / page
         assert target.exists(), link
         if anchor and target.suffix == ".md":
-            headings = re.findall(r"^#+ (.*)$", target.read_text(), re.M)
+            headings = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE)
             assert anchor in [slug(heading) for heading in headings], link
 
 
@@ -125,7 +129,9 @@ def installed_by_the_example() -> set[str]:
 @pytest.mark.parametrize("page", ["README.md", "docs/tutorial/first-test.md"])
 def test_it_names_the_packages_that_the_example_installs(page: str) -> None:
     (named,) = [
-        packages(command.text) for command in console(page) if re.match("sudo apt(-get)? install ", command.text)
+        packages(command.text)
+        for command in console(page)
+        if re.match("sudo apt(-get)? install ", command.text)
     ]
     # gcc brings the C library's headers where recommended packages are installed; python3-venv brings python3
     assert installed_by_the_example() - named <= {"python3", "libc6-dev", "acl"}

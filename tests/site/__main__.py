@@ -1,7 +1,6 @@
-#!/usr/bin/env python3
-"""Builds the documentation's site into `build/site`; warnings are errors, and so is what a page loads from elsewhere.
+"""Builds the documentation's site into `build/site`; warnings are errors, as is what a page loads from elsewhere.
 
-    .venv/bin/python tests/site/run
+    .venv/bin/python -m tests.site
 
 What of the reference is made from the code goes to `build/docs` first, from where the pages include it.
 """
@@ -14,11 +13,8 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-import reference
+from . import reference
 
 ROOT = reference.ROOT
 LOADED = re.compile(r'<(?:script|link|img|iframe)\b[^>]*?\b(?:src|href)="((?:https?:)?//[^"]*)"')

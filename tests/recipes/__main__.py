@@ -1,7 +1,7 @@
 """Runs recipes in fresh Debian roots, with this project's wheel and this host's image.
 
-The actions of a recipe that are not commands are done here: a checkout is a copy of the example, and of the store
-what the recipe caches is taken from one job to the next.
+The actions of a recipe that are not commands are done here: a checkout is a copy of the example, and what a
+recipe caches of its store is taken from one job to the next.
 """
 
 # ruff: noqa: T201 - a script's output is printed
@@ -22,10 +22,6 @@ from typing import TYPE_CHECKING
 
 import platformdirs
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-import recipes
-
 from pytest_vmsnap import image
 from pytest_vmsnap.host import choose_uri, default_store
 from pytest_vmsnap.model import MachineSpec, Settings
@@ -33,8 +29,12 @@ from pytest_vmsnap.progress import Progress
 from pytest_vmsnap.states import image_request
 from pytest_vmsnap.store import Store
 
+from . import recipes
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from ..documents import Command
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "example_project"
@@ -45,7 +45,8 @@ SETUP = (
     'chroot "$1" useradd --create-home --uid 1001 --shell /bin/bash runner',
     'echo "runner ALL=(ALL) NOPASSWD: ALL" >"$1/etc/sudoers.d/runner"',
 )
-PACKAGES = ("python3", "curl", "e2fsprogs", "nftables")  # of the example's image
+# Of the example's image, and of the tutorial's.
+PACKAGES = (("python3", "curl", "e2fsprogs", "nftables"), ())
 # Of the example's tests: those that share a machine, one from the base state, and one from a state of its own.
 SELECTION = "boot_on or as_root or second_brings or takes_the_notes_along or firewall"
 # What podman gives a container; docker's has some more.
@@ -55,6 +56,7 @@ JOBS = {
     "github": [("github", {"shard": 1}), ("github", {"shard": 2})],
     "gitlab": [("gitlab", {"shard": 1})],
     "container": [("container", {})],
+    "tutorial": [("tutorial", {})],
 }
 # The namespaces of a job: its mounts and processes end with it. udev has a network of its own, for it must not
 # rename this host's interfaces.
@@ -66,7 +68,8 @@ mount -t sysfs sysfs "$root/sys"
 mount -t tmpfs -o mode=0755 dev "$root/dev"
 mkdir "$root/dev/pts" "$root/dev/shm"
 for name in DEVICES; do
-    [ -e "/dev/$name" ] && mknod -m "$(stat -c %a "/dev/$name")" "$root/dev/$name" c $(stat -c '0x%t 0x%T' "/dev/$name")
+    [ -e "/dev/$name" ] || continue
+    mknod -m "$(stat -c %a "/dev/$name")" "$root/dev/$name" c $(stat -c '0x%t 0x%T' "/dev/$name")
 done
 mount -t devpts -o newinstance,ptmxmode=0666,mode=0620,gid=5 devpts "$root/dev/pts"
 mount -t tmpfs -o mode=1777 shm "$root/dev/shm"
@@ -104,7 +107,9 @@ class Failed(Exception):
 
 
 def main(names: list[str]) -> int:
-    cache = Path(os.environ.get("VMSNAP_RECIPES_CACHE") or platformdirs.user_cache_path("pytest-vmsnap-recipes"))
+    cache = Path(
+        os.environ.get("VMSNAP_RECIPES_CACHE") or platformdirs.user_cache_path("pytest-vmsnap-recipes")
+    )
     base = base_root(cache)
     failed = []
     with tempfile.TemporaryDirectory(prefix="vmsnap-recipes-") as directory:
@@ -134,7 +139,8 @@ def job(recipe: recipes.Recipe, base: Path, debs: Path, wheels: Path, kept: Path
     with fresh_root(base) as root, tempfile.TemporaryDirectory(prefix="vmsnap-recipe-") as directory:
         payload = Path(directory)
         project = root / recipe.project.lstrip("/")
-        checkout(project)
+        if not recipe.shown:  # who reads a tutorial begins with nothing
+            checkout(project)
         restore(recipe, root, kept)
         owned = f"/home/{recipe.user}" if recipe.user != "root" else recipe.project
         subprocess.run(["chroot", root, "chown", "-R", f"{recipe.user}:", owned], check=True)
@@ -142,12 +148,24 @@ def job(recipe: recipes.Recipe, base: Path, debs: Path, wheels: Path, kept: Path
         output = enter(root, payload, debs)
         if "passed" not in output:
             raise Failed("its tests did not pass")
+        compare(recipe.shown, output)
         if warm and "vmsnap: booting" in output:
             raise Failed("the store of the job before was of no use")
         for result in recipe.results:
             if result == "junit.xml" and not (project / result).exists():
                 raise Failed(f"{result} is not there to be uploaded")
         keep(recipe, root, kept)
+
+
+def compare(shown: list[Command], output: str) -> None:
+    """Raise `Failed` where the output of a command is not what is shown of it, or it ended otherwise."""
+    for number, command in enumerate(shown):
+        mine = output.partition(recipes.BEGIN.format(number))[2].partition(recipes.END.format(number))
+        if (line := command.missing_in(mine[0])) is not None:
+            raise Failed(f"{command.text} did not print {line!r}")
+        status = mine[2].split()[0]
+        if (status != "0") != any("FAILED" in line for line in command.shown):
+            raise Failed(f"{command.text} ended with status {status}")
 
 
 def base_root(cache: Path) -> Path:
@@ -179,7 +197,17 @@ def fresh_root(base: Path) -> Iterator[Path]:
 def checkout(project: Path) -> None:
     """The example's files, as git has them."""
     project.mkdir(parents=True, exist_ok=True)
-    git = ["git", "-c", f"safe.directory={ROOT}", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "."]
+    git = [
+        "git",
+        "-c",
+        f"safe.directory={ROOT}",
+        "ls-files",
+        "-z",
+        "--cached",
+        "--others",
+        "--exclude-standard",
+        ".",
+    ]
     names = subprocess.run(git, cwd=EXAMPLE, check=True, capture_output=True, text=True).stdout
     for name in filter(None, names.split("\0")):
         (project / name).parent.mkdir(parents=True, exist_ok=True)
@@ -187,20 +215,23 @@ def checkout(project: Path) -> None:
 
 
 def start_of_cache(kept: Path) -> None:
-    """What an earlier run may have left in the cache: the image, for its building is tested elsewhere."""
+    """What an earlier run may have left in the cache: the images, for their building is tested elsewhere."""
     progress = Progress(lambda line: print(f"   {line}", flush=True))
     place = os.environ.get("VMSNAP_STORE")
     store = Store(Path(place) if place else default_store(choose_uri(Settings(root=ROOT))), progress=progress)
-    spec = MachineSpec(image=f"debian:{SUITE}", packages=PACKAGES)
-    found = image.provide(image_request(spec, root=ROOT), store=store, progress=progress)
-    assert found.disk
-    entry = found.disk.parent
-    shutil.copytree(entry, kept / "images" / entry.name)
+    for packages in PACKAGES:
+        spec = MachineSpec(image=f"debian:{SUITE}", packages=packages)
+        found = image.provide(image_request(spec, root=ROOT), store=store, progress=progress)
+        assert found.disk
+        entry = found.disk.parent
+        shutil.copytree(entry, kept / "images" / entry.name)
 
 
 def restore(recipe: recipes.Recipe, root: Path, kept: Path) -> None:
     """What was kept, where the recipe has its store."""
-    place = root / recipe.environment["VMSNAP_STORE"].lstrip("/")
+    place = root / recipe.environment.get("VMSNAP_STORE", f"/home/{recipe.user}/.cache/pytest-vmsnap").lstrip(
+        "/"
+    )
     place.mkdir(parents=True, exist_ok=True, mode=0o700)
     subprocess.run(["cp", "-a", f"{kept}/.", place], check=True)
 
@@ -234,10 +265,11 @@ def write_steps(recipe: recipes.Recipe, payload: Path, wheels: Path) -> None:
         "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         "PIP_FIND_LINKS": "/payload/wheels",
         "PIP_ROOT_USER_ACTION": "ignore",
-        "PYTEST_ADDOPTS": f"-k '{SELECTION}'",
         **index(),
         **recipe.environment,
     }
+    if not recipe.shown:
+        environment["PYTEST_ADDOPTS"] = f"-k '{SELECTION}'"
     if recipe.user != "root":
         environment["XDG_RUNTIME_DIR"] = "/run/user/1001"
     setting = [f"export {name}={shlex.quote(value)}" for name, value in environment.items()]
@@ -275,7 +307,9 @@ def enter(root: Path, payload: Path, debs: Path) -> str:
     command = [*unshare, "sh", "-euc", script, "sh", str(root), str(payload), str(debs)]
     shown = []
     clean = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8"}
-    with subprocess.Popen(command, env=clean, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as running:
+    with subprocess.Popen(
+        command, env=clean, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as running:
         assert running.stdout
         try:
             for line in running.stdout:
