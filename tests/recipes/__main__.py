@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -51,6 +52,12 @@ PACKAGES = (("python3", "curl", "e2fsprogs", "nftables"), ())
 SELECTION = "boot_on or as_root or second_brings or takes_the_notes_along or firewall"
 # What podman gives a container; docker's has some more.
 CAPABILITIES = "chown dac_override fowner fsetid kill net_bind_service setfcap setgid setpcap setuid sys_chroot"
+# What apt and pip say of each package.
+CHATTER = re.compile(
+    r"(Get:|Selecting|Preparing to|Unpacking|Setting up|Processing|Created symlink|\(Reading|Adding|debconf: "
+    r"|Removing 'diversion|Removing intermediate|invoke-rc.d|Creating (group|user)|update-alternatives"
+    r"|Collecting| +(Downloading|Preparing|Getting|Installing|Building|Created|Stored)|Requirement already)"
+)
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty", "kvm")
 JOBS = {
     "github": [("github", {"shard": 1}), ("github", {"shard": 2})],
@@ -229,9 +236,8 @@ def start_of_cache(kept: Path) -> None:
 
 def restore(recipe: recipes.Recipe, root: Path, kept: Path) -> None:
     """What was kept, where the recipe has its store."""
-    place = root / recipe.environment.get("VMSNAP_STORE", f"/home/{recipe.user}/.cache/pytest-vmsnap").lstrip(
-        "/"
-    )
+    by_default = f"/home/{recipe.user}/.cache/pytest-vmsnap"
+    place = root / recipe.environment.get("VMSNAP_STORE", by_default).lstrip("/")
     place.mkdir(parents=True, exist_ok=True, mode=0o700)
     subprocess.run(["cp", "-a", f"{kept}/.", place], check=True)
 
@@ -314,10 +320,12 @@ def enter(root: Path, payload: Path, debs: Path) -> str:
         try:
             for line in running.stdout:
                 shown.append(line)
-                print(line, end="", flush=True)
+                if not CHATTER.match(line):
+                    print(line, end="", flush=True)
         finally:
             running.kill()  # all of its namespace with it; nothing where it has ended
     if running.returncode:
+        print("".join(line for line in shown if CHATTER.match(line)))
         raise Failed(f"a step failed with status {running.returncode}")
     return "".join(shown)
 

@@ -38,8 +38,8 @@ class Recipe:
     """What a runner does, as `user` in a checkout at `project`: steps in their order, until one fails.
 
     `store` are the paths that outlive the job, `results` those that it uploads, each relative to `project`.
-    `confined`: with no more capabilities than a container has. `shown` are commands whose output is compared: what
-    the one of number N prints stands between `BEGIN` and `END` of N, and behind that its status.
+    `confined`: with no more capabilities than a container has. `shown` are commands whose output is compared:
+    what the one of number N prints stands between `BEGIN` and `END` of N, and behind that its status.
     """
 
     user: str

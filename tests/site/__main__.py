@@ -1,4 +1,4 @@
-"""Builds the documentation's site into `build/site`; warnings are errors, as is what a page loads from elsewhere.
+"""Builds the documentation's site into `build/site`; what warns, or is loaded from elsewhere, is an error.
 
     .venv/bin/python -m tests.site
 

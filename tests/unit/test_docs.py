@@ -14,7 +14,7 @@ from pytest_vmsnap import selection
 from pytest_vmsnap.cli import command
 from pytest_vmsnap.options import OPTIONS
 
-from ..documents import ROOT, Command, blocks, commands, packages
+from ..documents import ROOT, Block, Command, blocks, commands, files, packages
 from ..site import reference
 
 DOCS = ROOT / "docs"
@@ -147,3 +147,16 @@ def test_ci_runs_the_commands_of_the_readme() -> None:
 
 def console(page: str) -> list[Command]:
     return [command for block in blocks(page, "console") for command in commands(block)]
+
+
+def test_what_is_shown_of_a_command_is_looked_for_in_its_order() -> None:
+    (command,) = commands(Block(language="console", title="", text="$ run \\\n    it\nfirst … line\nsecond\n"))
+    assert command.text == "run it"
+    assert command.missing_in("before\n  first long   line [1]\nsecond\n") is None
+    assert command.missing_in("second\nfirst long line\n") == "second"
+    assert command.missing_in("second\n") == "first … line"
+
+
+def test_a_block_of_several_files_is_taken_apart() -> None:
+    block = Block(language="python", title="", text="# a.py\nA = 1\n# a comment\n\n# b.py\nB = 2\n")
+    assert files(block) == {"a.py": "A = 1\n# a comment\n\n", "b.py": "B = 2\n"}
