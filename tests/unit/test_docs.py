@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
@@ -15,7 +15,10 @@ from pytest_vmsnap.cli import command
 from pytest_vmsnap.options import OPTIONS
 
 from ..documents import ROOT, Block, Command, blocks, commands, files, packages
-from ..site import reference
+from ..site import pages, reference
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 DOCS = ROOT / "docs"
 PAGES = sorted(str(path.relative_to(ROOT)) for path in DOCS.rglob("*.md"))
@@ -160,3 +163,17 @@ def test_what_is_shown_of_a_command_is_looked_for_in_its_order() -> None:
 def test_a_block_of_several_files_is_taken_apart() -> None:
     block = Block(language="python", title="", text="# a.py\nA = 1\n# a comment\n\n# b.py\nB = 2\n")
     assert files(block) == {"a.py": "A = 1\n# a comment\n\n", "b.py": "B = 2\n"}
+
+
+def test_a_link_that_leads_nowhere_and_what_is_loaded_from_elsewhere_are_faults(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "index.html").write_text('<h2 id="known">A</h2>')
+    (tmp_path / "index.html").write_text(
+        '<a href="there/#known">1</a><a href="there/#other">2</a><a href="gone/">3</a><a href="https://e.org/">4</a>'
+        '<script src="//cdn.example.org/a.js"></script><script src="there/b.js"></script>'
+    )
+    assert list(pages.faults(tmp_path)) == [
+        "index.html loads //cdn.example.org/a.js",
+        "index.html: gone/ leads nowhere",
+        "index.html: there/#other leads nowhere",
+    ]
