@@ -100,6 +100,7 @@ def figures() -> str:
 
 
 def _help(parser: argparse.ArgumentParser) -> str:
+    parser.color = False  # Python 3.14 has colours where the terminal has
     parser.formatter_class = lambda prog: argparse.HelpFormatter(prog, width=92)  # type: ignore[assignment]
     return f"```text\n{parser.format_help().strip()}\n```\n"
 
