@@ -37,7 +37,7 @@ class Step:
 class Recipe:
     """What a runner does, as `user` in a checkout at `project`: steps in their order, until one fails.
 
-    `store` are the paths that outlive the job, `results` those that it uploads, each relative to `project`.
+    `store` are the paths that outlive the job, `results` those that it uploads, relative to `project` or absolute.
     `confined`: with no more capabilities than a container has. `shown` are commands whose output is compared:
     what the one of number N prints stands between `BEGIN` and `END` of N, and behind that its status.
     """
@@ -137,7 +137,8 @@ def container(text: str) -> Recipe:
             steps.append(Step(name=line, script=shlex.join(json.loads(rest)), cwd=place))
         elif word and word != "FROM":
             raise ValueError(f"{line}: not known here")
-    return Recipe(user="root", project=place, environment=environment, steps=steps, confined=True)
+    store = [f"{environment['VMSNAP_STORE']}/{name}" for name in ("format", "images", "states")]  # the volume
+    return Recipe(user="root", project=place, environment=environment, steps=steps, store=store, confined=True)
 
 
 def tutorial() -> Recipe:
