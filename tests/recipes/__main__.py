@@ -8,6 +8,7 @@ recipe caches of its store is taken from one job to the next.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import shutil
@@ -49,7 +50,10 @@ JOBS = {
 }
 
 
-def main(names: list[str]) -> int:
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", choices=[[], *JOBS], help=", ".join(JOBS))
+    names = parser.parse_args().names
     cache = Path(
         os.environ.get("VMSNAP_RECIPES_CACHE") or platformdirs.user_cache_path("pytest-vmsnap-recipes")
     )
@@ -178,4 +182,4 @@ def pip(*arguments: str) -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what is entered is left
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -37,8 +37,7 @@ class Step:
 class Recipe:
     """What a runner does, as `user` in a checkout at `project`: steps in their order, until one fails.
 
-    `store` are the paths that outlive the job, `results` those that it uploads, relative to `project` where they
-    are not absolute.
+    `store` are the paths that outlive the job, `results` those that it uploads; relative ones to `project`.
     `confined`: with no more capabilities than a container has. `shown` are commands whose output is compared:
     what the one of number N prints stands between `BEGIN` and `END` of N, and behind that its status.
     """
