@@ -17,7 +17,7 @@ from pytest_vmsnap.host import accelerator, access, embed, uri
 from pytest_vmsnap.host.cpu import guest_cpu
 from pytest_vmsnap.host.domain_xml import MACHINE_TYPE
 from pytest_vmsnap.host.libvirt import INSTALL, Connection, library
-from pytest_vmsnap.host.run import Run, libvirt_logs, sweep
+from pytest_vmsnap.host.run import Run, domain_prefix, libvirt_logs, remove_logs, sweep
 from pytest_vmsnap.host.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ CPUS = 2
 # second; of a boot one in some dozens; with one processor of none).
 SEVERAL_CPUS_FLOOR = (8, 1)
 COPIES = "copies"  # of the user's files, in the store
+ENDING_SECONDS = 5.0  # for a daemon that ends what a killed run had: 2 where process 1 reaps slowly
 SPARE_MIB = 256  # what overlays, consoles and device states may need beside the memory
 
 
@@ -191,12 +192,15 @@ def open_host(settings: Settings, choice: UriChoice, *, store: Path) -> Host:
 
     What killed runs left there is removed first. Raises `NoHypervisor`, `AcceleratorError`, `HostError`.
     """
-    for swept in sweep(store / "runs"):
-        log.info("removed what the killed run %s left behind", swept)
+    swept = sweep(store / "runs")
     with ExitStack() as stack:
         run = Run(store / "runs")
         stack.callback(run.close)
         connection = _connect(choice, run, stack, store)
+        for dead in swept:
+            log.info("removed what the killed run %s left behind", dead)
+            connection.wait_for_end(domain_prefix(dead), timeout=ENDING_SECONDS)
+            remove_logs(dead)  # the daemon writes a last line when the QEMU has gone, in a new file if need be
         user, unconfined = _confinement(connection) if choice.mode == "system" else (None, ())
         reach = access.Access(user=user)
         for directory in (store, store / "runs", run.data):

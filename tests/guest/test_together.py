@@ -1,4 +1,4 @@
-"""The plugin beside others, in whole runs on real machines: whatever they make of a test, its machine is right."""
+"""The plugin beside others, in whole runs on real machines: each test has the machine that it is to have."""
 
 from __future__ import annotations
 
