@@ -10,6 +10,7 @@ import pytest
 from pytest_vmsnap import hookspecs, selection, states
 from pytest_vmsnap.errors import PromiseBroken, StateError
 from pytest_vmsnap.fixtures import vm, vm_class, vm_factory, vm_module, vm_session, vm_spec, vmsnap
+from pytest_vmsnap.interrupt import Interrupt
 from pytest_vmsnap.options import BY_NAME, OPTIONS, OptionError, changed, native_table, resolve, strangers
 from pytest_vmsnap.session import KEPT_PROPERTY, SESSION_KEY, SETTINGS_KEY, VmsnapSession, expect_terminal
 from pytest_vmsnap.terminal import SILENT_VERBOSITY, Terminal
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["vm", "vm_class", "vm_factory", "vm_module", "vm_session", "vm_spec", "vmsnap"]
 
 TERMINAL_KEY = pytest.StashKey[Terminal]()
+INTERRUPT_KEY = pytest.StashKey[Interrupt]()
 LISTINGS = ("collectonly", "showfixtures", "show_fixtures_per_test", "setupplan")  # collect, and run nothing
 USAGE_ERROR = "vmsnap_usage_error"  # in what an xdist worker leaves to its controller
 
@@ -60,6 +62,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[SESSION_KEY] = VmsnapSession(
         settings, write=terminal.write, hooks=config.hook, at_terminal=terminal.handed_over
     )
+    config.stash[INTERRUPT_KEY] = Interrupt(config, terminal.write)
+    config.pluginmanager.register(config.stash[INTERRUPT_KEY], "vmsnap-interrupt")
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
@@ -160,6 +164,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     _close(config)
+    if interrupt := config.stash.get(INTERRUPT_KEY, None):
+        interrupt.close()
     if terminal := config.stash.get(TERMINAL_KEY, None):
         terminal.close()
 

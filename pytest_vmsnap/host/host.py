@@ -16,7 +16,7 @@ from pytest_vmsnap.host import accelerator, access, embed, emulator, uri
 from pytest_vmsnap.host.cpu import guest_cpu
 from pytest_vmsnap.host.domain_xml import MACHINE_TYPE
 from pytest_vmsnap.host.libvirt import Connection, library
-from pytest_vmsnap.host.run import Run, libvirt_logs, sweep
+from pytest_vmsnap.host.run import Run, domain_prefix, libvirt_logs, remove_logs, sweep
 from pytest_vmsnap.host.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ CPUS = 2
 SEVERAL_CPUS_FLOOR = (8, 1)
 LEARNED = "libvirt-capabilities"
 COPIES = "copies"  # of the user's files, in the store
+ENDING_SECONDS = 5.0  # for a daemon that ends what a killed run had: 2 where process 1 reaps slowly
 SPARE_MIB = 256  # what overlays, consoles and device states may need beside the memory
 MORE_ROOM = "free some space, or choose another directory with --vmsnap-store"  # what a person can do
 
@@ -195,12 +196,15 @@ def open_host(settings: Settings, choice: UriChoice, *, store: Path) -> Host:
 
     What killed runs left there is removed first. Raises `NoHypervisor`, `AcceleratorError`, `HostError`.
     """
-    for swept in sweep(store / "runs"):
-        log.info("removed what the killed run %s left behind", swept)
+    swept = sweep(store / "runs")
     with ExitStack() as stack:
         run = Run(store / "runs")
         stack.callback(run.close)
         connection = connect(choice, run, stack, store=store)
+        for dead in swept:
+            log.info("removed what the killed run %s left behind", dead)
+            connection.wait_for_end(domain_prefix(dead), timeout=ENDING_SECONDS)
+            remove_logs(dead)  # the daemon writes a last line when the QEMU has gone, in a new file if need be
         user, unconfined = confinement(choice, connection)
         reach = access.Access(user=user)
         for directory in (store, store / "runs", run.data):

@@ -83,6 +83,11 @@ class VmsnapSession:
         """The states that this run has asked for so far: name and machine."""
         return tuple((state, spec) for spec, state in (self._engine.library.found if self._engine else ()))
 
+    @property
+    def in_use(self) -> bool:
+        """Whether something was opened that `close` ends."""
+        return self._engine is not None
+
     def describe(self) -> list[str]:
         """Lines for the header: which libvirt and accelerator run which machine, and why. Never raises."""
         try:
@@ -113,7 +118,7 @@ class VmsnapSession:
         where, mark = node.nodeid, wishes.mark
         spec = self._fitted(spec, where)
         self._snapshot(spec, wishes.state, where)  # its failure is told before a machine is looked for
-        grant = selection.decide(self.settings.revert, mark, self._last(spec, wishes.state))
+        grant = selection.decide(self.settings.revert, mark, self._last(spec, wishes.state, where))
         if grant.machine == "clean" or self._kept is None:
             self._discard_kept()
             held = Held(
@@ -208,6 +213,7 @@ class VmsnapSession:
 
     def begin(self, item: pytest.Item) -> None:
         """A test begins: what the consoles of machines that are there already show is of this test now."""
+        self._failed.discard(item.nodeid)  # it is run again, under the same name
         self._let_go()
         for lent in self._lent_to(item):
             lent.machine.begin()
@@ -260,12 +266,20 @@ class VmsnapSession:
                 properties.append((name, value))
 
     def close(self) -> None:
-        """End every machine, and remove what the run had on disk. Nothing happens the second time."""
+        """End every machine, and remove what the run had on disk. Nothing happens the second time.
+
+        Where a Ctrl-C broke it off, the second time waits for what is left.
+        """
         self._let_go()
         self._discard_kept()
-        engine, self._engine = self._engine, None
-        if engine:
-            engine.close()
+        if engine := self._engine:
+            try:
+                with self._progress.step("ending the machines"):
+                    engine.close()
+            except VmsnapError:
+                self._engine = None
+                raise
+            self._engine = None
 
     def _lent_to(self, item: pytest.Item) -> list[Lent]:
         """The machines that the test has, and those that it had until now."""
@@ -290,9 +304,9 @@ class VmsnapSession:
             else:
                 lent.tenancy.forget_all()
 
-    def _last(self, spec: MachineSpec, state: str) -> selection.Last | None:
+    def _last(self, spec: MachineSpec, state: str, where: str) -> selection.Last | None:
         kept = self._kept
-        if kept is None:
+        if kept is None or kept.owner == where:  # the test itself had it, and is run again
             return None
         fits = (kept.spec, kept.state) == (spec, state)
         return selection.Last(

@@ -51,7 +51,7 @@ def project(
     monkeypatch.setenv("HOME", pwd.getpwuid(os.getuid()).pw_dir)  # pytester's is too deep for libvirt's sockets
     monkeypatch.setenv("VMSNAP_STORE", str(vmsnap.store.path))
     monkeypatch.setenv("VMSNAP_URI", vmsnap.facts.uri.uri)
-    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:randomly")
     return pytester
 
 

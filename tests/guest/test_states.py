@@ -102,7 +102,7 @@ def stated(
     """A project with states, over an empty store of its own."""
     store = vmsnap.store.path / "runs" / f"{vmsnap._engine.host.run.id}" / f"store-{project.path.name}"  # type: ignore[union-attr]
     monkeypatch.setenv("VMSNAP_STORE", str(store))
-    monkeypatch.setenv("PYTEST_ADDOPTS", " ".join(f"'{option}'" for option in light))
+    monkeypatch.setenv("PYTEST_ADDOPTS", " ".join(["-p no:randomly", *(f"'{option}'" for option in light)]))
     (project.path / "input").write_text("one")
     project.makeconftest(CONFTEST)
     project.makepyfile(TESTS)

@@ -163,6 +163,35 @@ def test_an_option_is_read_from_pytest_toml(project: pytest.Pytester, sample: Sa
     expect(settings_of(project), sample, "ini")
 
 
+STRICT = """
+[tool.pytest]
+strict = true
+filterwarnings = ["error"]
+vmsnap_image = "debian:trixie"
+vmsnap_packages = ["nginx", "curl"]
+vmsnap_memory = "1G"
+vmsnap_cpus = 2
+vmsnap_standby = 0
+vmsnap_timeout = 90.5
+vmsnap_timeout_factor = 3
+vmsnap_revert = "marked"
+vmsnap_store = "store"
+vmsnap_store_limit = 300
+"""
+
+
+@needs_native
+def test_a_strict_project_with_the_native_table_has_no_warning(project: pytest.Pytester) -> None:
+    project.makepyprojecttoml(STRICT)
+    project.makepyfile(
+        "import pytest\n@pytest.mark.vm_fresh\n@pytest.mark.vm(memory=256)\n@pytest.mark.skip\n"
+        "def test_one(vm): ...\ndef test_two(): ..."
+    )
+    result = project.runpytest_subprocess("--vmsnap-uri=test:///none")
+    assert result.parseoutcomes() == {"skipped": 1, "passed": 1}
+    assert not result.stderr.lines
+
+
 @needs_native
 def test_a_list_in_the_native_table_may_be_a_text_too(project: pytest.Pytester) -> None:
     project.makepyprojecttoml('[tool.pytest]\nvmsnap_packages = "nginx, curl"')

@@ -9,6 +9,8 @@ import pytest
 from pytest_vmsnap.session import SESSION_KEY
 
 class Session:
+    in_use = False
+
     def describe(self):
         return ["vmsnap: DESCRIBED"]
 

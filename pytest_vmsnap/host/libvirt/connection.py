@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from copy import copy
 from typing import TYPE_CHECKING, Any, TypeVar
 from xml.etree import ElementTree
@@ -11,7 +12,7 @@ from xml.etree import ElementTree
 from pytest_vmsnap.errors import HostError, NoHypervisor
 from pytest_vmsnap.host.domain_xml import QEMU_NAMESPACE
 from pytest_vmsnap.host.libvirt import library
-from pytest_vmsnap.host.libvirt.domain import Domain
+from pytest_vmsnap.host.libvirt.domain import Domain, Events
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -67,6 +68,7 @@ class Connection:
                 f"libvirt does not answer at {uri}: {error}", hint=_advice(uri, str(error))
             ) from error
         self._domains: dict[str, Domain] = {}
+        self._of_others = Events()
         self._knows_cpu_questions: bool | None = None  # None: not tried yet
         self._handle.domainEventRegisterAny(
             None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._on_lifecycle, None
@@ -80,6 +82,7 @@ class Connection:
         libvirt, _ = library.modules()
         log.debug("%s: lifecycle event %s, detail %s", handle.name(), event, detail)
         if (domain := self._domains.get(handle.UUIDString())) is None:
+            self._of_others.wake()
             return
         if event == libvirt.VIR_DOMAIN_EVENT_STOPPED:
             domain.events.stopped.set()
@@ -182,6 +185,17 @@ class Connection:
         created = self._handle.createXML(_described(description), flags)
         self._knows_cpu_questions = False
         return created
+
+    def wait_for_end(self, prefix: str, *, timeout: float) -> None:
+        """Return when libvirt has no domain any more whose name begins with `prefix`, or after the time-out.
+
+        `timeout` in seconds.
+        """
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            if not any(found.name().startswith(prefix) for found in self._answer(self._handle.listAllDomains)):
+                return
+            self._of_others.wait(0.2)  # its event may have come between
 
     def forget(self, domain: Domain) -> None:
         """Stop following the events of a domain that has ended."""

@@ -105,7 +105,7 @@ def store() -> Iterator[Path]:
 def command(daemon: None, image: Path, store: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """pytest on that image, as root, with nothing said of a URI."""
     monkeypatch.delenv("VMSNAP_URI", raising=False)
-    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:randomly")
     return [
         *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"--vmsnap-store={store}"),
         *(f"--vmsnap-image={image}/disk.qcow2", f"--vmsnap-kernel={image}/kernel"),
