@@ -53,9 +53,6 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     settings = settings_of(config)
     terminal = Terminal(config)
-    is_worker = hasattr(config, "workerinput")
-    has_workers = is_worker or bool(getattr(config.option, "tx", None))
-    expect_terminal(settings, is_worker=has_workers, at_terminal=terminal.handed_over)
     config.pluginmanager.register(Order(), "vmsnap-order")
     config.stash[SETTINGS_KEY] = settings
     config.stash[TERMINAL_KEY] = terminal
@@ -64,6 +61,13 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     config.stash[INTERRUPT_KEY] = Interrupt(config, terminal.write)
     config.pluginmanager.register(config.stash[INTERRUPT_KEY], "vmsnap-interrupt")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    config = session.config
+    has_workers = hasattr(config, "workerinput") or bool(getattr(config.option, "tx", None))
+    at_terminal = config.stash[TERMINAL_KEY].handed_over
+    expect_terminal(config.stash[SETTINGS_KEY], is_worker=has_workers, at_terminal=at_terminal)
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:

@@ -80,7 +80,8 @@ def kept(
     assert vmsnap._engine
     store = vmsnap._engine.host.run.data / f"store-{project.path.name}"
     monkeypatch.setenv("VMSNAP_STORE", str(store))
-    monkeypatch.setenv("PYTEST_ADDOPTS", " ".join(f"'{option}'" for option in (*light, "-pno:cacheprovider")))
+    options = (*light, "-pno:cacheprovider", "-pno:randomly")
+    monkeypatch.setenv("PYTEST_ADDOPTS", " ".join(f"'{option}'" for option in options))
     project.makeconftest(CONFTEST)
     project.makepyfile(test_it=TESTS)
     return project

@@ -46,8 +46,7 @@ def entry(store: Store) -> Path:
         save(store, draft, image, name="base", parent=None)
 
     def child(draft: Path) -> None:
-        (draft / "pages").mkdir()
-        (draft / "pages" / f"{4096:012x}").write_bytes(b"c" * 8192)
+            (draft / "pages" / f"{4096:012x}").write_bytes(b"c" * 8192)
         save(store, draft, image, name="child", parent="parent")
 
     store.provide("states", "parent", "state base", base, made_on=[Name(kind="images", key="image")])
@@ -64,12 +63,13 @@ def write_disk(path: Path, pattern: bytes) -> None:
 def save(store: Store, draft: Path, image: Path, *, name: str, parent: str | None) -> None:
     disk = overlay(draft / "disk0.qcow2", backing=image / "disk.qcow2", backing_format="qcow2")
     (draft / "device-state").write_bytes(name.encode())
+    (draft / "pages").mkdir()
     snapshot = Snapshot(
         directory=draft,
         spec=MachineSpec(image="debian:trixie", memory=32),
         image=Image(key="image", origin="debian:trixie", disk=image / "disk.qcow2", format="qcow2"),
         disks=(disk,),
-        memory=LayeredMemory(below=None, layers=(draft,), size=0, provide=lambda _: draft),
+        memory=LayeredMemory(below=None, layers=(draft / "pages",), size=0, provide=lambda _: draft),
         devices=draft / "device-state",
         abilities=Abilities(file_address=True, sealed_memory=True),
         guest=GuestNotes(reseeder="kernel", boot="b", shells=(1, 2)),
