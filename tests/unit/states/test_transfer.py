@@ -46,7 +46,8 @@ def entry(store: Store) -> Path:
         save(store, draft, image, name="base", parent=None)
 
     def child(draft: Path) -> None:
-            (draft / "pages" / f"{4096:012x}").write_bytes(b"c" * 8192)
+        (draft / "pages").mkdir()
+        (draft / "pages" / f"{4096:012x}").write_bytes(b"c" * 8192)
         save(store, draft, image, name="child", parent="parent")
 
     store.provide("states", "parent", "state base", base, made_on=[Name(kind="images", key="image")])
@@ -63,7 +64,6 @@ def write_disk(path: Path, pattern: bytes) -> None:
 def save(store: Store, draft: Path, image: Path, *, name: str, parent: str | None) -> None:
     disk = overlay(draft / "disk0.qcow2", backing=image / "disk.qcow2", backing_format="qcow2")
     (draft / "device-state").write_bytes(name.encode())
-    (draft / "pages").mkdir()
     snapshot = Snapshot(
         directory=draft,
         spec=MachineSpec(image="debian:trixie", memory=32),
