@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_vmsnap.errors import StoreDamaged, StoreError, StoreFormat
-from pytest_vmsnap.fork import Abilities, LayeredMemory, Snapshot
+from pytest_vmsnap.fork import Abilities, FullMemory, LayeredMemory, SavedMemory, Snapshot
 from pytest_vmsnap.fork.files import empty_disk, overlay
 from pytest_vmsnap.model import GuestNotes, Image, MachineSpec
 from pytest_vmsnap.progress import silent
 from pytest_vmsnap.states import entries, export, extract_disk, import_, load, origin_of
-from pytest_vmsnap.store import Name, Store
+from pytest_vmsnap.store import Name, Store, fingerprint
 
 if sys.version_info >= (3, 14):
     import tarfile
@@ -64,12 +64,15 @@ def write_disk(path: Path, pattern: bytes) -> None:
 def save(store: Store, draft: Path, image: Path, *, name: str, parent: str | None) -> None:
     disk = overlay(draft / "disk0.qcow2", backing=image / "disk.qcow2", backing_format="qcow2")
     (draft / "device-state").write_bytes(name.encode())
+    memory: SavedMemory = LayeredMemory(below=None, layers=(draft / "pages",), size=0, provide=lambda _: draft)
+    if parent is None:
+        memory = FullMemory(fingerprint=fingerprint(draft / "ram"))
     snapshot = Snapshot(
         directory=draft,
         spec=MachineSpec(image="debian:trixie", memory=32),
         image=Image(key="image", origin="debian:trixie", disk=image / "disk.qcow2", format="qcow2"),
         disks=(disk,),
-        memory=LayeredMemory(below=None, layers=(draft / "pages",), size=0, provide=lambda _: draft),
+        memory=memory,
         devices=draft / "device-state",
         abilities=Abilities(file_address=True, sealed_memory=True),
         guest=GuestNotes(reseeder="kernel", boot="b", shells=(1, 2)),
