@@ -64,9 +64,12 @@ def write_disk(path: Path, pattern: bytes) -> None:
 def save(store: Store, draft: Path, image: Path, *, name: str, parent: str | None) -> None:
     disk = overlay(draft / "disk0.qcow2", backing=image / "disk.qcow2", backing_format="qcow2")
     (draft / "device-state").write_bytes(name.encode())
-    memory: SavedMemory = LayeredMemory(below=None, layers=(draft / "pages",), size=0, provide=lambda _: draft)
     if parent is None:
-        memory = FullMemory(fingerprint=fingerprint(draft / "ram"))
+        memory: SavedMemory = FullMemory(fingerprint=fingerprint(draft / "ram"))
+    else:
+        below = entries.load(store, store.place(Name(kind="states", key=parent))).memory
+        pages = draft / "pages"
+        memory = LayeredMemory(below=below, layers=(pages,), size=0, provide=lambda _: draft)
     snapshot = Snapshot(
         directory=draft,
         spec=MachineSpec(image="debian:trixie", memory=32),
