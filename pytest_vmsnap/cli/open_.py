@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from pytest_vmsnap.machine import Machine
     from pytest_vmsnap.model import Settings
+    from pytest_vmsnap.store import Store
 
 NAME = "open"
 
@@ -81,13 +82,22 @@ def _desk(engine: Engine, settings: Settings, arguments: argparse.Namespace) -> 
     try:
         state = listing.chosen(store, settings, written, newest=True)
     except UnknownState as error:
-        kept = "\n".join(f"  {line}" for line in machines.rows(evidence.kept(store))) or "  none"
         raise UnknownState(
             f"neither a kept machine nor a state is called {written!r} in the store {store.path}",
-            hint=f"{error.hint}\nkept machines:\n{kept}",
+            hint=f"{_there_is(store, settings)}\na state is there once a test has used it; "
+            "a failed test's machine with pytest --vmsnap-keep=failed",
         ) from error
     snapshot = states.use(store, engine.host, state.holding.name)
     return Desk(engine, snapshot, source=store, title=state.title, state=state.origin.name)
+
+
+def _there_is(store: Store, settings: Settings) -> str:
+    """What could be opened of this project, a line for each."""
+    root = str(settings.root)
+    kept = [each for each in evidence.kept(store) if each.note.project == root]
+    ours = [each for each in listing.kept(store) if each.origin.project == root]
+    lines = [*machines.rows(kept), *listing.rows(ours)]
+    return "\n".join(["of this project there are:", *(f"  {line}" for line in lines or ["none"])])
 
 
 def _executed(machine: Machine, command: str) -> int:
