@@ -18,6 +18,8 @@ from pytest_vmsnap.guest.shell.source import COMMAND_SLOTS
 if TYPE_CHECKING:
     from pytest_vmsnap import Machine
 
+COMMANDS = int(os.environ.get("TEST_COMMANDS", "250"))
+
 
 @pytest.fixture
 def shell(vm_module: Machine) -> Machine:
@@ -39,13 +41,13 @@ def test_what_the_shell_cannot_parse_harms_nobody(shell: Machine, command: str) 
     assert shell.succeed("echo well") == "well\n"
 
 
-def test_a_thousand_commands_are_exact(shell: Machine) -> None:
+def test_hundreds_of_commands_are_exact(shell: Machine) -> None:
     seed = random.randrange(1 << 32)
     chance = random.Random(seed)
     shell.succeed("head -c 2000000 /dev/urandom >/dev/shm/bytes")
     content = shell.read_bytes("/dev/shm/bytes")
     assert len(content) == 2_000_000
-    for _ in range(1000):
+    for _ in range(COMMANDS):
         size = int(10 ** chance.uniform(0, 6))
         block = 1 << chance.randrange(4, 17)
         start, count = chance.randrange(0, (2_000_000 - size) // block + 1), -(-size // block)

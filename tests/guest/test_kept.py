@@ -73,18 +73,23 @@ SEEN = "in memory\nnot synced\nafter\nof the state\nof the state\nruns\n"
 
 
 @pytest.fixture
-def kept(
-    project: pytest.Pytester, vmsnap: VmsnapSession, monkeypatch: pytest.MonkeyPatch, light: tuple[str, ...]
+def failing(
+    project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, light: tuple[str, ...]
 ) -> pytest.Pytester:
-    """A project over an empty store of its own, whose failed machines are kept."""
-    assert vmsnap._engine
-    store = vmsnap._engine.host.run.data / f"store-{project.path.name}"
-    monkeypatch.setenv("VMSNAP_STORE", str(store))
+    """A project whose tests fail."""
     options = (*light, "-pno:cacheprovider", "-pno:randomly")
     monkeypatch.setenv("PYTEST_ADDOPTS", " ".join(f"'{option}'" for option in options))
     project.makeconftest(CONFTEST)
     project.makepyfile(test_it=TESTS)
     return project
+
+
+@pytest.fixture
+def kept(failing: pytest.Pytester, vmsnap: VmsnapSession, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    """`failing` over an empty store of its own."""
+    assert vmsnap._engine
+    monkeypatch.setenv("VMSNAP_STORE", str(vmsnap._engine.host.run.data / f"store-{failing.path.name}"))
+    return failing
 
 
 def opened(project: pytest.Pytester, command: Path, name: str, *arguments: str) -> pytest.RunResult:
@@ -163,9 +168,9 @@ def test_no_more_are_kept_than_is_asked_for_whichever_worker_has_them(
 
 
 def test_a_person_tries_something_in_a_state_goes_back_and_keeps_what_they_have(
-    kept: pytest.Pytester, command: Path, at_terminal: AtTerminal
+    failing: pytest.Pytester, command: Path, at_terminal: AtTerminal
 ) -> None:
-    kept.runpytest_subprocess("-k", "test_fails").assert_outcomes(failed=1)  # the state is in the store
+    failing.runpytest_subprocess("-k", "test_fails").assert_outcomes(failed=1)  # the state is in the store
     person, process = at_terminal(str(command), "open", "deeper")
     person.wait(r"a shell in deeper@\w+: Ctrl-\]")
     person.type("echo tried >/tried; echo $((40+2))\n")
@@ -181,8 +186,9 @@ def test_a_person_tries_something_in_a_state_goes_back_and_keeps_what_they_have(
     person.wait(r"vmsnap> ")
     person.type("revert one\n")
     person.wait(r"the machine is as it was at one")
-    person.type("save --as tried\n")
-    person.wait(r"kept: vmsnap open tried \(\d+ MiB\)")
+    name = f"tried-{failing.path.name}"  # the store is others' too
+    person.type(f"save --as {name}\n")
+    person.wait(rf"kept: vmsnap open {name} \(\d+ MiB\)")
     person.type("revert\n")
     person.wait(r"the machine is as it was opened: deeper")
     person.type("\n")
@@ -190,12 +196,13 @@ def test_a_person_tries_something_in_a_state_goes_back_and_keeps_what_they_have(
     person.wait(r"No such file or directory[\s\S]*64\s")
     person.type("exit\n")
     assert process.wait(60) == 0
-    look = opened(kept, command, "tried", "--exec", "cat /tried /deeper /dev/deeper")
+    look = opened(failing, command, name, "--exec", "cat /tried /deeper /dev/deeper")
     assert look.outlines == ["tried", "of the state", "of the state"]
+    failing.run(command, "drop", name)
 
 
-def test_a_serial_console_is_opened(kept: pytest.Pytester, command: Path, at_terminal: AtTerminal) -> None:
-    kept.runpytest_subprocess("-k", "test_passes").assert_outcomes(passed=1)
+def test_a_serial_console_is_opened(failing: pytest.Pytester, command: Path, at_terminal: AtTerminal) -> None:
+    failing.runpytest_subprocess("-k", "test_passes").assert_outcomes(passed=1)
     person, process = at_terminal(str(command), "open", "base", "--console")
     person.wait(r"the serial console of base@\w+; Ctrl-\] leaves")
     person.type("\x1d")
@@ -203,12 +210,12 @@ def test_a_serial_console_is_opened(kept: pytest.Pytester, command: Path, at_ter
 
 
 def test_a_failed_test_s_machine_is_held_for_whoever_sits_at_the_terminal(
-    kept: pytest.Pytester, at_terminal: AtTerminal
+    failing: pytest.Pytester, at_terminal: AtTerminal
 ) -> None:
-    refused = kept.runpytest_subprocess("--vmsnap-pause")
+    refused = failing.runpytest_subprocess("--vmsnap-pause")
     assert refused.ret == pytest.ExitCode.USAGE_ERROR
     refused.stderr.fnmatch_lines(["*--vmsnap-pause needs a terminal, and standard input or output is none"])
-    refused = kept.runpytest_subprocess("--vmsnap-pause", "-n1")
+    refused = failing.runpytest_subprocess("--vmsnap-pause", "-n1")
     refused.stderr.fnmatch_lines(["*--vmsnap-pause needs a terminal, which xdist's workers have not*"])
 
     person, process = at_terminal(
@@ -229,7 +236,7 @@ def test_a_failed_test_s_machine_is_held_for_whoever_sits_at_the_terminal(
     assert process.wait(60) == 1
 
 
-def test_a_debugger_has_the_machine_alive(kept: pytest.Pytester, at_terminal: AtTerminal) -> None:
+def test_a_debugger_has_the_machine_alive(failing: pytest.Pytester, at_terminal: AtTerminal) -> None:
     person, process = at_terminal(sys.executable, "-mpytest", "--pdb", "-k", "test_fails")
     person.wait(r"\(Pdb\) ")
     person.type("vm.succeed('cat /after; echo $((40+2))')\n")
