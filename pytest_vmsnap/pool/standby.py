@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pytest_vmsnap.fork import Snapshot
+    from pytest_vmsnap.pool.budget import Budget, Slot
     from pytest_vmsnap.pool.lease import Lease, Maker
     from pytest_vmsnap.pool.quiet import Quiet
 
@@ -30,8 +31,9 @@ MOST_FAILURES = 3  # in a row, of one snapshot: then it is left to who asks, who
 class Standby:
     """A machine that waits: it runs for its first seconds, and stands still after that."""
 
-    def __init__(self, lease: Lease, snapshot: Snapshot) -> None:
+    def __init__(self, lease: Lease, snapshot: Snapshot, slot: Slot) -> None:
         self.lease = lease
+        self.slot = slot
         self.snapshot = snapshot
         self.due = time.monotonic() + RUNS_SECONDS
         self._lock = threading.Lock()
@@ -68,7 +70,7 @@ class Standby:
 
 
 class Standbys:
-    """At most `most` machines that wait, of the snapshots that will be asked for.
+    """At most as many machines that wait as the `budget` allows, of the snapshots that will be asked for.
 
     `has_room` tells whether the host's memory holds one more of so many MiB. What is not wanted any
     more goes to `discard`. What is made waits for `quiet`.
@@ -78,13 +80,14 @@ class Standbys:
         self,
         maker: Maker,
         *,
-        most: int,
+        budget: Budget,
         has_room: Callable[[int], bool],
         discard: Callable[[Lease], None],
         quiet: Quiet,
     ) -> None:
         self._maker = maker
-        self._most = most
+        self._budget = budget
+        self._most = most = budget.share
         self._has_room = has_room
         self._discard = discard
         self._quiet = quiet
@@ -103,7 +106,7 @@ class Standbys:
         """What the next machines will be asked for, in this order; what is missing is made."""
         with self._changed:
             if not self._closed:
-                self._wanted = list(coming[: self._most])
+                self._wanted = list(coming[: min(self._most, self._budget.share)])
                 self._balance()
 
     def awaken(self, snapshot: Snapshot) -> None:
@@ -157,6 +160,7 @@ class Standbys:
                 for standby in self._waiting:
                     if standby.snapshot is snapshot:
                         self._waiting.remove(standby)
+                        standby.slot.release()
                         return standby
                 if not any(other is snapshot for other in self._on_the_way):
                     return None
@@ -180,9 +184,10 @@ class Standbys:
                 missing.append(snapshot)
         self._waiting = kept
         for standby in spare:
-            self._discard(standby.lease)
+            self._drop(standby)
+        most = min(self._most, self._budget.share)
         for snapshot in missing:
-            full = len(self._waiting) + len(self._on_the_way) >= self._most
+            full = len(self._waiting) + len(self._on_the_way) >= most
             if (
                 full
                 or self._failures[id(snapshot)] >= MOST_FAILURES
@@ -192,22 +197,30 @@ class Standbys:
             self._on_the_way.append(snapshot)
             self._makers.submit(self._make, snapshot)
 
+    def _drop(self, standby: Standby) -> None:
+        standby.slot.release()
+        self._discard(standby.lease)
+
     def _make(self, snapshot: Snapshot) -> None:
-        lease = None
+        standby = None
         self._quiet.wait()
+        slot = None if self._closed else self._budget.slot()
         try:
-            lease = self._maker.make(snapshot)
+            if slot:
+                standby = Standby(self._maker.make(snapshot), snapshot, slot)
         except VmsnapError as error:
             log.warning("a standby could not be made: %s", error)
         finally:
             with self._changed:
                 self._on_the_way.remove(snapshot)
-                self._failures[id(snapshot)] = 0 if lease else self._failures[id(snapshot)] + 1
-                if lease:
-                    self._waiting.append(Standby(lease, snapshot))
-                if lease and self._closed:
-                    self._waiting.clear()
-                    self._discard(lease)
+                if standby and self._closed:
+                    self._drop(standby)
+                elif standby:
+                    self._failures[id(snapshot)] = 0
+                    self._waiting.append(standby)
+                elif slot:
+                    self._failures[id(snapshot)] += 1
+                    slot.release()
                 self._changed.notify_all()
 
     def _watch(self) -> None:

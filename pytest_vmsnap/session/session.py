@@ -15,7 +15,9 @@ from pytest_vmsnap.progress import Progress
 from pytest_vmsnap.session.engine import Engine
 from pytest_vmsnap.session.failures import Failures
 from pytest_vmsnap.session.held import Held
+from pytest_vmsnap.session.timings import Timings
 from pytest_vmsnap.states import NO_STATES, StateTree
+from pytest_vmsnap.store import Asker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,7 +35,8 @@ CONSOLE_LINES = 40
 class VmsnapSession:
     """The plugin's handle, which the fixture ``vmsnap`` gives: host facts, store, states, timings.
 
-    Nothing is connected or started before the first machine is asked for, or `describe`.
+    Nothing is connected or started before the first machine is asked for, or `describe`. `timings` is where its
+    figures go, `asker` is this process, to others.
     """
 
     def __init__(
@@ -43,10 +46,13 @@ class VmsnapSession:
         write: Callable[[str], None],
         hooks: Any,
         at_terminal: AtTerminal = nullcontext,
+        timings: Timings | None = None,
+        asker: Asker | None = None,
     ) -> None:
         self.settings = settings
         self._at_terminal = at_terminal
-        self.timings: dict[str, list[float]] = {"boot": [], "revert": []}
+        self.timings = timings or Timings()
+        self._asker = asker or Asker()
         self._progress = Progress(write)
         self._hooks = hooks
         self._engine: Engine | None = None
@@ -207,6 +213,7 @@ class VmsnapSession:
 
     def begin(self, item: pytest.Item) -> None:
         """A test begins: what the consoles of machines that are there already show is of this test now."""
+        self.timings.begin(item.nodeid)
         for machine in self._machines_of(item):
             machine.begin()
 
@@ -294,6 +301,7 @@ class VmsnapSession:
                     hooks=self._hooks,
                     progress=self._progress,
                     timings=self.timings,
+                    asker=self._asker,
                 )
         return self._engine
 
