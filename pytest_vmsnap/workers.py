@@ -56,7 +56,7 @@ class Worker:
         if getattr(session.config.option, "loadgroup", False):
             groups = selection.grouped(session.items, workers=self._workers)
             for item in session.items:
-                if item.nodeid in groups:
+                if item.nodeid in groups and not item.get_closest_marker("xdist_group"):
                     item.add_marker(pytest.mark.xdist_group(groups[item.nodeid]))
             self._send("groups", groups)
 
@@ -121,10 +121,11 @@ class Controller:
 
 
 def _scheduler(config: pytest.Config, log: Any, groups: dict[str, str]) -> Any:
-    """xdist's own scheduler by groups, which also knows ours.
+    """xdist's own scheduler by groups, which is told them.
 
     xdist takes the groups from the ends of node ids, where its workers write them: ours would be seen there,
-    and ``--lf`` would look for a test in vain whose group was called otherwise in the run before.
+    and ``--lf`` would look for a test in vain whose group was called otherwise in the run before. On pytest 9.2 node ids
+    cannot be changed so (xdist 3.8): there a person's own groups hold by this alone.
     """
     from xdist.scheduler import LoadGroupScheduling  # there is none without xdist
 

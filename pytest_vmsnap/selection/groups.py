@@ -19,17 +19,26 @@ GROUP_MARK = "xdist_group"
 
 
 def grouped(items: Sequence[pytest.Item], *, workers: int) -> dict[str, str]:
-    """The group of each test that has a machine, by node id; without those that somebody gave a group."""
-    free = [item for item in items if item.get_closest_marker(GROUP_MARK) is None]
+    """The group of each test that has a machine, by node id; and of those that somebody gave one, that one."""
+    found = {item.nodeid: group for item in items if (group := given(item))}
+    free = [item for item in items if item.nodeid not in found]
     places = [place(item) for item in free]
     names: dict[str, Iterator[int]] = defaultdict(lambda: count(1))
-    found: dict[str, str] = {}
     for part in parts(places, workers=workers):
         state = places[part[0]].state
         number = next(names[state])
         for index in part:
             found[free[index].nodeid] = f"vm-{state}" if number == 1 else f"vm-{state}-{number}"
     return found
+
+
+def given(item: pytest.Item) -> str:
+    """The group that somebody gave the test, as xdist names it; empty without one."""
+    names = {
+        str(mark.args[0] if mark.args else mark.kwargs.get("name", "default"))
+        for mark in item.iter_markers(GROUP_MARK)
+    }
+    return "_".join(sorted(names))
 
 
 def parts(places: Sequence[Place], *, workers: int) -> list[list[int]]:
