@@ -124,8 +124,8 @@ def _scheduler(config: pytest.Config, log: Any, groups: dict[str, str]) -> Any:
     """xdist's own scheduler by groups, which is told them.
 
     xdist takes the groups from the ends of node ids, where its workers write them: ours would be seen there,
-    and ``--lf`` would look for a test in vain whose group was called otherwise in the run before. On pytest 9.2 node ids
-    cannot be changed so (xdist 3.8): there a person's own groups hold by this alone.
+    and ``--lf`` would look for a test in vain whose group was called otherwise in the run before. On pytest 9.2
+    xdist 3.8 cannot change node ids so: there a person's own groups hold by this alone.
     """
     from xdist.scheduler import LoadGroupScheduling  # there is none without xdist
 
