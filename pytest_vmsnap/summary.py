@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pytest_vmsnap.model import Settings
     from pytest_vmsnap.session import Revert, StateUse, Timings
 
+PER_TEST = ("vmsnap_state", "vmsnap_revert_seconds", "vmsnap_standby")
 WITHIN = "(within a test)"  # a moment that a test saved itself, in place of a state
 
 
@@ -26,6 +27,11 @@ class Summary:
     def __init__(self, settings: Settings, timings: Timings) -> None:
         self._settings = settings
         self._timings = timings
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        """Forget what an earlier attempt at the test has got, where a plugin runs it again."""
+        item.user_properties[:] = [pair for pair in item.user_properties if pair[0] not in PER_TEST]
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_makereport(self, item: pytest.Item) -> None:
@@ -81,11 +87,8 @@ def properties(found: Totals) -> Iterable[tuple[str, object]]:
 
 def properties_of(revert: Revert) -> list[tuple[str, object]]:
     """A machine that a test has got as its report has it."""
-    return [
-        ("vmsnap_state", revert.state or WITHIN),
-        ("vmsnap_revert_seconds", round(revert.seconds, 4)),
-        ("vmsnap_standby", "hit" if revert.ahead else "made"),
-    ]
+    found = (revert.state or WITHIN, round(revert.seconds, 4), "hit" if revert.ahead else "made")
+    return list(zip(PER_TEST, found, strict=True))
 
 
 def tables(states: Sequence[StateUse], reverts: Sequence[Revert]) -> list[str]:
