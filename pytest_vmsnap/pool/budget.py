@@ -26,9 +26,16 @@ class Slot(Protocol):
 
 
 class Budget(Protocol):
-    """How many machines of this process may wait: `share` as it was when that was looked at last."""
+    """How many machines of this process may wait: `share`, as it was when that was looked at last.
+
+    `is_shared` tells whether it depends on others.
+    """
 
     share: int
+    is_shared: bool
+
+    def look(self) -> None:
+        """Look at what our share is now; may take some milliseconds."""
 
     def slot(self) -> Slot | None:
         """The right to one more, None where there is none; may take some milliseconds."""
@@ -44,8 +51,13 @@ class _Free:
 class OwnBudget:
     """A number that somebody has named: it is this process's, whatever others do."""
 
+    is_shared = False
+
     def __init__(self, number: int) -> None:
         self.share = number
+
+    def look(self) -> None:
+        pass
 
     def slot(self) -> Slot:
         return _Free()
@@ -59,6 +71,8 @@ class HostBudget:
     are slots for all, and one of its own where there are not. At most three are of use to one run.
     """
 
+    is_shared = True
+
     def __init__(self, locks: Path, runs: Callable[[], int]) -> None:
         self._locks = locks
         self._runs = runs
@@ -68,9 +82,12 @@ class HostBudget:
         self.share = min(MOST, self._number)
         locks.mkdir(exist_ok=True, mode=0o700)
 
+    def look(self) -> None:
+        self.share = share(self._number, self._runs())
+
     def slot(self) -> Slot | None:
         with self._lock:
-            self.share = share(self._number, self._runs())
+            self.look()
             if len(self._held) >= self.share:
                 return None
             for number in range(self._number):

@@ -25,6 +25,7 @@ log = logging.getLogger("pytest_vmsnap.pool")
 # Until one that waits is paused. One that runs takes 0.5 to 1 % of a processor (tests/bench/idle.py), and its
 # journal stays as it was; one that was paused is handed over in some 70 ms in place of 6.
 RUNS_SECONDS = 30.0
+LOOK_SECONDS = 2.0
 MOST_FAILURES = 3  # in a row, of one snapshot: then it is left to who asks, who gets the error
 
 
@@ -96,6 +97,8 @@ class Standbys:
         self._waiting: list[Standby] = []
         self._on_the_way: list[Snapshot] = []
         self._failures: Counter[int] = Counter()  # by the snapshot's id()
+        self._refused = False  # the host has no slot for one that is wanted
+        self._looked = time.monotonic()
         self._closed = False
         self._makers = ThreadPoolExecutor(max(1, most), thread_name_prefix="vmsnap-standby")
         self._watcher = threading.Thread(target=self._watch, name="vmsnap-standby-rest", daemon=True)
@@ -106,7 +109,7 @@ class Standbys:
         """What the next machines will be asked for, in this order; what is missing is made."""
         with self._changed:
             if not self._closed:
-                self._wanted = list(coming[: min(self._most, self._budget.share)])
+                self._wanted = list(coming[: self._most])
                 self._balance()
 
     def awaken(self, snapshot: Snapshot) -> None:
@@ -173,7 +176,8 @@ class Standbys:
         missing = []
         kept = []
         spare = list(self._waiting)
-        for snapshot in self._wanted:
+        most = min(self._most, self._budget.share)
+        for snapshot in self._wanted[:most]:
             found = next((standby for standby in spare if standby.snapshot is snapshot), None)
             if found:
                 spare.remove(found)
@@ -185,7 +189,6 @@ class Standbys:
         self._waiting = kept
         for standby in spare:
             self._drop(standby)
-        most = min(self._most, self._budget.share)
         for snapshot in missing:
             full = len(self._waiting) + len(self._on_the_way) >= most
             if (
@@ -213,6 +216,7 @@ class Standbys:
         finally:
             with self._changed:
                 self._on_the_way.remove(snapshot)
+                self._refused = slot is None
                 if standby and self._closed:
                     self._drop(standby)
                 elif standby:
@@ -224,7 +228,7 @@ class Standbys:
                 self._changed.notify_all()
 
     def _watch(self) -> None:
-        """Let those rest that have run for long enough."""
+        """Let those rest that have run for long enough, and keep to our part of the budget."""
         while True:
             with self._changed:
                 if self._closed:
@@ -233,9 +237,28 @@ class Standbys:
                 due = [standby for standby in self._waiting if standby.due <= now]
                 if not due:
                     next_due = min((standby.due for standby in self._waiting), default=math.inf)
-                    self._changed.wait(None if next_due == math.inf else next_due - now)
+                    next_due = min(next_due, self._next_look())
+                    if next_due > now:
+                        self._changed.wait(None if next_due == math.inf else next_due - now)
             for standby in due:
                 try:
                     standby.rest()
                 except VmsnapError as error:  # it will be found out when it is handed over
                     log.info("%s cannot be paused: %s", standby.lease.clone.name, error)
+            if self._next_look() <= time.monotonic():
+                self._look()
+
+    def _next_look(self) -> float:
+        """When to look at what others have: where that could change what we may have."""
+        if not self._budget.is_shared or not (self._refused or len(self._waiting) > 1):
+            return math.inf
+        return self._looked + LOOK_SECONDS
+
+    def _look(self) -> None:
+        """Give up what is others' part by now, and try again for what was refused: a test may take long."""
+        self._budget.look()
+        with self._changed:
+            self._looked = time.monotonic()
+            self._refused = False
+            if not self._closed:
+                self._balance()
