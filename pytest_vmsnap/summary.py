@@ -146,7 +146,8 @@ def _aligned(rows: Sequence[Sequence[str]], *, left: Sequence[int]) -> list[str]
 
 def _time(seconds: float) -> str:
     if seconds < 1:
-        return f"{seconds * 1000:.0f} ms"
+        milliseconds = seconds * 1000
+        return f"{milliseconds:.2g} ms" if milliseconds < 10 else f"{milliseconds:.0f} ms"
     return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
 
 

@@ -100,7 +100,7 @@ def shown(values: list[float]) -> str:
 def row(name: str, runs: list[Figures]) -> str:
     wait = 1000 * statistics.median(run.wait for run in runs)
     ahead = 100 * statistics.median(run.ahead for run in runs)
-    return f"| {name} | {shown([run.seconds for run in runs])} | {wait:.0f} ms | {ahead:.0f} % |"
+    return f"| {name} | {shown([run.seconds for run in runs])} | {wait:.2g} ms | {ahead:.0f} % |"
 
 
 def main() -> None:
