@@ -273,6 +273,8 @@ def test_no_more_machines_wait_than_the_host_can_make_and_all_end_at_the_first_f
 
         @pytest.mark.parametrize("number", range(20))
         def test_it(vm, vmsnap, met, number):
+            if os.path.exists("counted"):
+                return  # not the first test of its worker
             standbys = vmsnap._engine.pool._standbys
             while standbys._on_the_way:
                 time.sleep(0.05)
