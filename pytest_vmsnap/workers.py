@@ -86,7 +86,7 @@ class Controller:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> Any:
-        return _scheduler(config, log, self._groups) if config.getvalue("dist") == "loadgroup" else None
+        return _scheduler(config, log, self._groups) if config.getoption("dist") == "loadgroup" else None
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, error: object) -> None:
