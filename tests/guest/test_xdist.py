@@ -278,7 +278,7 @@ def test_no_more_machines_wait_than_the_host_can_make_and_all_end_at_the_first_f
             mine = [name for _, name in processes.qemus() if name.split("-")[1] in runs]
             assert 4 <= len(mine) <= 4 + len(os.sched_getaffinity(0))
             met("counted", 4)
-            assert number, "the first failure"
+            assert os.environ["PYTEST_XDIST_WORKER"] != "gw0", "the first failure"
         """
     )
     text = output(begin(runner, warm.path, "-n4", "-x"))
