@@ -80,8 +80,16 @@ class VmsnapError(Exception):
         return _rebuilt, (type(self), self.__dict__)
 
 
+DOCTOR = "`vmsnap doctor` looks at all that a machine needs on this host"
+
+
 class HostError(VmsnapError):
     """The host lacks something that a machine needs."""
+
+    def point_to_doctor(self) -> None:
+        """Add where all of the host is looked at, once: where this is told to a person in full."""
+        if DOCTOR not in self.hint:
+            self.hint = "\n".join(filter(None, [self.hint, DOCTOR]))
 
 
 class NoHypervisor(HostError):

@@ -417,6 +417,20 @@ OPTIONS: tuple[Option, ...] = (
         command_line_only=True,
     ),
     Option(
+        name="keep_limit",
+        parse=size(1),
+        default=5120,
+        allowed="MiB, or with a unit as in 5G",
+        help="how large the kept machines may grow together; the oldest goes first",
+    ),
+    Option(
+        name="keep_days",
+        parse=number(1, None),
+        default=14,
+        allowed="a whole number from 1 on",
+        help="how many days a kept machine stays",
+    ),
+    Option(
         name="pause",
         parse=switch,
         default=False,

@@ -10,8 +10,16 @@ import pytest
 from pytest_vmsnap import hookspecs, selection, states
 from pytest_vmsnap.errors import PromiseBroken, StateError
 from pytest_vmsnap.fixtures import vm, vm_class, vm_factory, vm_module, vm_session, vm_spec, vmsnap
+from pytest_vmsnap.interrupt import Interrupt
 from pytest_vmsnap.options import BY_NAME, OPTIONS, OptionError, changed, native_table, resolve, strangers
-from pytest_vmsnap.session import SESSION_KEY, SETTINGS_KEY, Timings, VmsnapSession
+from pytest_vmsnap.session import (
+    KEPT_PROPERTY,
+    SESSION_KEY,
+    SETTINGS_KEY,
+    Timings,
+    VmsnapSession,
+    expect_terminal,
+)
 from pytest_vmsnap.summary import Summary
 from pytest_vmsnap.terminal import SILENT_VERBOSITY, Terminal
 from pytest_vmsnap.workers import WORKER_KEY, Controller, Worker
@@ -25,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["vm", "vm_class", "vm_factory", "vm_module", "vm_session", "vm_spec", "vmsnap"]
 
 TERMINAL_KEY = pytest.StashKey[Terminal]()
+INTERRUPT_KEY = pytest.StashKey[Interrupt]()
 LISTINGS = ("collectonly", "showfixtures", "show_fixtures_per_test", "setupplan")  # collect, and run nothing
 USAGE_ERROR = "vmsnap_usage_error"  # in what an xdist worker leaves to its controller
 
@@ -70,6 +79,15 @@ def pytest_configure(config: pytest.Config) -> None:
     if worker:
         config.stash[WORKER_KEY] = worker
     config.pluginmanager.register(worker or Controller(settings, terminal, timings), "vmsnap-workers")
+    config.stash[INTERRUPT_KEY] = Interrupt(config, terminal.write)
+    config.pluginmanager.register(config.stash[INTERRUPT_KEY], "vmsnap-interrupt")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    config = session.config
+    has_workers = hasattr(config, "workerinput") or bool(getattr(config.option, "tx", None))
+    at_terminal = config.stash[TERMINAL_KEY].handed_over
+    expect_terminal(config.stash[SETTINGS_KEY], is_worker=has_workers, at_terminal=at_terminal)
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
@@ -150,9 +168,18 @@ def pytest_runtest_makereport(
     session = item.config.stash[SESSION_KEY]
     # an expected failure leaves as much behind as any other
     session.note_outcome(item, report.failed or (hasattr(report, "wasxfail") and call.excinfo is not None))
-    if report.failed:
-        report.sections.extend(session.report_sections(item))
+    session.testify(item, report)
     return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the commands that open what was kept, whichever worker kept it."""
+    reports = [report for reports in terminalreporter.stats.values() for report in reports]
+    properties = [pair for report in reports for pair in getattr(report, "user_properties", ())]
+    if lines := list(dict.fromkeys(text for name, text in properties if name == KEPT_PROPERTY)):
+        terminalreporter.section("vmsnap: kept machines")
+        for line in lines:
+            terminalreporter.line(line)
 
 
 @pytest.hookimpl(trylast=True)  # after the fixtures of the session are gone
@@ -164,6 +191,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     _close(config)
+    if interrupt := config.stash.get(INTERRUPT_KEY, None):
+        interrupt.close()
     if terminal := config.stash.get(TERMINAL_KEY, None):
         terminal.close()
 

@@ -41,15 +41,17 @@ class Terminal:
 
     @contextmanager
     def handed_over(self) -> Iterator[None]:
-        """Leave the terminal to whoever is within: nothing is captured, of the keyboard neither."""
+        """Leave the terminal to whoever is within: nothing is captured, of the keyboard neither.
+
+        Afterwards pytest captures if it did before: within a test it does, between its phases it does not.
+        """
         capture = self._config.pluginmanager.get_plugin("capturemanager")
-        if capture:
-            capture.suspend(in_=True)
-        try:
+        if capture is None:
             yield
-        finally:
-            if capture:
-                capture.resume()
+            return
+        with capture.global_and_fixture_disabled():
+            capture.suspend_global_capture(in_=True)
+            yield
 
     def write(self, line: str) -> None:
         """Show `line`, without its end, at once, as the plugin's."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_vmsnap import selection
+from pytest_vmsnap.errors import HostError
 from pytest_vmsnap.host import choose_uri, default_store, sweep
 from pytest_vmsnap.session import packed, unpacked
 from pytest_vmsnap.store import Asker
@@ -114,10 +115,14 @@ class Controller:
 
     def _sweep(self) -> None:
         """Remove what workers that were killed have left; those that live are known by their locks."""
-        if self._has_machines:
+        if not self._has_machines:
+            return
+        try:
             runs = (self._settings.store or default_store(choose_uri(self._settings))) / "runs"
-            if runs.is_dir():
-                sweep(runs)
+        except HostError:  # the URI is none: no worker has a machine
+            return
+        if runs.is_dir():
+            sweep(runs)
 
 
 def _scheduler(config: pytest.Config, log: Any, groups: dict[str, str]) -> Any:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import TYPE_CHECKING
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_vmsnap.cli import export, flatten, import_, prune, states
+from pytest_vmsnap.cli import doctor, drop, export, flatten, import_, kept, open_, prune, states
 from pytest_vmsnap.errors import VmsnapError
 from pytest_vmsnap.plugin import settings_of
 
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
     from pytest_vmsnap.model import Settings
 
-VERBS = (states, export, import_, flatten, prune)
+VERBS = (open_, kept, drop, states, export, import_, flatten, prune, doctor)
 FAILED = 1
 
 
@@ -26,7 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     chosen = parser.parse_args(arguments)
     try:
-        return int(chosen.run(_settings(chosen.store), chosen))
+        settings, chosen.hooks = _configured(chosen)
+        return int(chosen.run(settings, chosen))
     except VmsnapError as error:
         print(f"vmsnap: {error}", file=sys.stderr)  # noqa: T201 - a command's output
         return FAILED
@@ -40,7 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="vmsnap",
-        description="The states that pytest-vmsnap keeps: look at them, take them elsewhere, remove them. "
+        description="The machines that pytest-vmsnap keeps: open them, look at them, take them elsewhere, "
+        "remove them; and what it finds on this host. "
         "What is configured is read as pytest reads it, from the directory that you are in.",
     )
     parser.add_argument("--store", metavar="DIR", help="the store, if not the configured one")
@@ -51,17 +55,26 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _settings(store: str | None) -> Settings:
-    """The settings that pytest would have here."""
-    found: list[Settings] = []
+def _configured(chosen: argparse.Namespace) -> tuple[Settings, Any]:
+    """The settings and the hooks that pytest would have here, with the conftests of the test that is named."""
+    found: list[tuple[Settings, Any]] = []
 
     class Reader:
         @pytest.hookimpl(tryfirst=True)
         def pytest_cmdline_main(self, config: pytest.Config) -> int:
-            found.append(settings_of(config))
+            found.append((settings_of(config), config.hook))
             return 0
 
-    status = pytest.main([f"--vmsnap-store={store}"] if store else [], plugins=[Reader()])
+    # What a conftest prints is none of our output. A project may make errors of warnings, and pytest warns that
+    # we are imported already.
+    arguments = ["--capture=no", "-W", "ignore"]
+    if chosen.store:
+        arguments.append(f"--vmsnap-store={chosen.store}")
+    file = str(getattr(chosen, "machine_of", "")).partition("::")[0]
+    if file.endswith(".py") and Path(file).is_file():
+        arguments.append(file)
+    with redirect_stdout(sys.stderr):
+        status = pytest.main(arguments, plugins=[Reader()])
     if not found:
         raise SystemExit(int(status))  # pytest has said why
     return found[0]

@@ -73,8 +73,8 @@ def kept(store: Store) -> list[Kept]:
     return sorted(found, key=lambda each: each.origin.created)
 
 
-def chosen(store: Store, settings: Settings, written: str) -> Kept:
-    """The state that a person names as ``NAME`` (of this project) or ``NAME@KEY``.
+def chosen(store: Store, settings: Settings, written: str, *, newest: bool = False) -> Kept:
+    """The state that a person names as ``NAME`` (of this project) or ``NAME@KEY``; of several, the `newest`.
 
     Raises `UnknownState` with what there is, or with those that it may be.
     """
@@ -83,8 +83,8 @@ def chosen(store: Store, settings: Settings, written: str) -> Kept:
     found = [each for each in everything if each.origin.name == name and each.key.startswith(key)]
     if not key:
         found = [each for each in found if each.origin.project == str(settings.root)] or found
-    if len(found) == 1:
-        return found[0]
+    if len(found) == 1 or (found and newest):
+        return found[-1]
     listed = "\n".join(f"  {line}" for line in rows(found or everything, project=True)) or "  none"
     if found:
         raise UnknownState(f"{written!r} may be one of several states", hint=f"say which:\n{listed}")
@@ -105,21 +105,21 @@ def rows(states: list[Kept], *, project: bool = False, depth: int = 0) -> list[s
         words = [
             f"{'  ' * depth}{each.title}",
             "full" if each.full else "incremental",
-            f"{_size(each.size)} of {_size(each.apparent)}",
-            f"made {_ago(now - each.origin.created)} ago",
-            f"used {_ago(now - each.holding.used)} ago",
+            f"{size(each.size)} of {size(each.apparent)}",
+            f"made {ago(now - each.origin.created)} ago",
+            f"used {ago(now - each.holding.used)} ago",
             f"{made.get('image', '?')}, QEMU {made.get('QEMU', '?')}, {made.get('accelerator', '?')}",
         ]
         lines.append("  ".join([*words, each.origin.project] if project else words))
     return lines
 
 
-def _size(count: int) -> str:
+def size(count: int) -> str:
     mib = count / (1 << 20)
     return f"{mib:.0f} MiB" if mib < 1024 else f"{mib / 1024:.1f} GiB"
 
 
-def _ago(seconds: float) -> str:
+def ago(seconds: float) -> str:
     for unit, name in ((DAY, "days"), (HOUR, "h"), (MINUTE, "min")):
         if seconds >= 2 * unit:
             return f"{seconds / unit:.0f} {name}"

@@ -4,12 +4,12 @@ Knows no channel and no test; what is on a machine is others' concern.
 """
 
 from pytest_vmsnap.fork.clone import Clone
-from pytest_vmsnap.fork.files import backing_of, flatten, rebase, remove
+from pytest_vmsnap.fork.files import backing_of, copy_onto, flatten, rebase, remove
 from pytest_vmsnap.fork.forge import Forge
 from pytest_vmsnap.fork.memory import FullMemory, LayeredMemory, SavedMemory
-from pytest_vmsnap.fork.migration import Abilities
 from pytest_vmsnap.fork.snapshot import Snapshot
 from pytest_vmsnap.fork.template import Template
+from pytest_vmsnap.host import Abilities
 
 __all__ = [
     "Forge",
@@ -21,6 +21,7 @@ __all__ = [
     "LayeredMemory",
     "Abilities",
     "rebase",
+    "copy_onto",
     "flatten",
     "backing_of",
     "remove",

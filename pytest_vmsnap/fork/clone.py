@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 
 from pytest_vmsnap.errors import HostError, RevertError, StoreFull
 from pytest_vmsnap.fork import files, migration, running
-from pytest_vmsnap.fork.files import MORE_ROOM
 from pytest_vmsnap.fork.memory import LayeredMemory, filled_in
 from pytest_vmsnap.fork.snapshot import Snapshot
-from pytest_vmsnap.host import Memory, netdev_of
+from pytest_vmsnap.host import MORE_ROOM, Memory, netdev_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -159,7 +158,7 @@ class Clone:
             disks=disks,
             memory=LayeredMemory(
                 below=None if trouble else self._mapped,
-                pages=pages,
+                layers=(pages,),
                 size=size,
                 provide=provide or filled_in(directory),
             ),

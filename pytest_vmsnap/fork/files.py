@@ -10,8 +10,6 @@ from pathlib import Path
 
 from pytest_vmsnap.errors import HostError, SpecError
 
-MORE_ROOM = "free some space, or choose another directory with --vmsnap-store"  # what a person can do
-
 
 def overlay(path: Path, *, backing: Path, backing_format: str) -> Path:
     """A new qcow2 at `path` that keeps what differs from `backing`."""
@@ -33,6 +31,23 @@ def rebase(path: Path, *, within: Path) -> None:
         path.chmod(0o600)
         _run(command, f"{path} could not be given another backing file")
         path.chmod(mode & 0o777)
+
+
+def copy_onto(path: Path, target: Path, *, backing: Path) -> Path:
+    """Copy the qcow2 at `path` to the new file `target`, which keeps what differs from `backing` in its place.
+
+    `backing` has the same content as the backing file that `path` has.
+    """
+    _run(
+        ["cp", "--reflink=auto", "--sparse=always", "--no-preserve=mode", str(path), str(target)],
+        f"{path} could not be copied",
+    )
+    target.chmod(0o600)
+    backing_format = _information(path)["backing-filename-format"]
+    relative = os.path.relpath(backing, target.parent)
+    command = ["qemu-img", "rebase", "-u", "-F", backing_format, "-b", relative, str(target)]
+    _run(command, f"{target} could not be given another backing file")
+    return target
 
 
 def flatten(path: Path, target: Path) -> Path:

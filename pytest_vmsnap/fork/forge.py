@@ -147,7 +147,9 @@ class Forge:
         plan = self._plan("any", spec, image, tuple(disks), memory, Path("console"), False, ())
         ports = dict.fromkeys(plan.ports, Path("port"))
         plan = replace(plan, serial=Path("serial"), agent=Path("agent"), ports=ports)
-        description = describe(replace(plan, image=image))
+        # what is in them, the image's key says; where they lie may change: a store can be moved
+        kernel, initrd = image.kernel and Path("kernel"), image.initrd and Path("initrd")
+        description = describe(replace(plan, image=replace(image, kernel=kernel, initrd=initrd)))
         self.customize(description, spec)
         for tag in ("uuid", "genid"):
             for element in description.findall(tag):

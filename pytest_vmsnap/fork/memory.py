@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import threading
 from dataclasses import dataclass, field
@@ -11,7 +10,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from pytest_vmsnap.errors import StoreFull
 from pytest_vmsnap.fork import files
-from pytest_vmsnap.store import extents, outline
+from pytest_vmsnap.host import MORE_ROOM
+from pytest_vmsnap.store import extents, outline, share_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     Build = Callable[[Path], None]
     Provide = Callable[[Build], Path]
 
-FICLONE = 0x40049409  # ioctl_ficlone(2)
 COPY_CHUNK = 64 << 20
 
 
@@ -68,14 +67,14 @@ class FullMemory:
 class LayeredMemory:
     """Memory that is another's but for some pages.
 
-    `below` is that other file, None for memory that was empty; `pages` a directory with a file for each run of
-    pages, named by its offset in bytes (hexadecimal); `size` is in bytes. `provide` takes what fills a
-    directory, and returns the directory when that has been done: it stays, and the file ``ram`` in it is the
-    memory.
+    `below` is that other file, None for memory that was empty; `layers` are directories with a file for each
+    run of pages, named by its offset in bytes (hexadecimal), a later one over those before; `size` is in bytes.
+    `provide` takes what fills a directory, and returns the directory when that has been done: it stays, and the
+    file ``ram`` in it is the memory.
     """
 
     below: SavedMemory | None
-    pages: Path
+    layers: tuple[Path, ...]
     size: int
     provide: Provide
     _made: Fingerprint | None = None
@@ -107,7 +106,8 @@ class LayeredMemory:
         try:
             if self.below:
                 copy_sparse(self.below.file().path, target)
-            write_pages(self.pages, target)
+            for pages in self.layers:
+                write_pages(pages, target)
         except BaseException:
             target.unlink()
             raise
@@ -124,7 +124,7 @@ def filled_in(directory: Path) -> Provide:
                 free = files.free_mib(directory)
                 raise StoreFull(
                     f"the memory of a snapshot has no room in {directory} ({free} MiB free)",
-                    hint=files.MORE_ROOM,
+                    hint=MORE_ROOM,
                 ) from error
             raise
         return directory
@@ -141,7 +141,7 @@ def copy_sparse(source: Path, target: Path) -> None:
     """Make the file `target` what `source` is: sharing blocks where the file system can."""
     with source.open("rb") as reading, target.open("r+b") as writing:
         try:
-            fcntl.ioctl(writing.fileno(), FICLONE, reading.fileno())
+            share_blocks(reading.fileno(), writing.fileno())
         except OSError:  # no such file system, or two of them
             for start, end in extents(reading.fileno()):
                 _copy(reading.fileno(), writing.fileno(), start, end)

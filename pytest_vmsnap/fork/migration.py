@@ -9,60 +9,17 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pytest_vmsnap.errors import HostError
+from pytest_vmsnap.host import IGNORE_SHARED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
-    from pytest_vmsnap.host import Domain
+    from pytest_vmsnap.host import Abilities, Domain
 
-IGNORE_SHARED = "x-ignore-shared"
 POLL_SECONDS = 0.002
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Abilities:
-    """What this QEMU can do.
-
-    `file_address`: migration to ``file:PATH``; `sealed_memory`: ``readonly=on,rom=off`` of a memory file.
-    """
-
-    file_address: bool
-    sealed_memory: bool
-
-    def __str__(self) -> str:
-        return (
-            f"device state by {'file:' if self.file_address else 'fd:'}, "
-            f"memory file {'read-only (rom=off)' if self.sealed_memory else 'opened for writing, checked'}"
-        )
-
-
-def abilities(domain: Domain) -> Abilities:
-    """Ask the QEMU of a running domain; raises `HostError` where it cannot leave shared memory in place."""
-    found = domain.qmp("query-migrate-capabilities")
-    if not any(entry["capability"] == IGNORE_SHARED for entry in found):
-        raise HostError(
-            f"this QEMU lacks the migration capability {IGNORE_SHARED}", hint="QEMU 7.2 or later has it"
-        )
-    schema = domain.qmp("query-qmp-schema")
-    return Abilities(
-        file_address=any({"socket", "exec", "file"} <= set(_values(entry)) for entry in schema),
-        sealed_memory=any({"mem-path", "rom"} <= set(_members(entry)) for entry in schema),
-    )
-
-
-def _values(entry: dict[str, Any]) -> Iterator[str]:
-    """The values of an enumeration of QEMU's schema."""
-    yield from entry.get("values", ()) if entry["meta-type"] == "enum" else ()
-
-
-def _members(entry: dict[str, Any]) -> Iterator[str]:
-    """The names of the members of an object of QEMU's schema."""
-    yield from (m["name"] for m in entry["members"]) if entry["meta-type"] == "object" else ()
 
 
 def save_devices(domain: Domain, path: Path, *, abilities: Abilities, timeout: float) -> None:

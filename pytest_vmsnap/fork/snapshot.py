@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_vmsnap.fork.memory import SavedMemory
-    from pytest_vmsnap.fork.migration import Abilities
+    from pytest_vmsnap.host import Abilities
     from pytest_vmsnap.model import GuestNotes, Image, MachineSpec
 
 

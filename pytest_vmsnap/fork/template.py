@@ -8,7 +8,7 @@ from pytest_vmsnap.errors import BootError, HostError
 from pytest_vmsnap.fork import files, migration
 from pytest_vmsnap.fork.memory import FullMemory
 from pytest_vmsnap.fork.snapshot import Snapshot
-from pytest_vmsnap.host import Memory, netdev_of
+from pytest_vmsnap.host import Memory, abilities_of, netdev_of
 from pytest_vmsnap.store import fingerprint
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ class Template:
         devices = self._into / "device-state"
         devices.touch(mode=0o600)
         self._forge.host.access.to_write(devices)
-        abilities = migration.abilities(self.domain)
+        abilities = abilities_of(self.domain.qmp)
         self.domain.suspend()
         migration.save_devices(self.domain, devices, abilities=abilities, timeout=SAVE_SECONDS)
         self._forge.end(self.domain)

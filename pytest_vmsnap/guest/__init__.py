@@ -6,9 +6,10 @@ from pytest_vmsnap.guest.channel import Channel, Completed, Request, Site
 from pytest_vmsnap.guest.choice import Access
 from pytest_vmsnap.guest.planting import ConsoleLogin, seed_image
 from pytest_vmsnap.guest.repairs import expect_clean, repair, reseeder_of, set_clock, stop_calendar_timers
+from pytest_vmsnap.guest.serial import attend
 from pytest_vmsnap.guest.shell import additions, planting_script
 from pytest_vmsnap.guest.ssh import SshLogin
-from pytest_vmsnap.guest.terminal import Terminal, terminal
+from pytest_vmsnap.guest.terminal import ESCAPE, Escaped, Terminal, terminal
 
 __all__ = [
     "Channel",
@@ -24,6 +25,9 @@ __all__ = [
     "settle",
     "Terminal",
     "terminal",
+    "ESCAPE",
+    "attend",
+    "Escaped",
     "repair",
     "reseeder_of",
     "set_clock",

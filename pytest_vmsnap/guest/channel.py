@@ -124,6 +124,9 @@ class Channel(Protocol):
     def notes(self, reseeder: Reseeder, *, timeout: float) -> GuestNotes:
         """What clones of the guest, as it is now, need not be asked for again; no command may run."""
 
+    def known_notes(self, reseeder: Reseeder) -> GuestNotes:
+        """What is known now of what `notes` would tell; the guest is not asked, and commands may run."""
+
     def still(self, *, timeout: float) -> AbstractContextManager[None]:
         """No command runs within: what is on the way is waited for; `ChannelError` where it does not end."""
 

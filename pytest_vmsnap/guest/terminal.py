@@ -17,15 +17,34 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+PIECE = 1 << 16
+ESCAPE = b"\x1d"  # Ctrl-], as telnet(1) and virsh have it
+
+
+class Escaped(Exception):
+    """The person has typed the escape character."""
+
+
 @dataclass(frozen=True, slots=True)
 class Terminal:
-    """This process's terminal: what is typed is read from descriptor `source`, what is shown goes to `sink`."""
+    """This process's terminal: what is typed is read from descriptor `source`, what is shown goes to `sink`.
+
+    `escape` is what the person types to be heard by us, empty for nothing.
+    """
 
     source: int
     sink: int
     columns: int
     rows: int
     kind: str
+    escape: bytes = b""
+
+    def typed(self) -> bytes:
+        """What has been typed; raises `Escaped`."""
+        data = os.read(self.source, PIECE)
+        if self.escape and self.escape in data:
+            raise Escaped
+        return data
 
     def show(self, data: bytes) -> None:
         """Write all of `data`."""
@@ -34,21 +53,26 @@ class Terminal:
 
 
 @contextmanager
-def terminal() -> Iterator[Terminal]:
-    """The terminal, which passes on each key as it is typed while the ``with`` block lasts.
+def terminal(
+    *,
+    escape: bytes = b"",
+    who: str = "interact()",
+    hint: str = "run pytest from a terminal, without xdist's -n",
+) -> Iterator[Terminal]:
+    """The terminal, which passes on each key but `escape` as it is typed while the ``with`` block lasts.
 
-    Raises `HostError` where standard input or output is none.
+    Raises `HostError`, with `who` asks and the `hint`, where standard input or output is none.
     """
     source, sink = sys.__stdin__, sys.__stdout__
     if not (source and sink and os.isatty(0) and os.isatty(1)):
         raise HostError(
-            "interact() needs a terminal, and standard input or output is none",
-            hint="run pytest from a terminal, without xdist's -n",
+            f"{who} needs a terminal, and standard input or output is none",
+            hint=hint,
         )
     size = shutil.get_terminal_size()
     before = termios.tcgetattr(0)
     try:
-        tty.setraw(0)
-        yield Terminal(0, 1, size.columns, size.lines, os.environ.get("TERM", "linux"))
+        tty.setraw(0, termios.TCSADRAIN)  # what was typed ahead stays
+        yield Terminal(0, 1, size.columns, size.lines, os.environ.get("TERM", "linux"), escape)
     finally:
         termios.tcsetattr(0, termios.TCSADRAIN, before)

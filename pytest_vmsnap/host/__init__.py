@@ -1,8 +1,9 @@
 """The host: its libvirt, its accelerator, its processes, and the description of a domain."""
 
+from pytest_vmsnap.host.abilities import IGNORE_SHARED, Abilities, abilities_of
 from pytest_vmsnap.host.domain_xml import Blueprint, Memory, describe, netdev_of
 from pytest_vmsnap.host.forwards import Forward, Protocol, add_forward, forwards, remove_forward
-from pytest_vmsnap.host.host import Facts, Host, choose_uri, default_store, open_host
+from pytest_vmsnap.host.host import MORE_ROOM, Facts, Host, choose_uri, default_store, open_host, space_for
 from pytest_vmsnap.host.libvirt import Connection, Domain
 from pytest_vmsnap.host.processes import is_stopped
 from pytest_vmsnap.host.run import Run, sweep
@@ -15,8 +16,13 @@ __all__ = [
     "Host",
     "Facts",
     "UriChoice",
+    "space_for",
+    "MORE_ROOM",
     "Connection",
     "Domain",
+    "Abilities",
+    "abilities_of",
+    "IGNORE_SHARED",
     "Blueprint",
     "Memory",
     "describe",

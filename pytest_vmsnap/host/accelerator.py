@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import json
 import logging
 import os
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pytest_vmsnap.errors import AcceleratorError
 from pytest_vmsnap.host import kvm_probe
+from pytest_vmsnap.host.access import name_of
 
 if TYPE_CHECKING:
     from pytest_vmsnap.host.kvm_probe import User
@@ -33,10 +35,17 @@ NO_DEVICE = (
     "load the module (sudo modprobe kvm_intel, or kvm_amd), with virtualisation enabled in the firmware; "
     "in a virtual machine, its host must allow nested virtualisation; a container is given --device /dev/kvm"
 )
-NO_PERMISSION = """\
+JOIN_GROUP = """\
 give it to the user for good, who then logs in again (for a daemon's user: restart the daemon):
-    sudo usermod -aG kvm {user}
-or to everybody, as CI runners do:
+    sudo usermod -aG {group} {user}
+a container is started with the device's group:
+    --device /dev/kvm --group-add $(stat -c %g /dev/kvm)"""
+LOG_IN_AGAIN = """\
+{user} is in the group {group}, but was not when this login began: log in again, or for one command:
+    sg {group} -c 'COMMAND'"""
+OPEN_TO_ALL = """\
+give it to everybody, as hosted runners (GitHub Actions) need it in a step before the tests; of a container, \
+on its host:
     echo 'KERNEL=="kvm", GROUP="kvm", MODE="0666", OPTIONS+="static_node=kvm"' \
 | sudo tee /etc/udev/rules.d/99-kvm4all.rules
     sudo udevadm control --reload-rules; sudo udevadm trigger --name-match=kvm"""
@@ -55,13 +64,15 @@ class Accelerator:
     hint: str = ""
 
 
-def choose(wanted: Accel, *, emulator: Path, cache: Path, as_user: User | None = None) -> Accelerator:
+def choose(
+    wanted: Accel, *, emulator: Path, cache: Path, as_user: User | None = None, anew: bool = False
+) -> Accelerator:
     """The accelerator for `emulator` on this host.
 
     `wanted` is the option's value. `auto` gives KVM where the device opens for the user that QEMU runs as and
     a probe guest passes within 2 s, else TCG with the reason; what the probe found is kept in the directory
     `cache` until the host boots again, or its KVM or the emulator changes. `as_user` is the (uid, gid) that
-    QEMU runs as, None for who we are.
+    QEMU runs as, None for who we are; `anew` probes although it is known.
 
     Raises `AcceleratorError` where `kvm` is wanted and does not work.
     """
@@ -69,8 +80,13 @@ def choose(wanted: Accel, *, emulator: Path, cache: Path, as_user: User | None =
         return Accelerator(name="tcg", reason="asked for")
     record = _Record(cache, emulator)
     if wanted == "auto":
-        return _refused(as_user) or _demoted(record) or _known(record) or _probed(record, AUTO_SECONDS, as_user)
-    found = _refused(as_user) or _probed(record, ASKED_SECONDS, as_user)
+        return (
+            refused(as_user)
+            or _demoted(record)
+            or (None if anew else _known(record))
+            or _probed(record, AUTO_SECONDS, as_user)
+        )
+    found = refused(as_user) or _probed(record, ASKED_SECONDS, as_user)
     if found.name != "kvm":
         raise AcceleratorError(
             f"KVM was asked for and does not work here: {found.reason}",
@@ -91,7 +107,7 @@ def _tcg(reason: str, hint: str = "") -> Accelerator:
     return Accelerator(name="tcg", reason=reason, hint=hint)
 
 
-def _refused(as_user: User | None) -> Accelerator | None:
+def refused(as_user: User | None) -> Accelerator | None:
     """Why the device does not open for the user that QEMU runs as; None if it does."""
     try:
         device = DEVICE.stat()
@@ -110,11 +126,35 @@ def _refused(as_user: User | None) -> Accelerator | None:
 
 
 def _not_permitted(uid: int) -> Accelerator:
+    user = name_of(uid)
+    return _tcg(f"no permission for {DEVICE} as user {user}", _permission_for(uid, user, DEVICE.stat()))
+
+
+def _permission_for(uid: int, user: str, device: os.stat_result) -> str:
+    """What gives `user` the device, by its group where that may open it."""
+    needed = stat.S_IRGRP | stat.S_IWGRP
+    if device.st_mode & needed != needed:
+        return OPEN_TO_ALL
+    joined = uid == os.geteuid() and device.st_gid in registered_groups(uid)
+    by_group = (LOG_IN_AGAIN if joined else JOIN_GROUP).format(user=user, group=group_name(device.st_gid))
+    return f"{by_group}\nor {OPEN_TO_ALL}"
+
+
+def group_name(gid: int) -> str:
+    """The name of the device's group: ``kvm`` where it has none, or is still root's."""
     try:
-        user = pwd.getpwuid(uid).pw_name
+        return grp.getgrgid(gid).gr_name if gid else "kvm"
     except KeyError:
-        user = str(uid)
-    return _tcg(f"no permission for {DEVICE} as user {user}", NO_PERMISSION.format(user=user))
+        return "kvm"
+
+
+def registered_groups(uid: int) -> list[int]:
+    """The groups of the user in the user database, which a login gets; those of a running one may be fewer."""
+    try:
+        entry = pwd.getpwuid(uid)
+    except KeyError:
+        return []
+    return os.getgrouplist(entry.pw_name, entry.pw_gid)
 
 
 def _opens_for(user: User) -> bool:
@@ -176,8 +216,16 @@ def _unprobed() -> Accelerator:
 
 
 def _cpu_has_virtualisation() -> bool:
-    lines = CPUINFO.read_text().splitlines()
-    return any({"vmx", "svm"} & set(line.split()) for line in lines if line.startswith("flags"))
+    return bool({"vmx", "svm"} & cpu_flags())
+
+
+def cpu_flags() -> set[str]:
+    """The processors' flags (proc(5), ``/proc/cpuinfo``)."""
+    try:
+        lines = CPUINFO.read_text().splitlines()
+    except OSError:  # hidden from us
+        return set()
+    return {flag for line in lines if line.startswith("flags") for flag in line.partition(":")[2].split()}
 
 
 class _Record:

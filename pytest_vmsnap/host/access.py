@@ -74,14 +74,15 @@ class Access:
     def runs(self, command: list[str]) -> bool:
         """Whether `command` succeeds as the user that QEMU runs as; only root can ask."""
         uid, gid = self.user or (os.geteuid(), os.getegid())
-        groups = os.getgrouplist(_name(uid), gid) if self.user else None
+        groups = os.getgrouplist(name_of(uid), gid) if self.user else None
         done = subprocess.run(
             command, user=uid, group=gid, extra_groups=groups, capture_output=True, check=False
         )
         return done.returncode == 0
 
 
-def _name(uid: int) -> str:
+def name_of(uid: int) -> str:
+    """The user's name, or the number where there is none."""
     import pwd
 
     try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import shutil
 import subprocess
 from contextlib import ExitStack, suppress
@@ -12,12 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
-from pytest_vmsnap.errors import HostError, NoHypervisor, StoreFull
-from pytest_vmsnap.host import accelerator, access, embed, uri
+from pytest_vmsnap.errors import HostError, StoreFull
+from pytest_vmsnap.host import accelerator, access, embed, emulator, uri
 from pytest_vmsnap.host.cpu import guest_cpu
 from pytest_vmsnap.host.domain_xml import MACHINE_TYPE
-from pytest_vmsnap.host.libvirt import INSTALL, Connection, library
-from pytest_vmsnap.host.run import Run, libvirt_logs, sweep
+from pytest_vmsnap.host.libvirt import Connection, library
+from pytest_vmsnap.host.run import Run, domain_prefix, libvirt_logs, remove_logs, sweep
 from pytest_vmsnap.host.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -28,15 +27,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("pytest_vmsnap.host")
 
-LIBVIRT_FLOOR = (9, 0)
-QEMU_FLOOR = (7, 2)
 CPUS = 2
 # Emulating several processors at once, QEMU 7.2 runs code that another of them has just patched: Linux, which
 # patches itself ("jump labels"), dies of "Oops: int3" (measured: of sysctl kernel.sched_schedstats within a
 # second; of a boot one in some dozens; with one processor of none).
 SEVERAL_CPUS_FLOOR = (8, 1)
+LEARNED = "libvirt-capabilities"
 COPIES = "copies"  # of the user's files, in the store
+ENDING_SECONDS = 5.0  # for a daemon that ends what a killed run had: 2 where process 1 reaps slowly
 SPARE_MIB = 256  # what overlays, consoles and device states may need beside the memory
+MORE_ROOM = "free some space, or choose another directory with --vmsnap-store"  # what a person can do
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +63,7 @@ class Facts:
 
     @property
     def _emulates_several(self) -> bool:
-        return self.accelerator.name == "kvm" or _numbers(self.qemu_version) >= SEVERAL_CPUS_FLOOR
+        return self.accelerator.name == "kvm" or emulator.numbers(self.qemu_version) >= SEVERAL_CPUS_FLOOR
 
     def doubts(self, cpus: int) -> str:
         """What is to be said of a machine with so many processors; empty if nothing is."""
@@ -144,11 +144,11 @@ class Host:
     def expect_space(self, memory_mib: int) -> None:
         """Raise `StoreFull` where the store has no room for a machine's memory: QEMU would die of it."""
         free = shutil.disk_usage(self.run.data).free >> 20
-        if free < memory_mib + SPARE_MIB:
+        if free < space_for(memory_mib):
             raise StoreFull(
                 f"{self._store} has {free} MiB free; a machine of {memory_mib} MiB needs "
-                f"{memory_mib + SPARE_MIB} MiB there for its memory",
-                hint="free some space, or choose another directory with --vmsnap-store",
+                f"{space_for(memory_mib)} MiB there for its memory",
+                hint=MORE_ROOM,
             )
 
     def demote(self, reason: str) -> None:
@@ -167,14 +167,19 @@ class Host:
         self._stack.close()
 
 
-def default_store(choice: UriChoice) -> Path:
+def space_for(memory_mib: int) -> int:
+    """How many MiB a machine with so much memory may take in the store."""
+    return memory_mib + SPARE_MIB
+
+
+def default_store(choice: UriChoice | None) -> Path:
     """Where the store is when no option says: the user's cache directory.
 
     In system mode QEMU is another user, who can reach nothing in root's home: there it is the system's.
     """
     import platformdirs
 
-    if choice.mode == "system" and os.geteuid() == 0:
+    if choice and choice.mode == "system" and os.geteuid() == 0:
         return Path("/var/cache/pytest-vmsnap")
     return platformdirs.user_cache_path("pytest-vmsnap")
 
@@ -191,24 +196,24 @@ def open_host(settings: Settings, choice: UriChoice, *, store: Path) -> Host:
 
     What killed runs left there is removed first. Raises `NoHypervisor`, `AcceleratorError`, `HostError`.
     """
-    for swept in sweep(store / "runs"):
-        log.info("removed what the killed run %s left behind", swept)
+    swept = sweep(store / "runs")
     with ExitStack() as stack:
         run = Run(store / "runs")
         stack.callback(run.close)
-        connection = _connect(choice, run, stack, store)
-        user, unconfined = _confinement(connection) if choice.mode == "system" else (None, ())
+        connection = connect(choice, run, stack, store=store)
+        for dead in swept:
+            log.info("removed what the killed run %s left behind", dead)
+            connection.wait_for_end(domain_prefix(dead), timeout=ENDING_SECONDS)
+            remove_logs(dead)  # the daemon writes a last line when the QEMU has gone, in a new file if need be
+        user, unconfined = confinement(choice, connection)
         reach = access.Access(user=user)
         for directory in (store, store / "runs", run.data):
             reach.to_enter(directory)
         reach.to_write(run.sockets)
-        if user and os.geteuid() == 0 and not reach.can_enter(run.data):
-            raise HostError(
-                f"the store {store} cannot be reached by user {user[0]}, whom libvirt runs QEMU as",
-                hint="choose a directory that others may pass through, with --vmsnap-store; "
-                "the store itself is opened to that user alone",
-            )
+        expect_reachable(reach, store, run.data)
         facts = _facts(settings, choice, connection, cache=store, user=user, reach=reach)
+        if choice.mode == "embed":
+            embed.keep_learned(run.sockets, learned=store / LEARNED)
         return Host(
             facts=facts,
             connection=connection,
@@ -220,46 +225,41 @@ def open_host(settings: Settings, choice: UriChoice, *, store: Path) -> Host:
         )
 
 
-def _confinement(connection: Connection) -> tuple[tuple[int, int] | None, tuple[str, ...]]:
-    """The user that QEMU runs as, and what else confines it: asked once, for an answer may take seconds."""
+def expect_reachable(reach: Access, store: Path, directory: Path) -> None:
+    """Raise `HostError` where QEMU cannot reach `directory`, of the store or above it; only root can ask."""
+    if reach.user and os.geteuid() == 0 and not reach.can_enter(directory):
+        raise HostError(
+            f"the store {store} cannot be reached by user {reach.user[0]}, whom libvirt runs QEMU as",
+            hint="choose a directory that others may pass through, with --vmsnap-store; "
+            "the store itself is opened to that user alone",
+        )
+
+
+def confinement(choice: UriChoice, connection: Connection) -> tuple[tuple[int, int] | None, tuple[str, ...]]:
+    """The user that QEMU runs as, None for who we are, and what else confines it.
+
+    Asked once, for an answer may take seconds.
+    """
+    if choice.mode != "system":
+        return None, ()
     capabilities = connection.capabilities()
     user = access.qemu_user(capabilities)
     return user, access.other_security_models(capabilities) if user else ()
 
 
-def _connect(choice: UriChoice, run: Run, stack: ExitStack, store: Path) -> Connection:
+def connect(choice: UriChoice, run: Run, stack: ExitStack, *, store: Path) -> Connection:
+    """A connection that `stack` closes. Raises `NoHypervisor` where nobody answers."""
     if choice.mode != "embed":
         connection = Connection(choice.uri)
         stack.callback(connection.close)
         return connection
-    learned = store / "libvirt-capabilities"
-    address = embed.prepare(run.sockets, learned=learned)
+    address = embed.prepare(run.sockets, learned=store / LEARNED)
     with embed.logs_to(run.sockets / "libvirt.log"):
         library.modules()
     stack.callback(Watchdog(run).close)
     connection = Connection(address)
     stack.callback(connection.close)
-    connection.domain_capabilities(kind="qemu", machine=MACHINE_TYPE)
-    embed.keep_learned(run.sockets, learned=learned)
     return connection
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split(".")[:2])
-
-
-def _expect_floor(name: str, found: str, floor: tuple[int, int]) -> None:
-    if _numbers(found) < floor:
-        needed = ".".join(str(part) for part in floor)
-        raise HostError(f"{name} {found} is too old: {needed} or later is needed", hint=INSTALL)
-
-
-def _qemu_version(emulator: Path) -> str:
-    """As QEMU says it, e.g. ``10.0.2``; libvirt's answer took 2 s where KVM opens and does not work (9.0)."""
-    done = subprocess.run([str(emulator), "--version"], capture_output=True, text=True, check=False)
-    if found := re.search(r"version (\d+\.\d+\.\d+)", done.stdout):
-        return found[1]
-    raise NoHypervisor(f"{emulator} does not run: {done.stderr.strip()}", hint=INSTALL)
 
 
 def _facts(
@@ -272,26 +272,24 @@ def _facts(
     reach: Access,
 ) -> Facts:
     found = connection.domain_capabilities(kind="qemu", machine=MACHINE_TYPE)
-    emulator = Path(found.findtext("path") or "")
-    if not emulator.is_file():
-        raise NoHypervisor("libvirt knows no QEMU for x86_64 on this host", hint=INSTALL)
-    if not shutil.which("qemu-img"):
-        raise NoHypervisor("qemu-img is not installed", hint=INSTALL)
-    qemu_version = _qemu_version(emulator)
-    _expect_floor("libvirt", connection.library_version, LIBVIRT_FLOOR)
-    _expect_floor("QEMU", qemu_version, QEMU_FLOOR)
+    program = emulator.of_libvirt(found)
+    emulator.installed(emulator.QEMU_IMG)
+    qemu_version = emulator.version_of(program)
+    emulator.expect_version("libvirt", connection.library_version, emulator.LIBVIRT_FLOOR)
+    emulator.expect_version("QEMU", qemu_version, emulator.QEMU_FLOOR)
     return Facts(
         uri=choice,
-        accelerator=accelerator.choose(settings.accel, emulator=emulator, cache=cache, as_user=user),
-        emulator=emulator,
+        accelerator=accelerator.choose(settings.accel, emulator=program, cache=cache, as_user=user),
+        emulator=program,
         machine_type=found.findtext("machine") or MACHINE_TYPE,
         libvirt_version=connection.library_version,
         qemu_version=qemu_version,
-        warnings=_warnings(user, reach),
+        warnings=warnings(user, reach),
     )
 
 
-def _warnings(user: tuple[int, int] | None, reach: Access) -> tuple[str, ...]:
+def warnings(user: tuple[int, int] | None, reach: Access) -> tuple[str, ...]:
+    """What is to be said of a host where machines run all the same; `user` is whom QEMU runs as."""
     kvm = Path("/dev/kvm")
     root_may = user and kvm.exists() and os.geteuid() == 0 and os.access(kvm, os.R_OK | os.W_OK)
     # Measured on libvirt 9.0: it compares the device as it sees it itself with what QEMU's user saw.

@@ -11,11 +11,11 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
-import resource
 import subprocess
-import threading
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
+
+from pytest_vmsnap.host.processes import limited
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -193,7 +193,7 @@ def _run(command: list[str], kernel: int, timeout: float, as_user: User | None) 
         )
     except OSError as error:
         return Outcome(passed=False, reason=f"{command[0]} cannot be started: {error.strerror}")
-    with process, _limited(process, timeout) as ran_out:
+    with process, limited(process, timeout) as ran_out:
         lines = list(_until_registers(process.stderr))
         stopped = process.poll() is None and bool(lines) and lines[-1].startswith(REGISTERS)
         if stopped:
@@ -202,29 +202,6 @@ def _run(command: list[str], kernel: int, timeout: float, as_user: User | None) 
     if ran_out.is_set() and not stopped:
         return Outcome(passed=False, reason=f"no end within {timeout:g} s", timed_out=True)
     return Outcome(passed=True) if status == PASSED else Outcome(passed=False, reason=_why(lines, status))
-
-
-@contextlib.contextmanager
-def _limited(process: subprocess.Popen[str], timeout: float) -> Iterator[threading.Event]:
-    """Kill the process after `timeout` seconds (then the event is set), and at the body's end."""
-    ran_out = threading.Event()
-
-    def end() -> None:
-        ran_out.set()
-        process.kill()
-
-    with contextlib.suppress(OSError):  # it has ended
-        resource.prlimit(process.pid, resource.RLIMIT_CORE, (0, 0))  # an assertion of QEMU's leaves no file
-        seconds = int(timeout) + 10  # if we are killed ourselves, a guest that spins ends all the same
-        resource.prlimit(process.pid, resource.RLIMIT_CPU, (seconds, seconds))
-    timer = threading.Timer(timeout, end)
-    timer.name, timer.daemon = "vmsnap-probe", True
-    timer.start()
-    try:
-        yield ran_out
-    finally:
-        timer.cancel()
-        process.kill()
 
 
 def _until_registers(stderr: IO[str] | None) -> Iterator[str]:

@@ -1,14 +1,18 @@
-"""QEMU processes of ours, known by the name of their domain, and ended by their descriptor."""
+"""QEMU processes of ours: known by the name of their domain, ended by their descriptor, or after a time."""
 
 from __future__ import annotations
 
 import os
+import resource
 import select
 import signal
+import threading
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Iterator
 
 PROC = Path("/proc")
@@ -76,3 +80,26 @@ def end_qemus(prefix: str) -> list[int]:
         finally:
             os.close(descriptor)
     return ended
+
+
+@contextmanager
+def limited(process: subprocess.Popen[str], timeout: float) -> Iterator[threading.Event]:
+    """Kill the process after `timeout` seconds (then the event is set), and at the body's end."""
+    ran_out = threading.Event()
+
+    def end() -> None:
+        ran_out.set()
+        process.kill()
+
+    with suppress(OSError):  # it has ended
+        resource.prlimit(process.pid, resource.RLIMIT_CORE, (0, 0))  # an assertion of QEMU's leaves no file
+        seconds = int(timeout) + 10  # if we are killed ourselves, a guest that spins ends all the same
+        resource.prlimit(process.pid, resource.RLIMIT_CPU, (seconds, seconds))
+    timer = threading.Timer(timeout, end)
+    timer.name, timer.daemon = "vmsnap-probe", True
+    timer.start()
+    try:
+        yield ran_out
+    finally:
+        timer.cancel()
+        process.kill()

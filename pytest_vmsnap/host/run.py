@@ -108,6 +108,14 @@ def libvirt_logs() -> dict[Mode, Path]:
     }
 
 
+def remove_logs(run_id: str) -> None:
+    """Remove what libvirt's daemons keep of the QEMUs of a run that has ended, where this user may."""
+    for place in libvirt_logs().values():
+        for path in place.glob(f"{domain_prefix(run_id)}*.log"):
+            with suppress(OSError):
+                path.unlink()
+
+
 def _remove(data: Path) -> None:
     if pids := end_qemus(domain_prefix(data.name)):
         log.info("run %s left QEMU processes %s: ended", data.name, pids)
@@ -118,8 +126,5 @@ def _remove(data: Path) -> None:
     else:
         if sockets.name.startswith(f"vmsnap-{data.name}-"):
             shutil.rmtree(sockets, ignore_errors=True)
-    for place in libvirt_logs().values():
-        for path in place.glob(f"{domain_prefix(data.name)}*.log"):
-            with suppress(OSError):
-                path.unlink()
+    remove_logs(data.name)
     shutil.rmtree(data, ignore_errors=True)

@@ -69,8 +69,9 @@ def mark_of(body: Body) -> ConsoleMark:
     return ConsoleMark(index=len(body.consoles) - 1, offset=last.stat().st_size if last.exists() else 0)
 
 
-def console_since(body: Body, mark: ConsoleMark) -> str:
-    """What the console has shown since `mark`, over every boot."""
+def console_since(body: Body, mark: ConsoleMark | None = None) -> str:
+    """What the console has shown since `mark` (None: since it was switched on first), over every boot."""
+    mark = mark or ConsoleMark(index=0, offset=0)
     parts = []
     for index, path in enumerate(body.consoles[mark.index :]):
         data = path.read_bytes() if path.exists() else b""

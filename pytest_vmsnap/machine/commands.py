@@ -16,13 +16,13 @@ from pytest_vmsnap.errors import (
     MachineReleased,
 )
 from pytest_vmsnap.guest import Request
-from pytest_vmsnap.machine.body import console_since, mark_of
+from pytest_vmsnap.machine.trail import Deed, Trail
 from pytest_vmsnap.model import Result
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pytest_vmsnap.guest import Channel
+    from pytest_vmsnap.guest import Channel, Completed
     from pytest_vmsnap.host import Forward
     from pytest_vmsnap.machine.body import Body, Deadlines
     from pytest_vmsnap.pool import Moment
@@ -34,11 +34,13 @@ SIGNAL_BASE = 128  # POSIX, "Exit Status for Commands": a death by signal is rep
 class Commands:
     """A machine's commands, and what everything else on it stands on."""
 
-    def __init__(self, body: Body, channel: Channel, deadlines: Deadlines) -> None:
+    def __init__(self, body: Body, channel: Channel, deadlines: Deadlines, trail: Trail | None = None) -> None:
         self._body = body
         self._channel = channel
         self._deadlines = deadlines
-        self._mark = mark_of(body)
+        self._trail = trail or Trail()
+        if self._trail.body is not body:
+            self._trail.follow(body, channel)
         self._released = ""
         self._address = body.address
         self._forwards: list[Forward] = []
@@ -71,7 +73,7 @@ class Commands:
     @property
     def console_log(self) -> str:
         """What the guest has printed on its serial console since the test began."""
-        return console_since(self._body, self._mark)
+        return self._trail.console
 
     def run(
         self,
@@ -100,24 +102,44 @@ class Commands:
         data = input.encode() if isinstance(input, str) else input or b""
         request = Request(text=text, input=data, cwd=cwd, env=env or {}, user=user)
         seconds = self._deadlines.seconds(timeout)
-        started = time.monotonic()
+        began = time.monotonic()
         try:
             done = self._channel.run(request, timeout=seconds)
         except (GuestGone, GuestHung) as error:
-            raise self._explained(f"while it ran {_short(text)}", error) from error
+            self._note(began, text, error.message)
+            raise self._explained(f"while it ran {_short(text)}", error) from None  # its own says it all
+        except BaseException:  # a test that is interrupted
+            self._note(began, text, "given up")
+            raise
+        deed = self._note(
+            began, text, f"killed after {seconds:g} s" if done.timed_out else f"status {done.status}", done
+        )
         result = Result(
             command=text,
             returncode=done.status,
             signal=done.status - SIGNAL_BASE if done.status > SIGNAL_BASE else None,
             stdout=done.stdout,
             stderr=done.stderr,
-            duration=time.monotonic() - started,
+            duration=deed.seconds,
         )
         if done.timed_out:
             raise CommandTimeout(f"{_short(text)} was killed: it ran over its {seconds:g} s", result=result)
         if check and result.returncode:
             raise CommandFailed(f"{_short(text)} failed with status {result.returncode}", result=result)
         return result
+
+    def _note(self, began: float, command: str, outcome: str, done: Completed | None = None) -> Deed:
+        seconds = time.monotonic() - began
+        deed = Deed(
+            began=time.time() - seconds,
+            seconds=seconds,
+            command=command,
+            outcome=outcome,
+            stdout=done.stdout if done is not None else b"",
+            stderr=done.stderr if done is not None else b"",
+        )
+        self._trail.note(deed)
+        return deed
 
     def succeed(self, *cmds: str | Sequence[str], timeout: float | None = None) -> str:
         """Run commands that are to succeed, one after another; returns the stdout of all, as it came.

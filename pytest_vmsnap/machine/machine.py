@@ -7,7 +7,6 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from pytest_vmsnap.errors import ChannelError
-from pytest_vmsnap.machine.body import mark_of
 from pytest_vmsnap.machine.files import Files
 from pytest_vmsnap.machine.interactive import Interactive
 from pytest_vmsnap.machine.power import Power
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from pytest_vmsnap.guest import Channel, SshLogin
     from pytest_vmsnap.machine.body import Body, Deadlines
     from pytest_vmsnap.machine.interactive import AtTerminal
+    from pytest_vmsnap.machine.trail import Trail
     from pytest_vmsnap.model import MachineSpec
     from pytest_vmsnap.pool import Tenancy
 
@@ -47,8 +47,9 @@ class Machine(Waits, Files, Power, Snapshots, Screen, Ssh, Testinfra, Interactiv
         at_terminal: AtTerminal = nullcontext,
         tenancy: Tenancy | None = None,
         untouched: bool = False,
+        trail: Trail | None = None,
     ) -> None:
-        super().__init__(body, channel, deadlines)
+        super().__init__(body, channel, deadlines, trail)
         self._tenancy = tenancy
         self._moments, self._rollbacks, self._kept_moments = {}, [], []
         self._untouched = tenancy.origin if tenancy and untouched else None
@@ -88,7 +89,7 @@ class Machine(Waits, Files, Power, Snapshots, Screen, Ssh, Testinfra, Interactiv
 
     def begin(self) -> None:
         """A test begins: what the console shows from here on is of that test."""
-        self._mark = mark_of(self._body)
+        self._trail.begin()
 
     def release(self, owner: str) -> None:
         """The test that it belonged to, `owner`, has ended: whoever uses it from now on is told so."""

@@ -11,6 +11,8 @@ from pytest_vmsnap.machine.commands import Commands
 if TYPE_CHECKING:
     from os import PathLike
 
+    from pytest_vmsnap.machine.body import Body
+
 # QEMU's names of keys (QMP reference, QKeyCode), on a keyboard of the United States
 PLAIN = {
     **{letter: letter for letter in "abcdefghijklmnopqrstuvwxyz0123456789"},
@@ -34,6 +36,25 @@ PLAIN = {
 SHIFTED = dict(zip('!@#$%^&*()_+{}|:"~<>?', "1234567890-=[]\\;'`,./", strict=True))
 
 
+def screenshot(body: Body, target: Path) -> Path:
+    """Write what the screen of a machine shows to `target`, as PNG; raises as `Screen.screenshot` does."""
+    __tracebackhide__ = True
+    if not body.has_screen:
+        raise SpecError("this machine has no screen", hint="mark the test with vm(screen=True)")
+    try:
+        from PIL import Image  # an extra: large, and few need it
+    except ImportError as error:
+        raise HostError("a screenshot needs Pillow", hint="pip install 'pytest-vmsnap[screenshot]'") from error
+    raw = body.scratch("screen.ppm")
+    try:
+        body.domain.qmp("screendump", filename=str(raw))
+        with Image.open(raw) as image:
+            image.save(target, format="PNG")
+    finally:
+        raw.unlink(missing_ok=True)
+    return target
+
+
 class Screen(Commands):
     """What is seen and typed at the machine itself."""
 
@@ -45,22 +66,7 @@ class Screen(Commands):
         """
         __tracebackhide__ = True
         self._expect_usable()
-        if not self._body.has_screen:
-            raise SpecError("this machine has no screen", hint="mark the test with vm(screen=True)")
-        try:
-            from PIL import Image  # an extra: large, and few need it
-        except ImportError as error:
-            raise HostError(
-                "a screenshot needs Pillow", hint="pip install 'pytest-vmsnap[screenshot]'"
-            ) from error
-        raw, target = self._body.scratch("screen.ppm"), Path(path)
-        try:
-            self._body.domain.qmp("screendump", filename=str(raw))
-            with Image.open(raw) as image:
-                image.save(target, format="PNG")
-        finally:
-            raw.unlink(missing_ok=True)
-        return target
+        return screenshot(self._body, Path(path))
 
     def send_key(self, key: str) -> None:
         """Press a key, or several at once: QEMU's names with a dash between them, as ``ctrl-alt-delete``.

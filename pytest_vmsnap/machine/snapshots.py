@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from pytest_vmsnap.errors import SpecError, VmsnapError
 from pytest_vmsnap.host import is_stopped, remove_forward
-from pytest_vmsnap.machine.body import mark_of
 from pytest_vmsnap.machine.network import Network
 
 if TYPE_CHECKING:
@@ -122,7 +121,7 @@ class Snapshots(Network):
         self._channel.close()
         self._body, self._channel = lease.clone, lease.channel
         self.era += 1
-        self._mark = mark_of(self._body)
+        self._trail.follow(self._body, self._channel)
         forwards, self._forwards = self._forwards, []
         for forward in forwards:
             if (pid := old.pid()) and is_stopped(pid):

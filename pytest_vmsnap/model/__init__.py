@@ -1,5 +1,6 @@
 """Frozen data without effects: what is asked for, and what came of it."""
 
+from pytest_vmsnap.model.finding import Finding, Status, not_asked, ok, size_text, worst
 from pytest_vmsnap.model.image import NO_ADDITIONS, Additions, Image, ImageRequest
 from pytest_vmsnap.model.keys import digest
 from pytest_vmsnap.model.notes import GuestNotes, Reseeder
@@ -44,4 +45,10 @@ __all__ = [
     "Order",
     "Revert",
     "digest",
+    "Finding",
+    "Status",
+    "ok",
+    "not_asked",
+    "worst",
+    "size_text",
 ]

@@ -28,10 +28,10 @@ STANDBY_CEILING = 64
 class Settings:
     """What the options say, each of its type; `origins` tells for each where its value is from.
 
-    `image` None is a machine without a disk; `memory` and `store_limit` in MiB; `timeout` in seconds for
-    one command; `standby` None for the host's choice; `timeout_factor` on every deadline, None for the
-    accelerator's default; `uri` and `store` None for what the host suggests. `refresh_state` are names
-    of states. `keep` is how many machines of failed tests are kept, ``"failed"`` for all of them. Paths are
+    `image` None is a machine without a disk; `memory`, `store_limit` and `keep_limit` in MiB; `timeout` in
+    seconds for one command; `standby` None for the host's choice; `timeout_factor` on every deadline, None for
+    the accelerator's default; `uri` and `store` None for what the host suggests. `refresh_state` are names of
+    states. `keep` is how many machines of failed tests are kept, ``"failed"`` for all of them. Paths are
     absolute, but for the default of `artifacts_dir`, which is relative to `root`: pytest's rootdir, to which
     those in markers are relative too.
     """
@@ -68,6 +68,8 @@ class Settings:
     artifacts: Artifacts = "failed"
     artifacts_dir: Path = Path("vmsnap-artifacts")
     keep: Keep = 0
+    keep_limit: int = 5120
+    keep_days: int = 14
     pause: bool = False
     timings: bool = False
     origins: dict[str, Origin] = field(default_factory=dict)

@@ -114,6 +114,11 @@ class _Held:
         self._lock.release()
 
 
+def most_standbys(wanted: int | None) -> int:
+    """How many may wait for a run that is alone: `wanted`, or what the processors of this process can make."""
+    return share(len(os.sched_getaffinity(0)), 1) if wanted is None else wanted
+
+
 def share(number: int, runs: int) -> int:
     """How many of the host's `number` of slots each of so many `runs` may take."""
     return max(1, min(MOST, number // max(1, runs)))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_vmsnap.errors import RevertError, VmsnapError
+from pytest_vmsnap.errors import ChannelError, RevertError, VmsnapError
 from pytest_vmsnap.fork import Clone
 from pytest_vmsnap.guest import expect_clean, repair, set_clock
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("pytest_vmsnap.pool")
 
 ANSWER_SECONDS = 30.0
+STILL_SECONDS = 1.0  # for who saves a machine whatever it does
 CHECK_SECONDS = 5.0  # for one that has answered before
 
 
@@ -43,6 +45,19 @@ class Lease:
         with self.channel.still(timeout=timeout):
             notes = self.channel.notes(known, timeout=timeout)
             return self.clone.save(directory, guest=notes)
+
+    def save_as_is(self, directory: Path) -> Snapshot:
+        """Save the machine as it is, in `directory`, commands that run included; it goes on.
+
+        The shells that run one are of no use in its clones. Raises `StoreFull`, `GuestGone`, `HostError`.
+        """
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(self.channel.still(timeout=STILL_SECONDS))
+            except ChannelError as error:
+                log.info("%s is saved with what runs in it: %s", self.clone.name, error.message)
+            guest = self.channel.known_notes(self.clone.snapshot.guest.reseeder)
+            return self.clone.save(directory, guest=guest)
 
     def is_well(self) -> bool:
         """Whether it still runs and answers."""

@@ -66,12 +66,28 @@ class Tenancy:
         except BaseException:
             fork.remove(directory)
             raise
-        moment = Moment(snapshot=snapshot, below=self._at, nonce=self.lease.nonce)
-        self._moments.append(moment)
-        self._at = moment
+        moment = self._noted(snapshot)
         self._pool.renew_proof(self.lease)
         self.expect_return(moment)
         return moment
+
+    def save_as_is(self) -> Moment:
+        """Save the machine whatever it does now, for somebody else; it goes on. Nobody here will go back to it.
+
+        Raises `StoreFull`, `GuestGone`, `HostError`.
+        """
+        directory = self._pool.directory(f"snapshot-{next(numbers)}")
+        try:
+            return self._noted(self.lease.save_as_is(directory))
+        except BaseException:
+            fork.remove(directory)
+            raise
+
+    def _noted(self, snapshot: Snapshot) -> Moment:
+        """A moment of the machine, whose disks are layers on it from now on."""
+        self._at = Moment(snapshot=snapshot, below=self._at, nonce=self.lease.nonce)
+        self._moments.append(self._at)
+        return self._at
 
     def go_back(self, moment: Moment, moved: Callable[[Lease], None]) -> None:
         """Take another machine, in the state of `moment`, in place of the one that there is.

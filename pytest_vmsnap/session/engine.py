@@ -14,9 +14,11 @@ from pytest_vmsnap.states import Library
 from pytest_vmsnap.store import Store
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from pytest_vmsnap.fork import Snapshot
+    from pytest_vmsnap.machine import Trail
     from pytest_vmsnap.model import MachineSpec, Settings
     from pytest_vmsnap.pool import Budget
     from pytest_vmsnap.progress import Progress
@@ -31,8 +33,9 @@ TCG_FACTOR = 3.0  # software emulation is slower: what takes a second under KVM 
 class Engine:
     """The host, the store, the states in it, and the pool of machines; `close` ends what was begun.
 
-    `hooks` are pytest's; `timings` gets what is built and handed over; `asker` is this process, to others.
-    Raises `HostError` where no machine can run, `StoreError`.
+    `hooks` are pytest's; `timings` gets what is built and handed over; `asker` is this process, to others;
+    `observe` is called with a machine that ends since its state could not be made. Raises `HostError` where no
+    machine can run, `StoreError`.
     """
 
     def __init__(
@@ -44,8 +47,9 @@ class Engine:
         progress: Progress,
         timings: Timings,
         asker: Asker,
+        observe: Callable[[Trail], None],
     ) -> None:
-        self._settings = settings
+        self.settings = settings
         self._hooks = hooks
         self._timings = timings
         choice = choose_uri(settings)
@@ -86,26 +90,30 @@ class Engine:
             prepare_all=lambda machine, spec: hook_calls.call_outermost_first(hook, vm=machine, spec=spec),
             progress=progress,
             note_use=timings.note_state,
+            observe=observe,
         )
 
     @property
     def deadlines(self) -> Deadlines:
         """How long things may take with the accelerator that there is."""
-        factor = self._settings.timeout_factor
+        factor = self.settings.timeout_factor
         if factor is None:
             factor = 1.0 if self.host.facts.accelerator.name == "kvm" else TCG_FACTOR
-        return Deadlines(command=self._settings.timeout, factor=factor)
+        return Deadlines(command=self.settings.timeout, factor=factor)
 
     def taken(self, snapshot: Snapshot) -> Tenancy:
         """A clean machine in the state of `snapshot`; raises `RevertError` where none can be given."""
         return Tenancy(self.pool, self.pool.take(snapshot), snapshot)
 
     def _budget(self) -> Budget:
-        if self._settings.standby is not None:
-            return OwnBudget(self._settings.standby)
-        claims = self.store.claims
-        claims.take_part(STANDBY)
-        return HostBudget(self.store.path / "locks" / STANDBY, lambda: claims.parties(STANDBY))
+        if self.settings.standby is not None:
+            return OwnBudget(self.settings.standby)
+        return HostBudget(self.store.path / "locks" / STANDBY, self._parties)
+
+    def _parties(self) -> int:
+        """How many runs have machines made ahead, ours too from now on."""
+        self.store.claims.take_part(STANDBY)
+        return self.store.claims.parties(STANDBY)
 
     def _note_revert(self, snapshot: Snapshot, seconds: float, ahead: bool) -> None:
         states = (state for (_, state), found in self.library.found.items() if found is snapshot)

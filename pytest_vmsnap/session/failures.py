@@ -42,6 +42,8 @@ class Failures:
         try:
             yield
         except VmsnapError as error:
+            if isinstance(error, HostError):
+                error.point_to_doctor()
             kind = type(error) if isinstance(error, HostError) else StateFailed
             self._known[key] = _Failure(kind=kind, summary=str(error).splitlines()[0], told=where)
             raise

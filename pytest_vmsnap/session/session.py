@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import secrets
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_vmsnap import selection
-from pytest_vmsnap.errors import ChannelError, PromiseBroken, VmsnapError, tail
-from pytest_vmsnap.machine import Machine
+from pytest_vmsnap.errors import DOCTOR, ChannelError, HostError, PromiseBroken, VmsnapError
+from pytest_vmsnap.evidence import Evidence, attach
+from pytest_vmsnap.machine import Machine, Trail
 from pytest_vmsnap.model import Settings
 from pytest_vmsnap.progress import Progress
 from pytest_vmsnap.session.engine import Engine
 from pytest_vmsnap.session.failures import Failures
 from pytest_vmsnap.session.held import Held
+from pytest_vmsnap.session.keeping import PROPERTY as KEPT_PROPERTY
+from pytest_vmsnap.session.keeping import Keeping, hold
+from pytest_vmsnap.session.lent import Lent
 from pytest_vmsnap.session.timings import Timings
 from pytest_vmsnap.states import NO_STATES, StateTree
 from pytest_vmsnap.store import Asker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from pytest_vmsnap.fork import Snapshot
     from pytest_vmsnap.host import Facts
@@ -28,8 +34,6 @@ if TYPE_CHECKING:
     from pytest_vmsnap.model import MachineSpec
     from pytest_vmsnap.pool import Tenancy
     from pytest_vmsnap.store import Store
-
-CONSOLE_LINES = 40
 
 
 class VmsnapSession:
@@ -59,7 +63,11 @@ class VmsnapSession:
         self._failures = Failures()
         self._untold: VmsnapError | None = None
         self._kept: Held | None = None
-        self._live: dict[tuple[str, str], Machine] = {}  # by fixture and the node it was made for
+        self._live: dict[tuple[str, str], Lent] = {}  # by fixture and the node it was made for
+        self._leaving: list[Lent] = []  # their test is not told of yet
+        directory = settings.root / settings.artifacts_dir if settings.artifacts != "none" else None
+        self._keeping = Keeping(settings, self._progress)
+        self._evidence = Evidence(directory, run=secrets.token_hex(4), factor=self._factor)
         self._audited: dict[str, Held] = {}  # by the test that promised to change nothing
         self._failed: set[str] = set()
         self.tree: StateTree = NO_STATES  # what the project declares, known once it is collected
@@ -81,6 +89,11 @@ class VmsnapSession:
         """The states that this run has asked for so far: name and machine."""
         return tuple((state, spec) for spec, state in (self._engine.library.found if self._engine else ()))
 
+    @property
+    def in_use(self) -> bool:
+        """Whether something was opened that `close` ends."""
+        return self._engine is not None
+
     def describe(self) -> list[str]:
         """Lines for the header: which libvirt and accelerator run which machine, and why. Never raises."""
         try:
@@ -88,7 +101,10 @@ class VmsnapSession:
         except VmsnapError as error:
             self._failures.clear()
             self._untold = error  # the first test is to tell it in full
-            return [f"vmsnap: no machine can run here: {str(error).splitlines()[0]}"]
+            return [
+                f"vmsnap: no machine can run here: {str(error).splitlines()[0]}",
+                *([f"        {DOCTOR}"] if isinstance(error, HostError) else []),
+            ]
         settings = self.settings
         cpus = settings.cpus or facts.cpus
         warnings = [*facts.warnings, *filter(None, [facts.doubts(cpus)])]
@@ -108,7 +124,7 @@ class VmsnapSession:
         where, mark = node.nodeid, wishes.mark
         spec = self._fitted(spec, where)
         self._snapshot(spec, wishes.state, where)  # its failure is told before a machine is looked for
-        grant = selection.decide(self.settings.revert, mark, self._last(spec, wishes.state))
+        grant = selection.decide(self.settings.revert, mark, self._last(spec, wishes.state, where))
         if grant.machine == "clean" or self._kept is None:
             self._discard_kept()
             held = Held(
@@ -123,23 +139,20 @@ class VmsnapSession:
         else:
             held.forget_listing()
         is_clean = grant.machine == "clean"
-        machine = self._live["vm", where] = self._machine(held.tenancy, spec, wishes.state, clean=is_clean)
+        lent = self._lent("vm", where, held.tenancy, spec, wishes.state, clean=is_clean)
         try:
             if where in self._audited:
-                held.list_before(factor=self._opened(where).deadlines.factor)
-            yield machine
+                held.list_before(factor=self._factor())
+            yield lent.machine
         finally:
-            machine.release(where)
-            del self._live["vm", where]
             self._audited.pop(where, None)
             held.failed = held.failed or where in self._failed
             held.read_only = held.read_only and mark == "readonly"
             if grant.keep:
-                held.tenancy.forget_all()
                 self._kept = held
             else:
                 self._awaken_next()
-                held.tenancy.end()
+            self._leave(lent, ends=not grant.keep)
 
     def _awaken_next(self) -> None:
         """The test behind this one may have a machine that waits for it: it can answer until that begins."""
@@ -154,14 +167,11 @@ class VmsnapSession:
         __tracebackhide__ = True
         where = node.nodeid or "the session"
         spec = self._fitted(spec, where)
-        tenancy = self._taken(spec, state, where)
-        machine = self._live[fixture, where] = self._machine(tenancy, spec, state, clean=True)
+        lent = self._lent(fixture, where, self._taken(spec, state, where), spec, state, clean=True)
         try:
-            yield machine
+            yield lent.machine
         finally:
-            machine.release(where)
-            del self._live[fixture, where]
-            tenancy.end()
+            self._leave(lent)
 
     @contextmanager
     def lend_further(
@@ -174,15 +184,11 @@ class VmsnapSession:
         spec = self._fitted(spec, where)
         tenancy = self._taken(spec, state, where)
         taken = [fixture for fixture, owner in self._live if owner == where]
-        key = f"vm_factory:{name or len(taken)}"
-        machine = self._machine(tenancy, spec, state, clean=True)
-        self._live[key, where] = machine
+        lent = self._lent(f"vm_factory:{name or len(taken)}", where, tenancy, spec, state, clean=True)
         try:
-            yield machine
+            yield lent.machine
         finally:
-            machine.release(where)
-            del self._live[key, where]
-            tenancy.end()
+            self._leave(lent)
 
     def note_following(self, following: pytest.Item | None) -> None:
         """Which test comes behind the one that begins, None behind the last."""
@@ -214,8 +220,10 @@ class VmsnapSession:
     def begin(self, item: pytest.Item) -> None:
         """A test begins: what the consoles of machines that are there already show is of this test now."""
         self.timings.begin(item.nodeid)
-        for machine in self._machines_of(item):
-            machine.begin()
+        self._failed.discard(item.nodeid)  # it is run again, under the same name
+        self._let_go()
+        for lent in self._lent_to(item):
+            lent.machine.begin()
 
     def note_outcome(self, item: pytest.Item, failed: bool) -> None:
         """A phase of a test ended."""
@@ -237,37 +245,87 @@ class VmsnapSession:
                     "vm_readonly promises to change nothing, and this test changed:", changes=changes
                 )
 
-    def report_sections(self, item: pytest.Item) -> list[tuple[str, str]]:
-        """Title and text of what the machines of a failed test can say: the ends of their consoles."""
-        return [
-            (f"Console of {machine.name} during this test", text)
-            for machine in self._machines_of(item)
-            if (text := tail(machine.console_log, CONSOLE_LINES))
-        ]
+    def testify(self, item: pytest.Item, report: pytest.TestReport) -> None:
+        """Have in the `report` of a phase of a test what its machines can say, where that is wanted."""
+        lent = self._lent_to(item)
+        if report.failed or (self.settings.artifacts == "all" and report.when == "call" and report.passed):
+            found = self._evidence.report(_attempt(item), [each.trail for each in lent])
+            if report.failed:
+                report.sections.extend(found.sections)
+            if found.directory:
+                self._record(item, report, "vmsnap_artifacts", _below(self.settings.root, found.directory))
+            attach(item.config, report, found)
+        if report.failed and self.settings.keep and self._engine and lent:
+            lines = self._keeping.keep(self._engine, _attempt(item), lent, _reason(report))
+            if lines:
+                report.sections.append(("Kept machine", "\n".join(lines)))
+            for line in lines:
+                self._record(item, report, KEPT_PROPERTY, line)
+        if report.failed and self.settings.pause and report.when != "teardown" and lent:
+            hold(lent, item.nodeid, self._at_terminal)
+        if report.when == "teardown":
+            self._let_go()
+
+    def _record(self, item: pytest.Item, report: pytest.TestReport, name: str, value: str) -> None:
+        """Note a property of a test for junit, which takes them from the report of its teardown."""
+        for properties in (item.user_properties, report.user_properties):
+            if (name, value) not in properties:
+                properties.append((name, value))
 
     def close(self) -> None:
-        """End every machine, and remove what the run had on disk. Nothing happens the second time."""
+        """End every machine, and remove what the run had on disk. Nothing happens the second time.
+
+        Where a Ctrl-C broke it off, the second time waits for what is left.
+        """
+        self._let_go()
         self._discard_kept()
-        engine, self._engine = self._engine, None
-        if engine:
-            engine.close()
+        if engine := self._engine:
+            try:
+                with self._progress.step("ending the machines"):
+                    engine.close()
+            except VmsnapError:
+                self._engine = None
+                raise
+            self._engine = None
 
-    def _machines_of(self, item: pytest.Item) -> list[Machine]:
+    def _lent_to(self, item: pytest.Item) -> list[Lent]:
+        """The machines that the test has, and those that it had until now."""
         names = getattr(item, "fixturenames", ())
-        return [machine for (fixture, _), machine in self._live.items() if fixture.partition(":")[0] in names]
+        return [
+            lent for lent in (*self._live.values(), *self._leaving) if lent.fixture.partition(":")[0] in names
+        ]
 
-    def _last(self, spec: MachineSpec, state: str) -> selection.Last | None:
+    def _leave(self, lent: Lent, *, ends: bool = True) -> None:
+        """A machine's fixture ends; the machine itself `ends` when its last test has been told of."""
+        lent.machine.release(lent.owner)
+        del self._live[lent.fixture, lent.owner]
+        lent.ends = ends
+        self._leaving.append(lent)
+
+    def _let_go(self) -> None:
+        """What was told of is of no use any more."""
+        leaving, self._leaving = self._leaving, []
+        for lent in leaving:
+            if lent.ends:
+                lent.tenancy.end()
+            else:
+                lent.tenancy.forget_all()
+
+    def _last(self, spec: MachineSpec, state: str, where: str) -> selection.Last | None:
         kept = self._kept
-        if kept is None:
+        if kept is None or kept.owner == where:  # the test itself had it, and is run again
             return None
         fits = (kept.spec, kept.state) == (spec, state)
         return selection.Last(
             fits=fits, well=fits and kept.tenancy.lease.is_well(), failed=kept.failed, read_only=kept.read_only
         )
 
-    def _machine(self, tenancy: Tenancy, spec: MachineSpec, state: str, *, clean: bool) -> Machine:
+    def _lent(
+        self, fixture: str, where: str, tenancy: Tenancy, spec: MachineSpec, state: str, *, clean: bool
+    ) -> Lent:
         assert self._engine  # noqa: S101 - there is a machine
-        return Machine(
+        trail = Trail(fixture.rpartition(":")[2])
+        machine = Machine(
             tenancy.lease.clone,
             tenancy.lease.channel,
             spec=spec,
@@ -277,7 +335,15 @@ class VmsnapSession:
             at_terminal=self._at_terminal,
             tenancy=tenancy,
             untouched=clean,
+            trail=trail,
         )
+        lent = Lent(fixture=fixture, owner=where, machine=machine, trail=trail, tenancy=tenancy)
+        self._live[fixture, where] = lent
+        return lent
+
+    def _factor(self) -> float:
+        """By how much deadlines are stretched."""
+        return self._engine.deadlines.factor if self._engine else 1.0
 
     def _taken(self, spec: MachineSpec, state: str, where: str) -> Tenancy:
         __tracebackhide__ = True
@@ -302,6 +368,7 @@ class VmsnapSession:
                     progress=self._progress,
                     timings=self.timings,
                     asker=self._asker,
+                    observe=self._evidence.observe,
                 )
         return self._engine
 
@@ -318,6 +385,24 @@ class VmsnapSession:
                 with self._failures.told_once((spec, name), where):
                     return engine.library.snapshot(spec, name)
         raise AssertionError(state)
+
+
+def _attempt(item: pytest.Item) -> str:
+    """The test's name, and which rerun of it (pytest-rerunfailures) this is."""
+    count = getattr(item, "execution_count", 1)
+    return item.nodeid if count <= 1 else f"{item.nodeid}-rerun{count - 1}"
+
+
+def _below(root: Path, path: Path) -> str:
+    """A path as it is named from the project's root, if it is in there."""
+    return str(path.relative_to(root) if path.is_relative_to(root) else path)
+
+
+def _reason(report: pytest.TestReport) -> str:
+    """Why a test failed, in a line."""
+    crash = getattr(report.longrepr, "reprcrash", None)
+    text = crash.message if crash else report.longreprtext
+    return text.strip().splitlines()[0] if text.strip() else ""
 
 
 def _counted(cpus: int) -> str:

@@ -2,7 +2,7 @@
 
 from pytest_vmsnap.states.base import BASE, image_request
 from pytest_vmsnap.states.declared import Declaration, declaration_of, state
-from pytest_vmsnap.states.entries import KIND, Origin, is_full, load, made_from, origin_of
+from pytest_vmsnap.states.entries import KIND, Origin, is_full, load, made_from, origin_of, seal, use
 from pytest_vmsnap.states.inputs import inputs_digest
 from pytest_vmsnap.states.library import Library
 from pytest_vmsnap.states.source import source_parts
@@ -27,6 +27,8 @@ __all__ = [
     "made_from",
     "is_full",
     "load",
+    "use",
+    "seal",
     "export",
     "import_",
     "extract_disk",

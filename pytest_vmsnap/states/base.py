@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import logging
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
 from pytest_vmsnap.errors import BootError, ChannelError, GuestGone, StateFailed
 from pytest_vmsnap.fork import Template
 from pytest_vmsnap.guest import additions, reseeder_of, seed_image, settle, stop_calendar_timers
-from pytest_vmsnap.machine import Machine
+from pytest_vmsnap.machine import Machine, Trail
 from pytest_vmsnap.model import ImageRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from pytest_vmsnap.fork import Forge, Snapshot
@@ -66,25 +66,49 @@ def build_base(
     entropy: Entropy,
     progress: Progress,
     into: Path,
+    observe: Callable[[Trail], None],
 ) -> Snapshot:
     """Boot a machine, let `prepare` do its work on it, and save it in the directory `into`.
 
-    Raises `BootError` with the console where the guest does not come up (`DiedOfKvm` where KVM is at fault),
-    `StateFailed` where the preparation fails.
+    Where that fails, `observe` is called with the machine as it is then. Raises `BootError` with the console
+    where the guest does not come up (`DiedOfKvm` where KVM is at fault), `StateFailed` where the preparation
+    fails.
     """
     with ExitStack() as stack:
         script = access.seed(image)
         seed = partial(seed_image, script=script, instance=forge.host.run.id) if script else None
         template = stack.enter_context(Template(forge, spec=spec, image=image, seed=seed, into=into))
         channel = stack.enter_context(closing(access.channel_to(template, image)))
+        trail = Trail(f"state {BASE}")
+        trail.follow(template, None, from_power_on=True)
+        stack.enter_context(observed(trail, observe))
         with progress.step(f"booting {image.origin} ({forge.host.facts.accelerator.name})"):
             _boot(template, channel, deadlines)
             reseeder = _reseeder(channel, deadlines, entropy, progress)
-        machine = Machine(template, channel, spec=spec, state=BASE, deadlines=deadlines, ssh_login=access.ssh)
+        trail.channel = channel  # it answers
+        machine = Machine(
+            template,
+            channel,
+            spec=spec,
+            state=BASE,
+            deadlines=deadlines,
+            ssh_login=access.ssh,
+            trail=trail,
+        )
         prepared(machine, prepare, progress)
         with progress.step("saving the base state"):
             notes = channel.notes(reseeder, timeout=BOOT_SECONDS * deadlines.factor)
             return template.save(guest=notes)
+
+
+@contextmanager
+def observed(trail: Trail, observe: Callable[[Trail], None]) -> Iterator[None]:
+    """Have a machine looked at before it ends, where the body raises."""
+    try:
+        yield
+    except Exception:
+        observe(trail)
+        raise
 
 
 def _boot(template: Template, channel: Channel, deadlines: Deadlines) -> None:

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 from pytest_vmsnap.errors import StoreDamaged
 from pytest_vmsnap.fork import Abilities, FullMemory, LayeredMemory, Snapshot, rebase
 from pytest_vmsnap.model import GuestNotes, Image, MachineSpec
-from pytest_vmsnap.store import Name, read_manifest
+from pytest_vmsnap.store import Name, closure, expect_whole, read_manifest
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_vmsnap.fork import SavedMemory
-    from pytest_vmsnap.host import Facts
+    from pytest_vmsnap.host import Facts, Host
     from pytest_vmsnap.store import Kind, Store
 
 META = "meta.json"
@@ -54,7 +54,7 @@ def seal(store: Store, draft: Path, snapshot: Snapshot, origin: Origin) -> None:
         "abilities": dataclasses.asdict(snapshot.abilities),
         "guest": dataclasses.asdict(snapshot.guest),
         "bare_devices": snapshot.bare_devices,
-        "full": not (draft / PAGES).is_dir(),
+        **_memory_as_dict(snapshot.memory),
     }
     (draft / META).write_text(json.dumps(meta, indent=1) + "\n")
 
@@ -100,13 +100,41 @@ def load(store: Store, entry: Path) -> Snapshot:
         raise StoreDamaged(f"{entry / META} cannot be understood: {error!r}") from error
 
 
+def use(store: Store, host: Host, name: Name) -> Snapshot:
+    """The snapshot in the entry `name` of the store, for machines of `host`'s run, which claims it.
+
+    Raises `StoreDamaged` where it is not what was saved.
+    """
+    for each in closure(store.path, name):
+        store.claims.add(each)
+        expect_whole(store.place(each))
+        host.let_through(store.place(each) / META)
+    snapshot = load(store, store.place(name))
+    open_to(host, snapshot)
+    return snapshot
+
+
+def open_to(host: Host, snapshot: Snapshot) -> None:
+    """Let QEMU reach the files of a snapshot."""
+    for path in (*snapshot.disks, snapshot.devices):
+        host.reachable(path)
+
+
+def _memory_as_dict(memory: SavedMemory) -> dict[str, Any]:
+    if not isinstance(memory, LayeredMemory):
+        return {"full": True}
+    layers = [layer.name for layer in memory.layers]
+    return {"full": False, "layers": layers, "on_parent": memory.below is not None}
+
+
 def _memory(store: Store, entry: Path, meta: dict[str, Any], size: int) -> SavedMemory:
     if meta["full"]:
         return FullMemory(fingerprint=read_manifest(entry)[RAM])
     origin = Origin(**meta["origin"])
+    parent = origin.parent if meta.get("on_parent", True) else None
     return LayeredMemory(
-        below=load(store, store.place(Name(kind=KIND, key=origin.parent))).memory if origin.parent else None,
-        pages=entry / PAGES,
+        below=load(store, store.place(Name(kind=KIND, key=parent))).memory if parent else None,
+        layers=tuple(entry / name for name in meta.get("layers", [PAGES])),
         size=size,
         provide=lambda build: store.provide(
             "memory",

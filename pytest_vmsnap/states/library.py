@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 from pytest_vmsnap import image as images
 from pytest_vmsnap.guest import stop_calendar_timers
-from pytest_vmsnap.machine import Machine
+from pytest_vmsnap.machine import Machine, Trail
 from pytest_vmsnap.states import entries, keys
 from pytest_vmsnap.states.base import (
     BASE,
@@ -17,6 +17,7 @@ from pytest_vmsnap.states.base import (
     accept_repeats,
     build_base,
     image_request,
+    observed,
     prepared,
 )
 from pytest_vmsnap.store import Name, trim
@@ -43,7 +44,8 @@ class Library:
 
     `prepare` are the implementations of the hook that prepares the base state: `prepare_all` calls them.
     `note_use` is told of each state that is used, once: its name, its key, and the seconds that it took to
-    build, None where the store had it.
+    build, None where the store had it. `observe` is called with a machine that ends since its state could not
+    be made.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Library:
         prepare_all: Callable[[Machine, MachineSpec], None],
         progress: Progress,
         note_use: Callable[[str, str, float | None], None],
+        observe: Callable[[Trail], None],
     ) -> None:
         self._settings = settings
         self._tree = tree
@@ -73,6 +76,7 @@ class Library:
         self._progress = progress
         self._note_use = note_use
         self._build_seconds: dict[str, float] = {}  # by key
+        self._observe = observe
         self._found: dict[tuple[MachineSpec, str], Snapshot] = {}
         self._images: dict[MachineSpec, Image] = {}
         self._keys: dict[tuple[MachineSpec, str], str] = {}
@@ -190,8 +194,7 @@ class Library:
     def _opened(self, entry: Path) -> Snapshot:
         snapshot = entries.load(self._store, entry)
         accept_repeats(snapshot.guest.reseeder, self._settings.entropy, self._progress)
-        for path in (*snapshot.disks, snapshot.devices):
-            self._forge.host.reachable(path)
+        entries.open_to(self._forge.host, snapshot)
         return snapshot
 
     def _build_base(self, draft: Path, spec: MachineSpec) -> None:
@@ -207,6 +210,7 @@ class Library:
             entropy=self._settings.entropy,
             progress=self._progress,
             into=draft,
+            observe=self._observe,
         )
         self._build_seconds[self.key(spec, BASE)] = time.monotonic() - started
         log.info("base state saved: %s", snapshot.abilities)
@@ -217,6 +221,7 @@ class Library:
         parent = self.snapshot(spec, declaration.parent)
         started = time.monotonic()
         lease = self._maker.make(parent)
+        trail = Trail(f"state {declaration.name}")
         try:
             machine = Machine(
                 lease.clone,
@@ -225,8 +230,10 @@ class Library:
                 state=declaration.name,
                 deadlines=self._deadlines(),
                 ssh_login=self._access.ssh,
+                trail=trail,
             )
-            prepared(machine, declaration.function, self._progress)
+            with observed(trail, self._observe):
+                prepared(machine, declaration.function, self._progress)
             seconds = BOOT_SECONDS * self._deadlines().factor
             with self._progress.step(f"saving the state {declaration.name}"):
                 stop_calendar_timers(lease.channel, timeout=seconds)

@@ -4,8 +4,11 @@ from pytest_vmsnap.store.asker import Asker
 from pytest_vmsnap.store.directory import Store
 from pytest_vmsnap.store.fingerprint import Fingerprint, checksum, extents, fingerprint, outline
 from pytest_vmsnap.store.limit import Holding, discard, holdings, trim
+from pytest_vmsnap.store.links import link_entries, link_or_copy
+from pytest_vmsnap.store.manifest import check as expect_whole
 from pytest_vmsnap.store.manifest import read as read_manifest
-from pytest_vmsnap.store.needs import Kind, Name
+from pytest_vmsnap.store.needs import Kind, Name, closure
+from pytest_vmsnap.store.space import look_at, share_blocks
 
 __all__ = [
     "Store",
@@ -22,4 +25,10 @@ __all__ = [
     "checksum",
     "extents",
     "read_manifest",
+    "share_blocks",
+    "look_at",
+    "expect_whole",
+    "closure",
+    "link_entries",
+    "link_or_copy",
 ]

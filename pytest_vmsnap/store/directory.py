@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, get_args
 from filelock import BaseFileLock, FileLock, Timeout
 
 from pytest_vmsnap.errors import StoreDamaged, StoreError, StoreFormat, StoreFull
+from pytest_vmsnap.host import MORE_ROOM
 from pytest_vmsnap.store import manifest, needs
 from pytest_vmsnap.store.asker import Asker
 from pytest_vmsnap.store.claims import Claims
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("pytest_vmsnap.store")
 
 FORMAT = "1"
+FORMAT_FILE = "format"
 CHECKED: tuple[Kind, ...] = ("states", "memory")  # what their files were is noted
 READ: tuple[Kind, ...] = ("states",)  # ... with checksums: what cannot be made again in a moment
 WAIT_SECONDS = 1.0
@@ -67,7 +69,7 @@ class Store:
         self.claims = Claims(self.runs)
 
     def _check_format(self) -> None:
-        mark = self.path / "format"
+        mark = self.path / FORMAT_FILE
         try:
             found = mark.read_text().strip()
         except FileNotFoundError:
@@ -225,7 +227,7 @@ class Store:
                 free = shutil.disk_usage(self.path).free >> 20
                 raise StoreFull(
                     f"no space left for {what} in the store {self.path} ({free} MiB free)",
-                    hint="free some space, or choose another directory with --vmsnap-store",
+                    hint=MORE_ROOM,
                 ) from error
             raise
         finally:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_vmsnap.store.directory import Store
-    from pytest_vmsnap.store.needs import Name
+    from pytest_vmsnap.store.needs import Kind, Name
 
 log = logging.getLogger("pytest_vmsnap.store")
 
@@ -23,7 +23,10 @@ BLOCK = 512  # stat(2), st_blocks
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holding:
-    """An entry as it weighs: `size` in bytes on the disk, `apparent` as its files say; its last use."""
+    """An entry as it weighs: `size` in bytes on the disk, `apparent` as its files say; its last use.
+
+    What several entries have in common (hard links) is counted to each in part.
+    """
 
     name: Name
     size: int
@@ -31,9 +34,12 @@ class Holding:
     used: float
 
 
-def holdings(store: Store) -> list[Holding]:
-    """All that the store keeps, the longest unused first."""
-    names = store.entries("images", "copies", "states", "memory", "downloads")
+SHARED: tuple[Kind, ...] = ("images", "copies", "states", "memory", "downloads")  # what one limit holds for
+
+
+def holdings(store: Store, *kinds: Kind) -> list[Holding]:
+    """What the store keeps of `kinds`, the longest unused first; without any, of all under the one limit."""
+    names = store.entries(*(kinds or SHARED))
     found = [_holding(store, name) for name in names]
     return sorted(found, key=lambda holding: holding.used)
 
@@ -87,7 +93,7 @@ def _holding(store: Store, name: Name) -> Holding:
     mark = place / manifest.USED
     return Holding(
         name=name,
-        size=sum(stat.st_blocks for stat in stats) * BLOCK,
+        size=sum(stat.st_blocks * BLOCK // stat.st_nlink for stat in stats),
         apparent=sum(stat.st_size for stat in stats),
         used=(mark if mark.exists() else place).stat().st_mtime,
     )

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-Kind = Literal["images", "downloads", "copies", "states", "memory"]
+Kind = Literal["images", "downloads", "copies", "states", "memory", "kept"]
 FILE = "needs"  # a line for each
 
 

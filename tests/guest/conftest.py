@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import pty
 import pwd
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -16,9 +18,10 @@ from pytest_vmsnap.progress import Progress
 from pytest_vmsnap.states import image_request
 
 from .images import BUSYBOX, SHELL_PLANTED, booting, busybox
+from .terminal import Person
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from pytest_vmsnap import Machine
     from pytest_vmsnap.model import Image, MachineSpec
@@ -48,7 +51,7 @@ def project(
     monkeypatch.setenv("HOME", pwd.getpwuid(os.getuid()).pw_dir)  # pytester's is too deep for libvirt's sockets
     monkeypatch.setenv("VMSNAP_STORE", str(vmsnap.store.path))
     monkeypatch.setenv("VMSNAP_URI", vmsnap.facts.uri.uri)
-    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:randomly")
     return pytester
 
 
@@ -111,3 +114,28 @@ def wait_for() -> Callable[..., None]:
             time.sleep(pause)
 
     return wait
+
+
+@pytest.fixture
+def at_terminal(project: pytest.Pytester) -> Iterator[Callable[..., tuple[Person, subprocess.Popen[bytes]]]]:
+    started = []
+
+    def start(*command: str) -> tuple[Person, subprocess.Popen[bytes]]:
+        ours, theirs = pty.openpty()
+        process = subprocess.Popen(
+            command, stdin=theirs, stdout=theirs, stderr=theirs, cwd=project.path, start_new_session=True
+        )
+        os.close(theirs)
+        started.append(process)
+        return Person(ours), process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def command() -> Path:
+    """The command `vmsnap`."""
+    return Path(sys.executable).with_name("vmsnap")

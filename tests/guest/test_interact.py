@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import pty
-import re
-import select
-import subprocess
-import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    import subprocess
+    from collections.abc import Callable
 
     from pytest_vmsnap import Machine
+
+    from .terminal import Person
 
 TESTS = """
 def test_by_hand(vm):
@@ -24,48 +21,6 @@ def test_by_hand(vm):
     assert vm.read_text("/root/mark") == "by hand\\n"
     assert vm.succeed("echo well") == "well\\n"
 """
-
-
-class Person:
-    """Whoever sits at the terminal: types, and reads what is shown."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self.seen = ""
-
-    def type(self, text: str) -> None:
-        os.write(self._descriptor, text.encode())
-
-    def wait(self, pattern: str, seconds: float = 90.0) -> None:
-        """Until it is shown, behind what was waited for before."""
-        deadline = time.monotonic() + seconds
-        while not (found := re.search(pattern, self.seen)):
-            assert time.monotonic() < deadline, f"{pattern!r} is not in {self.seen[-2000:]!r}"
-            if select.select([self._descriptor], [], [], 1.0)[0]:
-                try:
-                    self.seen += os.read(self._descriptor, 1 << 16).decode(errors="replace")
-                except OSError:  # the process has ended
-                    pytest.fail(f"{pattern!r} is not in {self.seen[-2000:]!r}")
-        self.seen = self.seen[found.end() :]
-
-
-@pytest.fixture
-def at_terminal(project: pytest.Pytester) -> Iterator[Callable[..., tuple[Person, subprocess.Popen[bytes]]]]:
-    started = []
-
-    def start(*command: str) -> tuple[Person, subprocess.Popen[bytes]]:
-        ours, theirs = pty.openpty()
-        process = subprocess.Popen(
-            command, stdin=theirs, stdout=theirs, stderr=theirs, cwd=project.path, start_new_session=True
-        )
-        os.close(theirs)
-        started.append(process)
-        return Person(ours), process
-
-    yield start
-    for process in started:
-        process.kill()
-        process.wait()
 
 
 @pytest.mark.parametrize("channel", ["shell", "ssh"])

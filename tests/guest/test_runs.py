@@ -262,7 +262,7 @@ from pytest_vmsnap.host.run import libvirt_logs
 
 drawn = []
 
-@pytest.mark.parametrize("number", range(3))
+@pytest.mark.parametrize("number", range(4))
 def test_draws(vm, number):
     drawn.append(vm.read_text("/proc/sys/kernel/random/uuid"))
     drawn.append(vm.succeed("head -c 16 /dev/urandom | od -An -tx1"))
@@ -275,7 +275,7 @@ def test_a_guest_that_cannot_learn_that_it_is_a_clone_is_given_other_random_numb
 ) -> None:
     project.makeconftest(WITHOUT_GENID)
     project.makepyfile(DRAWN)
-    project.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=3)
+    project.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=4)
 
 
 def test_a_guest_whose_random_numbers_would_repeat_is_refused_unless_that_is_accepted(
@@ -284,12 +284,15 @@ def test_a_guest_whose_random_numbers_would_repeat_is_refused_unless_that_is_acc
     project.makeconftest(WITHOUT_GENID)
     project.makepyfile(DRAWN)
     result = project.runpytest_subprocess(*light, "-p", "no:cacheprovider")
-    result.assert_outcomes(errors=3)
+    result.assert_outcomes(errors=4)
     result.stdout.fnmatch_lines(["*would all draw the same random numbers*", "*vmsnap_entropy=warn*"])
     # at once, for a guest that runs for seconds may have reseeded by itself
     options = ("--vmsnap-entropy=warn", "--vmsnap-standby=0", "-p", "no:cacheprovider")
     result = project.runpytest_subprocess(*light, *options)
-    result.assert_outcomes(passed=1, failed=2)  # as is to be feared
+    outcomes = result.parseoutcomes()
+    # as is to be feared; a kernel reseeds by its own clock too (drivers/char/random.c): not all repeat
+    assert outcomes.get("failed", 0) >= 1
+    assert outcomes.get("failed", 0) + outcomes.get("passed", 0) == 4
     result.stdout.fnmatch_lines(["*warning: *would all draw the same random numbers*"])
 
 

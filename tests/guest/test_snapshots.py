@@ -194,7 +194,7 @@ def test_a_snapshot_that_has_no_room_is_refused_and_the_machine_goes_on(
     from pytest_vmsnap.fork import clone
 
     monkeypatch.setattr(clone, "SPARE_MIB", 1 << 40)
-    with pytest.raises(StoreFull, match="has no room in"):
+    with pytest.raises(StoreFull, match="have no room in"):
         vm.snapshot("here")
     vm.succeed("true")
 

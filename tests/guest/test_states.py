@@ -103,7 +103,7 @@ def stated(
     """A project with states, over an empty store of its own."""
     store = vmsnap.store.path / "runs" / f"{vmsnap._engine.host.run.id}" / f"store-{project.path.name}"  # type: ignore[union-attr]
     monkeypatch.setenv("VMSNAP_STORE", str(store))
-    monkeypatch.setenv("PYTEST_ADDOPTS", " ".join(f"'{option}'" for option in light))
+    monkeypatch.setenv("PYTEST_ADDOPTS", " ".join(["-p no:randomly", *(f"'{option}'" for option in light)]))
     (project.path / "input").write_text("one")
     project.makeconftest(CONFTEST)
     project.makepyfile(TESTS)
@@ -298,19 +298,26 @@ def test_a_state_that_has_no_room_is_told_and_leaves_nothing_and_others_run(
 ) -> None:
     store = Path(os.environ["VMSNAP_STORE"])
     store.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=280M", "none", store], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600M", "none", store], check=True)
     request.addfinalizer(lambda: subprocess.run(["umount", "--lazy", store], check=True))
     stated.makeconftest(
         """
+        import os, pathlib
         from pytest_vmsnap import state
 
         @state
         def small(vm): vm.succeed("echo small >/dev/small")
 
         @state
-        def large(vm): vm.succeed("head -c 60000000 /dev/urandom >/dev/large")
+        def large(vm):
+            vm.succeed("head -c 20000000 /dev/urandom >/dev/large")
+            if pathlib.Path("ballast").exists():  # others fill the disk meanwhile
+                with open(os.environ["VMSNAP_STORE"] + "/ballast", "wb") as ballast:
+                    found = os.fstatvfs(ballast.fileno())
+                    os.posix_fallocate(ballast.fileno(), 0, found.f_bavail * found.f_bsize - 60_000_000)
         """
     )
+    (stated.path / "ballast").touch()
     stated.makepyfile(
         """
         import pytest
@@ -333,7 +340,8 @@ def test_a_state_that_has_no_room_is_told_and_leaves_nothing_and_others_run(
     result.stdout.no_fnmatch_line("*Traceback*")
     assert len(entries()) == 1
     assert not list((store / "states").glob(".*"))
-    subprocess.run(["mount", "-o", "remount,size=2G", store], check=True)
+    (stated.path / "ballast").unlink()
+    (store / "ballast").unlink()
     run(stated, passed=4)
 
 

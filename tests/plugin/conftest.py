@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -64,4 +65,6 @@ def bare(project: pytest.Pytester, own_environment: Path, monkeypatch: pytest.Mo
     traces = project.path / "traces"
     monkeypatch.setenv("PYTHONPATH", str(site))
     monkeypatch.setenv("TRACES", str(traces))
+    # pytest-html's metadata ask uname(1) which processor there is
+    monkeypatch.setenv("PYTEST_ADDOPTS", f"{os.environ['PYTEST_ADDOPTS']} -p no:html -p no:metadata")
     return Bare(traces=traces, home=own_environment)

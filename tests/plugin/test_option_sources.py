@@ -84,6 +84,8 @@ SAMPLES = [
     Sample(name="artifacts_dir", text="/tmp/kept", value=Path("/tmp/kept")),
     Sample(name="keep", text="failed", value="failed"),
     Sample(name="keep", text="2", value=2),
+    Sample(name="keep_limit", text="2G", value=2048),
+    Sample(name="keep_days", text="3", value=3, native="3"),
     Sample(name="pause", text="", value=True),
     Sample(name="timings", text="", value=True),
 ]
@@ -161,6 +163,35 @@ def test_an_option_is_read_from_pytest_toml(project: pytest.Pytester, sample: Sa
     expect(settings_of(project), sample, "ini")
 
 
+STRICT = """
+[tool.pytest]
+strict = true
+filterwarnings = ["error"]
+vmsnap_image = "debian:trixie"
+vmsnap_packages = ["nginx", "curl"]
+vmsnap_memory = "1G"
+vmsnap_cpus = 2
+vmsnap_standby = 0
+vmsnap_timeout = 90.5
+vmsnap_timeout_factor = 3
+vmsnap_revert = "marked"
+vmsnap_store = "store"
+vmsnap_store_limit = 300
+"""
+
+
+@needs_native
+def test_a_strict_project_with_the_native_table_has_no_warning(project: pytest.Pytester) -> None:
+    project.makepyprojecttoml(STRICT)
+    project.makepyfile(
+        "import pytest\n@pytest.mark.vm_fresh\n@pytest.mark.vm(memory=256)\n@pytest.mark.skip\n"
+        "def test_one(vm): ...\ndef test_two(): ..."
+    )
+    result = project.runpytest_subprocess("--vmsnap-uri=test:///none")
+    assert result.parseoutcomes() == {"skipped": 1, "passed": 1}
+    assert not result.stderr.lines
+
+
 @needs_native
 def test_a_list_in_the_native_table_may_be_a_text_too(project: pytest.Pytester) -> None:
     project.makepyprojecttoml('[tool.pytest]\nvmsnap_packages = "nginx, curl"')
@@ -222,8 +253,8 @@ def test_an_option_never_swallows_the_path_after_it(project: pytest.Pytester) ->
         sample = next(sample for sample in SAMPLES if sample.name == option.name)
         beside = [f"{BY_NAME[name].flag}={text}" for name, text in sample.beside.items()]
         value = [] if option.switch else [sample.text]
-        result = project.runpytest(*beside, option.flag, *value, "test_one.py")
-        result.assert_outcomes(passed=1)
+        config = project.parseconfig(*beside, option.flag, *value, "test_one.py")
+        assert config.args == ["test_one.py"]
 
 
 WRONG: list[tuple[str, str]] = [

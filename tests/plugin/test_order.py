@@ -211,3 +211,60 @@ def test_every_worker_of_xdist_collects_the_same(project: pytest.Pytester) -> No
     result = project.runpytest_subprocess("-n2", "-qq")
     assert result.ret == pytest.ExitCode.OK
     result.stdout.fnmatch_lines(["....... *"])
+
+
+def test_in_random_order_those_of_one_state_stay_together_and_a_seed_gives_the_same_again(
+    project: pytest.Pytester,
+) -> None:
+    pytest.importorskip("pytest_randomly")
+    project.makepyfile(MIXED)
+    states = {"test_two": "base", "test_five": "base", "test_four": "installed"}
+    states |= {"test_one": "configured", "test_three": "configured"}
+    seen = [names(project, "-p", "randomly", f"--randomly-seed={seed}") for seed in (1, 2, 3, 3)]
+    assert seen[2] == seen[3]
+    assert len({tuple(order) for order in seen}) > 1
+    for order in seen:
+        assert sorted(order) == sorted(ORDERED)
+        found = [states[name] for name in order if name in states]
+        assert found == ["base", "base", "installed", "configured", "configured"]
+
+
+FAILING = """
+import os, pytest
+
+def may_pass(name): assert name in os.environ["MENDED"]
+
+@pytest.mark.vm_state("configured")
+def test_one(vm): pass
+
+def test_two(vm): may_pass("two")
+
+@pytest.mark.vm_state("installed")
+def test_three(vm): may_pass("three")
+
+def test_four(vm): pass
+"""
+
+
+def test_what_pytest_selects_of_an_earlier_run_is_run(
+    project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.makepyfile(test_a=FAILING)
+
+    def ran(mended: str, *args: str) -> str:
+        monkeypatch.setenv("MENDED", mended)
+        result = project.runpytest_inprocess("-v", *args)
+        ends = ("PASSED", "FAILED")
+        lines = [line.split() for line in result.outlines if line.split()[1:2] and line.split()[1] in ends]
+        return " ".join(words[0].rpartition("::test_")[2] for words in lines)
+
+    assert ran("", "-x") == "two"
+    assert ran("", "--lf") == "two"
+    assert ran("", "--ff") == "two four three one"
+    assert ran("two", "--lf") == "two three"
+    assert ran("two", "--ff", "-x") == "three"
+    assert ran("", "--sw") == "one two"
+    assert ran("", "--sw", "--sw-skip") == "two three"
+    assert ran("two three", "--sw") == "three four"
+    project.makepyfile(test_b="def test_new(vm): pass")
+    assert ran("two three", "--nf") == "new two four three one"

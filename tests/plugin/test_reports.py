@@ -9,6 +9,8 @@ import pytest
 from pytest_vmsnap.session import SESSION_KEY
 
 class Session:
+    in_use = False
+
     def describe(self):
         return ["vmsnap: DESCRIBED"]
 
@@ -24,8 +26,9 @@ class Session:
     def note_outcome(self, item, failed):
         print(f"NOTED {item.name} {failed}")
 
-    def report_sections(self, item):
-        return [("console of the machine", f"CONSOLE OF {item.name}")]
+    def testify(self, item, report):
+        if report.failed:
+            report.sections.append(("console of the machine", f"CONSOLE OF {item.name}"))
 
     def close(self):
         print("CLOSED")

@@ -14,6 +14,8 @@ from pytest_vmsnap import state
 from pytest_vmsnap.session import SESSION_KEY
 
 class Session:
+    in_use = False
+
     def describe(self):
         return ["vmsnap: DESCRIBED"]
 

@@ -181,6 +181,8 @@ BAD: list[tuple[str, object]] = [
     ("artifacts_dir", 5),
     ("keep", "all"),
     ("keep", "-1"),
+    ("keep_limit", "0"),
+    ("keep_days", "0"),
     ("pause", "maybe"),
     ("timings", "maybe"),
 ]

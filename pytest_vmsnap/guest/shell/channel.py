@@ -20,6 +20,7 @@ from pytest_vmsnap.guest.shell.idle import IDLE
 from pytest_vmsnap.guest.shell.ports import slot_ports
 from pytest_vmsnap.guest.shell.source import COMMAND_SLOTS, SLOTS, planting_script
 from pytest_vmsnap.guest.shell.wire import Wire
+from pytest_vmsnap.guest.terminal import Escaped
 from pytest_vmsnap.model import GuestNotes
 
 if TYPE_CHECKING:
@@ -58,13 +59,15 @@ LONGEST_LINE = 1500  # bytes
 class Slot:
     """One of the guest's shells: the wire to it, its process id in the guest and which boot that is of.
 
-    `greeted` is since when it is greeted (monotonic clock), None while no greeting is on its way.
+    `greeted` is since when it is greeted (monotonic clock), None while no greeting is on its way. One that is
+    not `usable` was saved while it ran a command.
     """
 
     wire: Wire
     shell: int = 0
     boot: str = ""
     greeted: float | None = None
+    usable: bool = True
 
 
 class ShellChannel:
@@ -114,14 +117,19 @@ class ShellChannel:
         except GuestGone as error:
             raise self._gone() from error
         self._connected = domain
+        if self._known:
+            for slot, shell in zip(self._slots, self._known.shells, strict=False):
+                slot.usable = bool(shell)
         for slot in self._slots[:COMMAND_SLOTS]:
-            self._free.put(slot)
+            if slot.usable:
+                self._free.put(slot)
 
     def open(self, *, timeout: float) -> None:
         if self._connected is not self._domain():
             self.connect()
         known, self._known = self._known, None
-        if known and known.shells and self._is_as_saved(known, time.monotonic() + min(timeout, FIRST_SECONDS)):
+        patience = time.monotonic() + min(timeout, FIRST_SECONDS)
+        if known and any(known.shells[:COMMAND_SLOTS]) and self._is_as_saved(known, patience):
             return
         reach(self, self._domain, self._ways, at_boot=self._at_boot, timeout=timeout)
 
@@ -136,7 +144,8 @@ class ShellChannel:
         self._boot = known.boot
         for slot, shell in zip(self._slots, known.shells, strict=True):
             slot.shell, slot.boot = shell, known.boot
-            IDLE.watch(slot.wire)
+            if slot.usable:
+                IDLE.watch(slot.wire)
         return True
 
     def planted(self) -> str:
@@ -148,7 +157,8 @@ class ShellChannel:
 
         Raises `GuestGone` where QEMU has ended. Slots that run a command are well.
         """
-        waiting = [slot for slot in self._slots if slot.greeted is not None or slot.wire.is_idle]
+        usable = [slot for slot in self._slots if slot.usable]
+        waiting = [slot for slot in usable if slot.greeted is not None or slot.wire.is_idle]
         try:
             for slot in waiting:
                 now = time.monotonic()
@@ -172,10 +182,14 @@ class ShellChannel:
         return True
 
     def notes(self, reseeder: Reseeder, *, timeout: float) -> GuestNotes:
-        if not all(slot.wire.is_idle for slot in self._slots):
+        if not all(slot.wire.is_idle for slot in self._slots if slot.usable):
             raise ChannelError("a command still runs in the guest: it can be saved when none does")
         self.open(timeout=timeout)
-        shells = tuple(slot.shell for slot in self._slots)
+        return self.known_notes(reseeder)
+
+    def known_notes(self, reseeder: Reseeder) -> GuestNotes:
+        well = [slot.usable and slot.wire.is_idle and slot.boot == self._boot for slot in self._slots]
+        shells = tuple(slot.shell if usable else 0 for slot, usable in zip(self._slots, well, strict=True))
         return GuestNotes(reseeder=reseeder, boot=self._boot, shells=shells)
 
     @contextmanager
@@ -183,7 +197,7 @@ class ShellChannel:
         deadline = time.monotonic() + timeout
         taken: list[Slot] = []
         try:
-            for _ in range(COMMAND_SLOTS):
+            for _ in range(sum(slot.usable for slot in self._slots[:COMMAND_SLOTS])):
                 taken.append(self._free.get(timeout=max(0.0, deadline - time.monotonic())))  # noqa: PERF401
             yield
         except queue.Empty:
@@ -246,8 +260,14 @@ class ShellChannel:
             size = f"stty rows {terminal.rows} cols {terminal.columns}"
             script = LOGIN_SHELL.replace("@size@", size).replace("@kind@", shlex.quote(terminal.kind))
             slot.wire.send(b"<exec <&4 4<&-; eval " + _quoted(script.encode()), _mark())
-            slot.wire.relay(terminal.source, terminal.show, lambda: self._look(slot))
-            self._drain(slot)
+            try:
+                slot.wire.relay(terminal, lambda: self._look(slot))
+            except Escaped:
+                self._killed(slot)
+                raise
+            finally:
+                if slot.wire.is_idle:
+                    self._drain(slot)
         except GuestGone as error:
             raise self._gone() from error
         finally:

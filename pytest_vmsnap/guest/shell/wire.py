@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import select
 import socket
 import time
@@ -14,6 +13,8 @@ from pytest_vmsnap.errors import GuestGone
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from pytest_vmsnap.guest.terminal import Terminal
 
 PIECE = 1 << 18
 LOOK_SECONDS = 1.0  # between two looks at the guest, while it owes an answer
@@ -156,19 +157,22 @@ class Wire:
         self._mark = b""
         return reply
 
-    def relay(self, source: int, show: Callable[[bytes], None], look: Callable[[], None]) -> Reply:
-        """Pass on what comes from the descriptor `source` as input, and what the command writes to `show`."""
+    def relay(self, terminal: Terminal, look: Callable[[], None]) -> Reply:
+        """Pass on what is typed at the `terminal` as input, and show what the command writes.
+
+        Raises `Escaped` where its person wants something else: the command runs on then.
+        """
         shown = 0
         while (reply := self._found()) is None:
-            self._poll.register(source, select.POLLIN)
+            self._poll.register(terminal.source, select.POLLIN)
             try:
-                if self._exchange(LOOK_SECONDS, source):
-                    self._input = memoryview(bytes(self._input) + os.read(source, PIECE))
+                if self._exchange(LOOK_SECONDS, terminal.source):
+                    self._input = memoryview(bytes(self._input) + terminal.typed())
             finally:
-                self._poll.unregister(source)
+                self._poll.unregister(terminal.source)
             self._out.has(self._mark)
             until = self._out.settled(self._mark)
-            show(bytes(self._out.data[shown:until]))
+            terminal.show(bytes(self._out.data[shown:until]))
             shown = until
             look()
         self._mark = b""

@@ -68,6 +68,9 @@ class SshChannel:
     def notes(self, reseeder: Reseeder, *, timeout: float) -> GuestNotes:  # noqa: ARG002 - the protocol
         return GuestNotes(reseeder=reseeder)
 
+    def known_notes(self, reseeder: Reseeder) -> GuestNotes:
+        return GuestNotes(reseeder=reseeder)
+
     def still(self, *, timeout: float) -> AbstractContextManager[None]:  # noqa: ARG002 - the protocol
         return nullcontext()  # what runs belongs to a connection that no clone has
 

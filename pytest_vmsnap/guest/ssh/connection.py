@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import secrets
 import select
 import shlex
@@ -162,7 +161,7 @@ class SshConnection:
             while not (session.closed or session.eof_received) or session.recv_ready():
                 ready, _, _ = select.select([session, terminal.source], [], [], LOOK_SECONDS)
                 if terminal.source in ready:
-                    session.sendall(os.read(terminal.source, PIECE))
+                    session.sendall(terminal.typed())
                 if session.recv_ready():
                     terminal.show(session.recv(PIECE))
         finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from copy import copy
 from typing import TYPE_CHECKING, Any, TypeVar
 from xml.etree import ElementTree
@@ -11,7 +12,7 @@ from xml.etree import ElementTree
 from pytest_vmsnap.errors import HostError, NoHypervisor
 from pytest_vmsnap.host.domain_xml import QEMU_NAMESPACE
 from pytest_vmsnap.host.libvirt import library
-from pytest_vmsnap.host.libvirt.domain import Domain
+from pytest_vmsnap.host.libvirt.domain import Domain, Events
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -67,6 +68,7 @@ class Connection:
                 f"libvirt does not answer at {uri}: {error}", hint=_advice(uri, str(error))
             ) from error
         self._domains: dict[str, Domain] = {}
+        self._of_others = Events()
         self._knows_cpu_questions: bool | None = None  # None: not tried yet
         self._handle.domainEventRegisterAny(
             None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._on_lifecycle, None
@@ -80,6 +82,7 @@ class Connection:
         libvirt, _ = library.modules()
         log.debug("%s: lifecycle event %s, detail %s", handle.name(), event, detail)
         if (domain := self._domains.get(handle.UUIDString())) is None:
+            self._of_others.wake()
             return
         if event == libvirt.VIR_DOMAIN_EVENT_STOPPED:
             domain.events.stopped.set()
@@ -102,7 +105,7 @@ class Connection:
     @property
     def library_version(self) -> str:
         """The version of the libvirt that runs the machines, e.g. ``11.3.0``."""
-        return _version(self._answer(self._handle.getLibVersion))
+        return library.version_text(self._answer(self._handle.getLibVersion))
 
     def capabilities(self) -> Element:
         """The host's ``<capabilities>`` (libvirt, "Driver capabilities XML format")."""
@@ -183,6 +186,17 @@ class Connection:
         self._knows_cpu_questions = False
         return created
 
+    def wait_for_end(self, prefix: str, *, timeout: float) -> None:
+        """Return when libvirt has no domain any more whose name begins with `prefix`, or after the time-out.
+
+        `timeout` in seconds.
+        """
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            if not any(found.name().startswith(prefix) for found in self._answer(self._handle.listAllDomains)):
+                return
+            self._of_others.wait(0.2)  # its event may have come between
+
     def forget(self, domain: Domain) -> None:
         """Stop following the events of a domain that has ended."""
         self._domains.pop(domain.uuid, None)
@@ -206,11 +220,6 @@ def _described(description: Element, *, without: str = "") -> str:
     capabilities = ElementTree.SubElement(changed, f"{{{QEMU_NAMESPACE}}}capabilities")
     ElementTree.SubElement(capabilities, f"{{{QEMU_NAMESPACE}}}del", capability=without)
     return ElementTree.tostring(changed, encoding="unicode")
-
-
-def _version(number: int) -> str:
-    # libvirt.org, virConnectGetVersion: major * 1,000,000 + minor * 1,000 + release
-    return f"{number // 1_000_000}.{number // 1_000 % 1_000}.{number % 1_000}"
 
 
 def _advice(uri: str, message: str) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from functools import cache
+from importlib import metadata
 from typing import TYPE_CHECKING
 
 from pytest_vmsnap.errors import NoHypervisor
@@ -43,6 +44,21 @@ def modules() -> tuple[ModuleType, ModuleType]:
     libvirt.registerErrorHandler(_log_error, None)
     libvirt.virEventRegisterDefaultImpl()  # before the first connection, or it has no events
     return libvirt, libvirt_qemu
+
+
+def binding_version() -> str:
+    """The versions of the binding and of the libvirt that it calls; raises `NoHypervisor` without one."""
+    libvirt, _ = modules()
+    try:
+        own = metadata.version("libvirt-python")
+    except metadata.PackageNotFoundError:  # a distribution may leave it out
+        own = "of unknown version"
+    return f"{own}, on libvirt {version_text(libvirt.getVersion())}"
+
+
+def version_text(number: int) -> str:
+    """As it is written (libvirt.org, virConnectGetVersion): major * 1,000,000 + minor * 1,000 + release."""
+    return f"{number // 1_000_000}.{number // 1_000 % 1_000}.{number % 1_000}"
 
 
 def _log_error(_context: object, error: tuple[object, ...]) -> None:

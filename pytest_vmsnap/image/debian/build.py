@@ -54,7 +54,7 @@ _COMPLAINTS = (
     (_NO_SPACE, "there is no space left in {temporary}: free some, or set TMPDIR to another directory"),
     (
         r"NO_PUBKEY|EXPKEYSIG|not signed|[Ss]ignatures? (couldn't|could not)|[Mm]issing key",
-        "the keys of Debian are missing or old: install the package debian-archive-keyring",
+        tools.MISSING_KEYS,
     ),
     (
         r"does not have a Release file|404 +Not Found",

@@ -42,9 +42,7 @@ def provide_debian(
 
     Raises `ImageError` where it cannot be built here.
     """
-    _check_names(suite, packages)
-    names = tuple(sorted(set(packages)))
-    plan = recipe.Recipe(suite=suite, packages=names, trim=trim, additions=additions)
+    plan = plan_of(suite, packages, additions=additions, trim=trim)
     key = key_of(plan)
 
     def fill(draft: Path) -> None:
@@ -67,6 +65,15 @@ def provide_debian(
         built=built,
         has_shell=bool(additions.files),
     )
+
+
+def plan_of(
+    suite: str, packages: tuple[str, ...], *, additions: Additions = NO_ADDITIONS, trim: bool = True
+) -> recipe.Recipe:
+    """What the image is made of; raises `ImageError` for what names no suite or package."""
+    _check_names(suite, packages)
+    names = tuple(sorted(set(packages)))
+    return recipe.Recipe(suite=suite, packages=names, trim=trim, additions=additions)
 
 
 def key_of(plan: recipe.Recipe) -> str:

@@ -23,6 +23,10 @@ debian: images are built by mmdebstrap and its helpers; install them:
   Arch: mmdebstrap and debian-archive-keyring (AUR), fakeroot, e2fsprogs, qemu-img
 or use an image of your own: --vmsnap-image=PATH (VMSNAP_IMAGE, vmsnap_image)"""
 
+MISSING_KEYS = "the keys of Debian are missing or old: install the package debian-archive-keyring"
+# where Debian, Ubuntu, Fedora and Arch have what apt checks Debian's signatures by
+KEYS = Path("/usr/share/keyrings"), Path("/etc/apt/trusted.gpg.d")
+
 SUBORDINATE = Path("/etc/subuid"), Path("/etc/subgid")
 
 
@@ -52,6 +56,11 @@ def mode() -> Mode:
         hint=f"as root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}\n"
         "(with ranges that nobody else has, see /etc/subuid), or install fakechroot",
     )
+
+
+def has_keys() -> bool:
+    """Whether the keys of Debian's archive are installed."""
+    return any(any(directory.glob("debian-archive-*")) for directory in KEYS)
 
 
 def apart() -> list[str]:

@@ -1,8 +1,8 @@
 """What is taken out of a Debian's boot, so that it is fast on an emulated processor.
 
 There, a process that starts costs 30 to 100 ms, a driver that finds nothing to drive as much. Nothing is
-uninstalled: a unit whose link is taken away still starts when it is asked for. docs/images.md says the same
-in words; keep both alike.
+uninstalled: a unit whose link is taken away still starts when it is asked for.
+docs/explanation/debian-image.md says the same in words; keep both alike.
 """
 
 from __future__ import annotations

@@ -5,7 +5,9 @@ The suite starts a daemon for these tests, and ends it; so they need root, and a
 
 from __future__ import annotations
 
+import json
 import os
+import pwd
 import shutil
 import signal
 import subprocess
@@ -103,12 +105,28 @@ def store() -> Iterator[Path]:
 def command(daemon: None, image: Path, store: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """pytest on that image, as root, with nothing said of a URI."""
     monkeypatch.delenv("VMSNAP_URI", raising=False)
-    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:randomly")
     return [
         *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"--vmsnap-store={store}"),
         *(f"--vmsnap-image={image}/disk.qcow2", f"--vmsnap-kernel={image}/kernel"),
         *(f"--vmsnap-initrd={image}/initrd", "--vmsnap-cmdline=console=ttyS0 panic=0"),
     ]
+
+
+@pytest.mark.usefixtures("daemon")
+def test_the_doctor_asks_the_daemon_and_looks_as_the_user_that_qemu_runs_as(
+    store: Path, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("VMSNAP_URI", raising=False)
+    command = [sys.executable, Path(sys.executable).with_name("vmsnap"), f"--store={store}", "doctor", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    told = {finding["name"]: finding for finding in json.loads(done.stdout)["findings"]}
+    assert done.returncode == 0, told
+    assert told["uri"]["found"] == "qemu:///system (root, and the system's daemon answers)"
+    assert told["daemon"]["found"] == "qemu:///system answers"
+    user = told["qemu-user"]["found"].removeprefix("QEMU runs as ").partition(",")[0]
+    assert pwd.getpwnam(user).pw_uid != 0
+    assert f"user {user}" in told["kvm-permission"]["found"] or told["kvm-device"]["status"] != "ok"
 
 
 def described(directory: Path) -> list[tuple[str, int, int, int]]:

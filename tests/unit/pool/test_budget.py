@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_vmsnap.pool.budget import MOST, HostBudget, OwnBudget, has_room, share
+from pytest_vmsnap.pool.budget import MOST, HostBudget, OwnBudget, has_room, most_standbys, share
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,6 +47,11 @@ def test_what_is_left_to_others_is_not_taken(
         "".join(f"{name}: {mib << 10} kB\n" for name, mib in lines.items()) + "HugePages_Total: 0\n"
     )
     assert has_room(memory, meminfo) is expected
+
+
+def test_a_run_that_is_alone_has_the_number_that_is_named_or_few() -> None:
+    assert [most_standbys(number) for number in (0, 1, 9)] == [0, 1, 9]
+    assert 1 <= most_standbys(None) <= MOST
 
 
 def test_whoever_names_a_number_gets_it_whatever_others_have() -> None:

@@ -69,7 +69,7 @@ def save(store: Store, draft: Path, image: Path, *, name: str, parent: str | Non
         spec=MachineSpec(image="debian:trixie", memory=32),
         image=Image(key="image", origin="debian:trixie", disk=image / "disk.qcow2", format="qcow2"),
         disks=(disk,),
-        memory=LayeredMemory(below=None, pages=draft, size=0, provide=lambda _: draft),
+        memory=LayeredMemory(below=None, layers=(draft / "pages",), size=0, provide=lambda _: draft),
         devices=draft / "device-state",
         abilities=Abilities(file_address=True, sealed_memory=True),
         guest=GuestNotes(reseeder="kernel", boot="b", shells=(1, 2)),

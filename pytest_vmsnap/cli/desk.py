@@ -1,0 +1,142 @@
+"""A machine in the hands of a person: its shell, and what can be tried and undone with it."""
+
+# ruff: noqa: T201 - a command's output
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING
+
+from pytest_vmsnap import evidence
+from pytest_vmsnap.errors import SpecError, VmsnapError
+from pytest_vmsnap.evidence import Note
+from pytest_vmsnap.guest import ESCAPE, Escaped, attend, terminal
+from pytest_vmsnap.machine import Machine
+
+if TYPE_CHECKING:
+    from pytest_vmsnap.fork import Snapshot
+    from pytest_vmsnap.session import Engine
+    from pytest_vmsnap.store import Store
+
+HELP = """\
+  snapshot [NAME]    save the machine as it is now
+  revert [NAME]      go back to that, or without a name to what was opened
+  save --as NAME     keep the machine beyond this session: `vmsnap open NAME`
+  console            its serial console
+  exit               leave; the machine ends
+  Enter              back to the shell"""
+
+
+class Desk:
+    """A clone of `snapshot`, an entry of the store `source`, in the hands of a person; `end` ends it."""
+
+    def __init__(self, engine: Engine, snapshot: Snapshot, *, source: Store, title: str, state: str) -> None:
+        self._engine = engine
+        self._source = source
+        self._title = title
+        self._tenancy = engine.taken(snapshot)
+        self._names: list[str] = []
+        self.machine = Machine(
+            self._tenancy.lease.clone,
+            self._tenancy.lease.channel,
+            spec=snapshot.spec,
+            state=state,
+            deadlines=engine.deadlines,
+            ssh_login=engine.access.ssh,
+            tenancy=self._tenancy,
+            untouched=True,
+        )
+
+    def end(self) -> None:
+        """The person has left."""
+        self.machine.release("the person at the terminal")
+        self._tenancy.end()
+
+    def at_shell(self) -> None:
+        """A shell in the guest until the person leaves it; in between, what `HELP` lists.
+
+        Raises `HostError` without a terminal.
+        """
+        print(f"a shell in {self._title}: Ctrl-] and Enter for snapshot, revert and save; `exit` leaves")
+        while True:
+            try:
+                with terminal(escape=ESCAPE, who="vmsnap open", hint="for one command: --exec CMD") as person:
+                    person.show(b"\r\n")
+                    self._tenancy.lease.channel.interact(person)
+                    person.show(b"\r\n")
+            except Escaped:
+                if not self._asked():
+                    return
+            else:
+                return
+
+    def at_console(self) -> None:
+        """The guest's serial console, until the person leaves it."""
+        print(f"the serial console of {self._title}; Ctrl-] leaves")
+        with terminal(escape=ESCAPE, who="vmsnap open --console", hint="for one command: --exec CMD") as person:
+            try:
+                attend(self._tenancy.lease.clone.domain, person)
+            except Escaped:
+                person.show(b"\r\n")
+
+    def _asked(self) -> bool:
+        """Do what the person asks for; whether they go on with the shell."""
+        print(f"\n{HELP}")
+        while True:
+            try:
+                words = shlex.split(input("vmsnap> "))
+            except EOFError:
+                return False
+            except ValueError as error:
+                print(f"vmsnap: {error}")
+                continue
+            if not words:
+                return True
+            if words == ["exit"]:
+                return False
+            try:
+                self._do(words)
+            except VmsnapError as error:
+                print(f"vmsnap: {error}")
+
+    def _do(self, words: list[str]) -> None:
+        match words:
+            case ["snapshot"]:
+                self._snapshot(f"snapshot-{len(self._names) + 1}")
+            case ["snapshot", name]:
+                self._snapshot(name)
+            case ["revert"]:
+                self.machine.revert()
+                print(f"the machine is as it was opened: {self._title}")
+            case ["revert", name]:
+                self.machine.revert(name)
+                print(f"the machine is as it was at {name}")
+            case ["save", "--as", name]:
+                self._save(name)
+            case ["console"]:
+                self.at_console()
+            case _:
+                print(HELP)
+
+    def _snapshot(self, name: str) -> None:
+        self.machine.snapshot(name)
+        self._names.append(name)
+        print(f"saved: `revert {name}` goes back to it")
+
+    def _save(self, name: str) -> None:
+        taken = [each for each in evidence.kept(self._engine.store) if each.note.title == name]
+        if taken:
+            raise SpecError(f"a kept machine is called {name!r} already", hint="vmsnap drop removes it")
+        moment = self._tenancy.save_as_is()
+        try:
+            note = Note(
+                title=name,
+                label="vm",
+                state=self.machine.state,
+                why=f"saved by hand, from {self._title}",
+                project=str(self._engine.settings.root),
+            )
+            found = evidence.keep(moment, note, source=self._source, target=self._engine.store)
+        finally:
+            self._tenancy.forget(moment)
+        print(f"kept: vmsnap open {shlex.quote(name)} ({found.holding.size >> 20} MiB)")

@@ -1,0 +1,101 @@
+"""Open a kept machine, or a state: a clone of it, with a shell on it. Opening it again gives the same again."""
+
+# ruff: noqa: T201 - a command's output
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from pytest_vmsnap import evidence, states
+from pytest_vmsnap.cli import listing, machines
+from pytest_vmsnap.cli.desk import Desk
+from pytest_vmsnap.errors import UnknownState
+from pytest_vmsnap.progress import Progress
+from pytest_vmsnap.session import Engine, Timings
+from pytest_vmsnap.states import NO_STATES
+from pytest_vmsnap.store import Asker
+
+if TYPE_CHECKING:
+    import argparse
+
+    from pytest_vmsnap.machine import Machine
+    from pytest_vmsnap.model import Settings
+
+NAME = "open"
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """The verb's arguments."""
+    parser.add_argument(
+        "machine_of",
+        metavar="TEST|STATE",
+        help="a test as `vmsnap kept` lists it, or a state: NAME or NAME@KEY",
+    )
+    parser.add_argument("--machine", metavar="LABEL", help="which of the test's machines, e.g. vm_module")
+    ways = parser.add_mutually_exclusive_group()
+    ways.add_argument("--ssh", action="store_true", help="by an SSH client, if the image has a server")
+    ways.add_argument("--console", action="store_true", help="at its serial console")
+    ways.add_argument("--exec", metavar="CMD", dest="execute", help="run one command, and end")
+    parser.set_defaults(run=run)
+
+
+def run(settings: Settings, arguments: argparse.Namespace) -> int:
+    """Open it, and stay until the person leaves."""
+    progress = Progress(lambda line: print(f"vmsnap: {line}", file=sys.stderr))
+    engine = Engine(
+        settings,
+        tree=NO_STATES,
+        hooks=arguments.hooks,
+        progress=progress,
+        timings=Timings(),
+        asker=Asker(),
+        observe=lambda _: None,
+    )
+    with closing(engine):
+        with progress.step(f"opening {arguments.machine_of}"):
+            desk = _desk(engine, settings, arguments)
+        try:
+            if arguments.execute is not None:
+                return _executed(desk.machine, arguments.execute)
+            if arguments.ssh:
+                return subprocess.run(shlex.split(desk.machine.ssh.command), check=False).returncode
+            if arguments.console:
+                desk.at_console()
+            else:
+                desk.at_shell()
+        finally:
+            desk.end()
+    return 0
+
+
+def _desk(engine: Engine, settings: Settings, arguments: argparse.Namespace) -> Desk:
+    """The machine that is meant: of a kept test first, else of a state."""
+    store, written = engine.store, arguments.machine_of
+    if machines.matching(store, settings, written, arguments.machine):
+        found = machines.chosen(store, settings, written, arguments.machine)
+        small = evidence.store_of(store, found)
+        snapshot = states.use(small, engine.host, evidence.name_of(found))
+        return Desk(engine, snapshot, source=small, title=found.note.title, state=found.note.state)
+    try:
+        state = listing.chosen(store, settings, written, newest=True)
+    except UnknownState as error:
+        kept = "\n".join(f"  {line}" for line in machines.rows(evidence.kept(store))) or "  none"
+        raise UnknownState(
+            f"neither a kept machine nor a state is called {written!r} in the store {store.path}",
+            hint=f"{error.hint}\nkept machines:\n{kept}",
+        ) from error
+    snapshot = states.use(store, engine.host, state.holding.name)
+    return Desk(engine, snapshot, source=store, title=state.title, state=state.origin.name)
+
+
+def _executed(machine: Machine, command: str) -> int:
+    result = machine.run(command)
+    sys.stdout.buffer.write(result.stdout)
+    sys.stdout.flush()
+    sys.stderr.buffer.write(result.stderr)
+    sys.stderr.flush()
+    return result.returncode

@@ -1,0 +1,37 @@
+"""The serial console at a person's terminal."""
+
+from __future__ import annotations
+
+import select
+import socket
+from typing import TYPE_CHECKING
+
+from pytest_vmsnap.errors import GuestGone
+
+if TYPE_CHECKING:
+    from pytest_vmsnap.guest.terminal import Terminal
+    from pytest_vmsnap.host import Domain
+
+PIECE = 1 << 16
+SHOWN_BYTES = 2000  # of what the console showed before
+
+
+def attend(domain: Domain, terminal: Terminal) -> None:
+    """Show what the serial console shows, and type what the person types, until they escape or the guest ends.
+
+    Raises `Escaped`, and `GuestGone` where it has ended already.
+    """
+    with socket.socket(socket.AF_UNIX) as end:
+        try:
+            end.connect(str(domain.serial))
+        except OSError as error:
+            raise GuestGone(f"the serial console of {domain.name} is not there: {error}") from error
+        terminal.show(domain.console_text()[-SHOWN_BYTES:].replace("\n", "\r\n").encode())
+        while True:
+            ready, _, _ = select.select([end.fileno(), terminal.source], [], [])
+            if terminal.source in ready:
+                end.sendall(terminal.typed())
+            if end.fileno() in ready:
+                if not (data := end.recv(PIECE)):
+                    return
+                terminal.show(data)

@@ -1,0 +1,72 @@
+"""QEMU: that it is there, and what it can do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_vmsnap.errors import HostError
+from pytest_vmsnap.host import emulator
+from pytest_vmsnap.host.abilities import IGNORE_SHARED, abilities_of, has_user_network
+from pytest_vmsnap.host.doctor.trying import asked, tried
+from pytest_vmsnap.host.domain_xml import MACHINE_TYPE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from pytest_vmsnap.host.libvirt import Connection
+    from pytest_vmsnap.model import Finding, Network
+
+NO_USER_NETWORK = (
+    "this QEMU was built without user-mode networking (slirp), which vmsnap_network={network} needs: "
+    "install a QEMU that has it, or use vmsnap_network=none"
+)
+NAMES = ("qemu-snapshots", "qemu-network")
+
+
+def program(connection: Connection | None) -> tuple[Path | None, Finding]:
+    """The emulator that libvirt starts; where libvirt cannot be asked, the one in the path."""
+
+    def found() -> tuple[Path, str]:
+        if connection:
+            capabilities = connection.domain_capabilities(kind="qemu", machine=MACHINE_TYPE)
+            path = emulator.of_libvirt(capabilities)
+        else:
+            path = emulator.installed(emulator.EMULATOR)
+        version = emulator.version_of(path)
+        emulator.expect_version("QEMU", version, emulator.QEMU_FLOOR)
+        return path, version
+
+    by = "" if connection else ", by the path: libvirt was not asked"
+
+    def told(it: tuple[Path, str]) -> str:
+        return f"{it[1]} ({it[0]}{by})"
+
+    value, finding = tried("qemu", found, told)
+    return value and value[0], finding
+
+
+def image_tool() -> Finding:
+    """qemu-img, which makes the disks."""
+
+    def found() -> str:
+        path = emulator.installed(emulator.QEMU_IMG)
+        return f"{emulator.version_of(path)} ({path})"
+
+    return asked("qemu-img", found)
+
+
+def abilities(path: Path, network: Network) -> Iterator[Finding]:
+    """What it says that it can do, beside a machine's `network`."""
+
+    def saving() -> str:
+        with emulator.questioned(path) as ask:
+            return f"memory stays in its file ({IGNORE_SHARED}), {abilities_of(ask)}"
+
+    def networking() -> str:
+        with emulator.questioned(path) as ask:
+            if network != "none" and not has_user_network(ask):
+                raise HostError("no user-mode networking", hint=NO_USER_NETWORK.format(network=network))
+        return "no network is asked for" if network == "none" else "user-mode networking"
+
+    yield from map(asked, NAMES, (saving, networking))
