@@ -12,8 +12,17 @@ from pytest_vmsnap.errors import PromiseBroken, StateError
 from pytest_vmsnap.fixtures import vm, vm_class, vm_factory, vm_module, vm_session, vm_spec, vmsnap
 from pytest_vmsnap.interrupt import Interrupt
 from pytest_vmsnap.options import BY_NAME, OPTIONS, OptionError, changed, native_table, resolve, strangers
-from pytest_vmsnap.session import KEPT_PROPERTY, SESSION_KEY, SETTINGS_KEY, VmsnapSession, expect_terminal
+from pytest_vmsnap.session import (
+    KEPT_PROPERTY,
+    SESSION_KEY,
+    SETTINGS_KEY,
+    Timings,
+    VmsnapSession,
+    expect_terminal,
+)
+from pytest_vmsnap.summary import Summary
 from pytest_vmsnap.terminal import SILENT_VERBOSITY, Terminal
+from pytest_vmsnap.workers import WORKER_KEY, Controller, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Generator, Sequence
@@ -52,13 +61,24 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.option.help:  # help for who has a wrong value too
         return
     settings = settings_of(config)
-    terminal = Terminal(config)
+    worker = Worker(config) if hasattr(config, "workerinput") else None
+    terminal = Terminal(config, relay=worker.say if worker else None)
+    timings = Timings(tell=worker.record if worker else None)
     config.pluginmanager.register(Order(), "vmsnap-order")
     config.stash[SETTINGS_KEY] = settings
     config.stash[TERMINAL_KEY] = terminal
     config.stash[SESSION_KEY] = VmsnapSession(
-        settings, write=terminal.write, hooks=config.hook, at_terminal=terminal.handed_over
+        settings,
+        write=terminal.write,
+        hooks=config.hook,
+        at_terminal=terminal.handed_over,
+        timings=timings,
+        asker=worker.asker if worker else None,
     )
+    config.pluginmanager.register(Summary(settings, timings), "vmsnap-summary")
+    if worker:
+        config.stash[WORKER_KEY] = worker
+    config.pluginmanager.register(worker or Controller(settings, terminal, timings), "vmsnap-workers")
     config.stash[INTERRUPT_KEY] = Interrupt(config, terminal.write)
     config.pluginmanager.register(config.stash[INTERRUPT_KEY], "vmsnap-interrupt")
 
@@ -115,7 +135,10 @@ def pytest_report_collectionfinish(config: pytest.Config, items: Sequence[pytest
         return []
     if not any(selection.uses_machine(_fixtures(item)) for item in items):
         return []
-    return config.stash[SESSION_KEY].describe()
+    lines = config.stash[SESSION_KEY].describe()
+    if worker := config.stash.get(WORKER_KEY, None):
+        worker.head(lines)
+    return lines
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -13,22 +13,24 @@ from typing import TYPE_CHECKING, TextIO
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 log = logging.getLogger("pytest_vmsnap.progress")
 
 SILENT_VERBOSITY = -2  # -qq
+BEGUN = -2  # pytest's reporter: a line that is no file's
 
 
 class Terminal:
     """Writes lines to where pytest's own go, in the midst of a test too.
 
-    Create it in ``pytest_configure``, where nothing is captured. Under xdist's workers, without pytest's
-    terminal and with ``-qq``, lines are only logged.
+    Create it in ``pytest_configure``, where nothing is captured. A worker of xdist has no terminal: there
+    lines go to `relay`. Without pytest's terminal and with ``-qq`` they are only logged.
     """
 
-    def __init__(self, config: pytest.Config) -> None:
+    def __init__(self, config: pytest.Config, *, relay: Callable[[str], None] | None = None) -> None:
         self._config = config
+        self._relay = relay
         self._lock = threading.Lock()
         self._stream: TextIO | None = None
         self._owned = False
@@ -52,17 +54,28 @@ class Terminal:
             yield
 
     def write(self, line: str) -> None:
-        """Show `line`, without its end, at once."""
+        """Show `line`, without its end, at once, as the plugin's."""
         log.debug("%s", line)
+        if self._relay:
+            self._relay(line)
+        self.show(f"vmsnap: {line}")
+
+    def show(self, line: str) -> None:
+        """Show `line` as it is, without its end, at once."""
         reporter = self._config.pluginmanager.get_plugin("terminalreporter")
         with self._lock:
             if self._stream and isinstance(reporter, pytest.TerminalReporter):
-                self._stream.write(self._placed(f"vmsnap: {line}", reporter))
+                self._stream.write(self._placed(line, reporter))
                 self._stream.flush()
 
     def _placed(self, line: str, reporter: pytest.TerminalReporter) -> str:
         """`line` with the line ends that it needs where the reporter stands."""
-        if self._config.get_verbosity(pytest.Config.VERBOSITY_TEST_CASES) > 0:
+        verbose = self._config.get_verbosity(pytest.Config.VERBOSITY_TEST_CASES) > 0
+        among_workers = self._config.pluginmanager.has_plugin("dsession")
+        if verbose and among_workers and reporter.currentfspath is not None:
+            reporter.currentfspath = BEGUN  # xdist's lines begin by ending what they find begun
+            return f"\n{line}"
+        if verbose and not among_workers:
             # within a test's line: the reporter ends it and names the test anew, if it finds none current
             if reporter.currentfspath is not None:
                 reporter.currentfspath = None

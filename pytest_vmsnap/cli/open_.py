@@ -15,8 +15,9 @@ from pytest_vmsnap.cli import listing, machines
 from pytest_vmsnap.cli.desk import Desk
 from pytest_vmsnap.errors import UnknownState
 from pytest_vmsnap.progress import Progress
-from pytest_vmsnap.session import Engine
+from pytest_vmsnap.session import Engine, Timings
 from pytest_vmsnap.states import NO_STATES
+from pytest_vmsnap.store import Asker
 
 if TYPE_CHECKING:
     import argparse
@@ -51,7 +52,8 @@ def run(settings: Settings, arguments: argparse.Namespace) -> int:
         tree=NO_STATES,
         hooks=arguments.hooks,
         progress=progress,
-        timings={"boot": [], "revert": []},
+        timings=Timings(),
+        asker=Asker(),
         observe=lambda _: None,
     )
     with closing(engine):

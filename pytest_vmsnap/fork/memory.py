@@ -31,8 +31,12 @@ class SavedMemory(Protocol):
     def file(self) -> Fingerprint:
         """The memory file, made if it is not there; raises `StoreDamaged` where it is not what was saved."""
 
-    def expect_unchanged(self) -> None:
-        """Raise `StoreDamaged` where the memory file, if it is there, was written to; reads it whole."""
+    def expect_untouched(self) -> None:
+        """Raise `StoreDamaged` where the memory file, if it is there, has another size or time: one stat(2)."""
+
+    @property
+    def bottom(self) -> Fingerprint | None:
+        """The memory file that all the others below this one were made from, None where there is none."""
 
     def drop(self) -> None:
         """Remove the memory file, if it can be made again."""
@@ -48,8 +52,12 @@ class FullMemory:
         self.fingerprint.expect_untouched()
         return self.fingerprint
 
-    def expect_unchanged(self) -> None:
-        self.fingerprint.expect_unchanged()
+    def expect_untouched(self) -> None:
+        self.fingerprint.expect_untouched()
+
+    @property
+    def bottom(self) -> Fingerprint | None:
+        return self.fingerprint
 
     def drop(self) -> None:
         pass
@@ -79,9 +87,13 @@ class LayeredMemory:
         self._made.expect_untouched()
         return self._made
 
-    def expect_unchanged(self) -> None:
+    def expect_untouched(self) -> None:
         if made := self._made:
-            made.expect_unchanged()
+            made.expect_untouched()
+
+    @property
+    def bottom(self) -> Fingerprint | None:
+        return self.below.bottom if self.below else None
 
     def drop(self) -> None:
         with self._lock:

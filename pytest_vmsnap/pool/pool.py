@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from pytest_vmsnap.pool.budget import has_room, most_standbys
+from pytest_vmsnap.pool.budget import has_room
 from pytest_vmsnap.pool.quiet import Quiet
 from pytest_vmsnap.pool.standby import Standbys
 
@@ -14,27 +15,36 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_vmsnap.fork import Snapshot
+    from pytest_vmsnap.pool.budget import Budget
     from pytest_vmsnap.pool.lease import Lease, Maker
 
 DISCARDERS = 16  # ending a domain is waiting: up to 2 s where process 1 reaps slowly, so that 4 fell behind
 
 
 class Pool:
-    """Hands clones over, and ends them in the background; `standby` wait ahead, None for the host's choice.
+    """Hands clones over, and ends them in the background; others wait ahead, as many as `budget` allows.
 
-    `handed_over` counts the standbys that somebody has got, `most_ahead` is how many may wait.
+    `note` is told of each machine that is handed over: its snapshot, the seconds that it was waited for, and
+    whether it had been made ahead. `handed_over` counts those that had, `most_ahead` is how many may wait.
     """
 
-    def __init__(self, maker: Maker, *, standby: int | None) -> None:
+    def __init__(
+        self,
+        maker: Maker,
+        *,
+        budget: Budget,
+        note: Callable[[Snapshot, float, bool], None] = lambda _snapshot, _seconds, _ahead: None,
+    ) -> None:
         self.handed_over = 0
+        self._note = note
         self._coming: list[Snapshot] = []
         self._returns: list[Snapshot] = []
         self._maker = maker
         self._discarders = ThreadPoolExecutor(DISCARDERS, thread_name_prefix="vmsnap-discard")
         self._quiet = Quiet()
-        self.most_ahead = most_standbys(standby)
+        self.most_ahead = budget.share
         self._standbys = Standbys(
-            maker, most=self.most_ahead, has_room=has_room, discard=self.discard, quiet=self._quiet
+            maker, budget=budget, has_room=has_room, discard=self.discard, quiet=self._quiet
         )
 
     def awaken(self, snapshot: Snapshot | None) -> None:
@@ -53,16 +63,20 @@ class Pool:
 
         Raises `RevertError` where none can be given; a machine that could not be repaired is not handed out.
         """
+        started = time.monotonic()
+        ahead = True
         if lease := self._standbys.take(snapshot):
             self.handed_over += 1
             self._quiet.begin()
         else:
+            ahead = False
             lease = self._maker.make(snapshot)
         try:
             self._maker.verify(lease, saved=nonce)
         except BaseException:
             self.discard(lease)
             raise
+        self._note(snapshot, time.monotonic() - started, ahead)
         return lease
 
     def expect(self, coming: Sequence[Snapshot]) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pytest_vmsnap.fork import Snapshot
+    from pytest_vmsnap.pool.budget import Budget, Slot
     from pytest_vmsnap.pool.lease import Lease, Maker
     from pytest_vmsnap.pool.quiet import Quiet
 
@@ -24,14 +25,16 @@ log = logging.getLogger("pytest_vmsnap.pool")
 # Until one that waits is paused. One that runs takes 0.5 to 1 % of a processor (tests/bench/idle.py), and its
 # journal stays as it was; one that was paused is handed over in some 70 ms in place of 6.
 RUNS_SECONDS = 30.0
+LOOK_SECONDS = 2.0
 MOST_FAILURES = 3  # in a row, of one snapshot: then it is left to who asks, who gets the error
 
 
 class Standby:
     """A machine that waits: it runs for its first seconds, and stands still after that."""
 
-    def __init__(self, lease: Lease, snapshot: Snapshot) -> None:
+    def __init__(self, lease: Lease, snapshot: Snapshot, slot: Slot) -> None:
         self.lease = lease
+        self.slot = slot
         self.snapshot = snapshot
         self.due = time.monotonic() + RUNS_SECONDS
         self._lock = threading.Lock()
@@ -68,7 +71,7 @@ class Standby:
 
 
 class Standbys:
-    """At most `most` machines that wait, of the snapshots that will be asked for.
+    """At most as many machines that wait as the `budget` allows, of the snapshots that will be asked for.
 
     `has_room` tells whether the host's memory holds one more of so many MiB. What is not wanted any
     more goes to `discard`. What is made waits for `quiet`.
@@ -78,13 +81,14 @@ class Standbys:
         self,
         maker: Maker,
         *,
-        most: int,
+        budget: Budget,
         has_room: Callable[[int], bool],
         discard: Callable[[Lease], None],
         quiet: Quiet,
     ) -> None:
         self._maker = maker
-        self._most = most
+        self._budget = budget
+        self._most = most = budget.share
         self._has_room = has_room
         self._discard = discard
         self._quiet = quiet
@@ -93,6 +97,8 @@ class Standbys:
         self._waiting: list[Standby] = []
         self._on_the_way: list[Snapshot] = []
         self._failures: Counter[int] = Counter()  # by the snapshot's id()
+        self._refused = False  # the host has no slot for one that is wanted
+        self._looked = time.monotonic()
         self._closed = False
         self._makers = ThreadPoolExecutor(max(1, most), thread_name_prefix="vmsnap-standby")
         self._watcher = threading.Thread(target=self._watch, name="vmsnap-standby-rest", daemon=True)
@@ -157,6 +163,7 @@ class Standbys:
                 for standby in self._waiting:
                     if standby.snapshot is snapshot:
                         self._waiting.remove(standby)
+                        standby.slot.release()
                         return standby
                 if not any(other is snapshot for other in self._on_the_way):
                     return None
@@ -169,7 +176,8 @@ class Standbys:
         missing = []
         kept = []
         spare = list(self._waiting)
-        for snapshot in self._wanted:
+        most = min(self._most, self._budget.share)
+        for snapshot in self._wanted[:most]:
             found = next((standby for standby in spare if standby.snapshot is snapshot), None)
             if found:
                 spare.remove(found)
@@ -180,9 +188,9 @@ class Standbys:
                 missing.append(snapshot)
         self._waiting = kept
         for standby in spare:
-            self._discard(standby.lease)
+            self._drop(standby)
         for snapshot in missing:
-            full = len(self._waiting) + len(self._on_the_way) >= self._most
+            full = len(self._waiting) + len(self._on_the_way) >= most
             if (
                 full
                 or self._failures[id(snapshot)] >= MOST_FAILURES
@@ -192,26 +200,35 @@ class Standbys:
             self._on_the_way.append(snapshot)
             self._makers.submit(self._make, snapshot)
 
+    def _drop(self, standby: Standby) -> None:
+        standby.slot.release()
+        self._discard(standby.lease)
+
     def _make(self, snapshot: Snapshot) -> None:
-        lease = None
+        standby = None
         self._quiet.wait()
+        slot = None if self._closed else self._budget.slot()
         try:
-            lease = self._maker.make(snapshot)
+            if slot:
+                standby = Standby(self._maker.make(snapshot), snapshot, slot)
         except VmsnapError as error:
             log.warning("a standby could not be made: %s", error)
         finally:
             with self._changed:
                 self._on_the_way.remove(snapshot)
-                self._failures[id(snapshot)] = 0 if lease else self._failures[id(snapshot)] + 1
-                if lease:
-                    self._waiting.append(Standby(lease, snapshot))
-                if lease and self._closed:
-                    self._waiting.clear()
-                    self._discard(lease)
+                self._refused = slot is None
+                if standby and self._closed:
+                    self._drop(standby)
+                elif standby:
+                    self._failures[id(snapshot)] = 0
+                    self._waiting.append(standby)
+                elif slot:
+                    self._failures[id(snapshot)] += 1
+                    slot.release()
                 self._changed.notify_all()
 
     def _watch(self) -> None:
-        """Let those rest that have run for long enough."""
+        """Let those rest that have run for long enough, and keep to our part of the budget."""
         while True:
             with self._changed:
                 if self._closed:
@@ -220,9 +237,28 @@ class Standbys:
                 due = [standby for standby in self._waiting if standby.due <= now]
                 if not due:
                     next_due = min((standby.due for standby in self._waiting), default=math.inf)
-                    self._changed.wait(None if next_due == math.inf else next_due - now)
+                    next_due = min(next_due, self._next_look())
+                    if next_due > now:
+                        self._changed.wait(None if next_due == math.inf else next_due - now)
             for standby in due:
                 try:
                     standby.rest()
                 except VmsnapError as error:  # it will be found out when it is handed over
                     log.info("%s cannot be paused: %s", standby.lease.clone.name, error)
+            if self._next_look() <= time.monotonic():
+                self._look()
+
+    def _next_look(self) -> float:
+        """When to look at what others have: where that could change what we may have."""
+        if not self._budget.is_shared or not (self._refused or len(self._waiting) > 1):
+            return math.inf
+        return self._looked + LOOK_SECONDS
+
+    def _look(self) -> None:
+        """Give up what is others' part by now, and try again for what was refused: a test may take long."""
+        self._budget.look()
+        with self._changed:
+            self._looked = time.monotonic()
+            self._refused = False
+            if not self._closed:
+                self._balance()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 from pytest_vmsnap import hooks as hook_calls
@@ -10,7 +9,7 @@ from pytest_vmsnap.fork import Forge
 from pytest_vmsnap.guest import Access, ConsoleLogin, SshLogin
 from pytest_vmsnap.host import choose_uri, default_store, open_host
 from pytest_vmsnap.machine import Deadlines
-from pytest_vmsnap.pool import Maker, Pool, Tenancy
+from pytest_vmsnap.pool import HostBudget, Maker, OwnBudget, Pool, Tenancy
 from pytest_vmsnap.states import Library
 from pytest_vmsnap.store import Store
 
@@ -21,17 +20,21 @@ if TYPE_CHECKING:
     from pytest_vmsnap.fork import Snapshot
     from pytest_vmsnap.machine import Trail
     from pytest_vmsnap.model import MachineSpec, Settings
+    from pytest_vmsnap.pool import Budget
     from pytest_vmsnap.progress import Progress
+    from pytest_vmsnap.session.timings import Timings
     from pytest_vmsnap.states import StateTree
+    from pytest_vmsnap.store import Asker
 
+STANDBY = "standby"
 TCG_FACTOR = 3.0  # software emulation is slower: what takes a second under KVM takes tens
 
 
 class Engine:
     """The host, the store, the states in it, and the pool of machines; `close` ends what was begun.
 
-    `hooks` are pytest's; `timings` gets the seconds of each boot, build and revert; `observe` is called with a
-    machine that ends since its state could not be made. Raises `HostError` where no
+    `hooks` are pytest's; `timings` gets what is built and handed over; `asker` is this process, to others;
+    `observe` is called with a machine that ends since its state could not be made. Raises `HostError` where no
     machine can run, `StoreError`.
     """
 
@@ -42,14 +45,20 @@ class Engine:
         tree: StateTree,
         hooks: Any,
         progress: Progress,
-        timings: dict[str, list[float]],
+        timings: Timings,
+        asker: Asker,
         observe: Callable[[Trail], None],
     ) -> None:
         self.settings = settings
         self._hooks = hooks
         self._timings = timings
         choice = choose_uri(settings)
-        self.store = Store(settings.store or default_store(choice), progress=progress, refresh=settings.refresh)
+        self.store = Store(
+            settings.store or default_store(choice),
+            progress=progress,
+            refresh=settings.refresh,
+            asker=asker,
+        )
         with progress.step(f"connecting to {choice.uri}"):
             self.host = open_host(settings, choice, store=self.store.path)
         self.access = _access(settings, self.store.path)
@@ -67,7 +76,7 @@ class Engine:
             factor=self.deadlines.factor,
             proves_clean=settings.verify != "none",
         )
-        self.pool = Pool(maker, standby=settings.standby)
+        self.pool = Pool(maker, budget=self._budget(), note=self._note_revert)
         hook = hooks.pytest_vmsnap_prepare
         self.library = Library(
             settings=settings,
@@ -80,7 +89,7 @@ class Engine:
             prepare=hook_calls.implementations(hook),
             prepare_all=lambda machine, spec: hook_calls.call_outermost_first(hook, vm=machine, spec=spec),
             progress=progress,
-            timings=timings,
+            note_use=timings.note_state,
             observe=observe,
         )
 
@@ -94,10 +103,21 @@ class Engine:
 
     def taken(self, snapshot: Snapshot) -> Tenancy:
         """A clean machine in the state of `snapshot`; raises `RevertError` where none can be given."""
-        started = time.monotonic()
-        lease = self.pool.take(snapshot)
-        self._timings["revert"].append(time.monotonic() - started)
-        return Tenancy(self.pool, lease, snapshot)
+        return Tenancy(self.pool, self.pool.take(snapshot), snapshot)
+
+    def _budget(self) -> Budget:
+        if self.settings.standby is not None:
+            return OwnBudget(self.settings.standby)
+        return HostBudget(self.store.path / "locks" / STANDBY, self._parties)
+
+    def _parties(self) -> int:
+        """How many runs have machines made ahead, ours too from now on."""
+        self.store.claims.take_part(STANDBY)
+        return self.store.claims.parties(STANDBY)
+
+    def _note_revert(self, snapshot: Snapshot, seconds: float, ahead: bool) -> None:
+        states = (state for (_, state), found in self.library.found.items() if found is snapshot)
+        self._timings.note_revert(next(states, ""), seconds, ahead)
 
     def close(self) -> None:
         """End every machine but those that somebody has, and remove what the run had on disk.

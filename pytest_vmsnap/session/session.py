@@ -20,7 +20,9 @@ from pytest_vmsnap.session.held import Held
 from pytest_vmsnap.session.keeping import PROPERTY as KEPT_PROPERTY
 from pytest_vmsnap.session.keeping import Keeping, hold
 from pytest_vmsnap.session.lent import Lent
+from pytest_vmsnap.session.timings import Timings
 from pytest_vmsnap.states import NO_STATES, StateTree
+from pytest_vmsnap.store import Asker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,7 +39,8 @@ if TYPE_CHECKING:
 class VmsnapSession:
     """The plugin's handle, which the fixture ``vmsnap`` gives: host facts, store, states, timings.
 
-    Nothing is connected or started before the first machine is asked for, or `describe`.
+    Nothing is connected or started before the first machine is asked for, or `describe`. `timings` is where its
+    figures go, `asker` is this process, to others.
     """
 
     def __init__(
@@ -47,10 +50,13 @@ class VmsnapSession:
         write: Callable[[str], None],
         hooks: Any,
         at_terminal: AtTerminal = nullcontext,
+        timings: Timings | None = None,
+        asker: Asker | None = None,
     ) -> None:
         self.settings = settings
         self._at_terminal = at_terminal
-        self.timings: dict[str, list[float]] = {"boot": [], "revert": []}
+        self.timings = timings or Timings()
+        self._asker = asker or Asker()
         self._progress = Progress(write)
         self._hooks = hooks
         self._engine: Engine | None = None
@@ -213,6 +219,7 @@ class VmsnapSession:
 
     def begin(self, item: pytest.Item) -> None:
         """A test begins: what the consoles of machines that are there already show is of this test now."""
+        self.timings.begin(item.nodeid)
         self._failed.discard(item.nodeid)  # it is run again, under the same name
         self._let_go()
         for lent in self._lent_to(item):
@@ -360,6 +367,7 @@ class VmsnapSession:
                     hooks=self._hooks,
                     progress=self._progress,
                     timings=self.timings,
+                    asker=self._asker,
                     observe=self._evidence.observe,
                 )
         return self._engine

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pytest_vmsnap.progress import Progress
     from pytest_vmsnap.states.declared import Declaration
     from pytest_vmsnap.states.tree import StateTree
-    from pytest_vmsnap.store import Kind, Store
+    from pytest_vmsnap.store import Fingerprint, Kind, Store
 
 log = logging.getLogger("pytest_vmsnap.states")
 
@@ -43,8 +43,9 @@ class Library:
     """The states of a project for one run: each is taken from the store, or built once and kept there.
 
     `prepare` are the implementations of the hook that prepares the base state: `prepare_all` calls them.
-    `timings` gets the seconds of each boot and each build; `observe` is called with a machine that ends since
-    its state could not be made.
+    `note_use` is told of each state that is used, once: its name, its key, and the seconds that it took to
+    build, None where the store had it. `observe` is called with a machine that ends since its state could not
+    be made.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class Library:
         prepare: Sequence[Callable[..., object]],
         prepare_all: Callable[[Machine, MachineSpec], None],
         progress: Progress,
-        timings: dict[str, list[float]],
+        note_use: Callable[[str, str, float | None], None],
         observe: Callable[[Trail], None],
     ) -> None:
         self._settings = settings
@@ -73,7 +74,8 @@ class Library:
         self._prepare = prepare
         self._prepare_all = prepare_all
         self._progress = progress
-        self._timings = timings
+        self._note_use = note_use
+        self._build_seconds: dict[str, float] = {}  # by key
         self._observe = observe
         self._found: dict[tuple[MachineSpec, str], Snapshot] = {}
         self._images: dict[MachineSpec, Image] = {}
@@ -102,16 +104,26 @@ class Library:
                 self._keys.clear()
                 entry = self._entry(spec, state)
             self._found[spec, state] = self._opened(entry)
+            self._note_use(state, self.key(spec, state), self._build_seconds.get(self.key(spec, state)))
             trim(self._store, self._settings.store_limit)
         return self._found[spec, state]
 
     def expect_unchanged(self) -> None:
         """Prove of the snapshots that machines of this run were made from that none was written to.
 
-        Raises `StoreDamaged` with the file that was: the next run makes that state anew.
+        What QEMU could have written to is read, by the last run that uses it: the workers of xdist would read
+        the same file each, in the seconds that they have for their end. Raises `StoreDamaged` with the file
+        that was: the next run makes that state anew.
         """
+        written: dict[Path, Fingerprint] = {}
         for snapshot in self._found.values():
-            snapshot.memory.expect_unchanged()
+            snapshot.memory.expect_untouched()
+            bottom = snapshot.memory.bottom
+            if bottom and not snapshot.abilities.sealed_memory:
+                written[bottom.path] = bottom
+        for path, bottom in written.items():
+            if self._store.leave(Name(kind=entries.KIND, key=path.parent.name)):
+                bottom.expect_unchanged()
 
     def key(self, spec: MachineSpec, state: str) -> str:
         """What names the snapshot of `state` for a machine of `spec` in the store."""
@@ -200,7 +212,7 @@ class Library:
             into=draft,
             observe=self._observe,
         )
-        self._timings["boot"].append(time.monotonic() - started)
+        self._build_seconds[self.key(spec, BASE)] = time.monotonic() - started
         log.info("base state saved: %s", snapshot.abilities)
         self._seal(draft, snapshot, BASE, None)
 
@@ -229,7 +241,7 @@ class Library:
                 snapshot = lease.save(draft, timeout=seconds)
         finally:
             lease.end()
-        self._timings.setdefault("build", []).append(time.monotonic() - started)
+        self._build_seconds[self.key(spec, declaration.name)] = time.monotonic() - started
         self._seal(draft, snapshot, declaration.name, self.key(spec, declaration.parent))
 
     def _seal(self, draft: Path, snapshot: Snapshot, state: str, parent: str | None) -> None:

@@ -1,5 +1,6 @@
 """The directory with what outlives a run: entries that appear whole or not at all."""
 
+from pytest_vmsnap.store.asker import Asker
 from pytest_vmsnap.store.directory import Store
 from pytest_vmsnap.store.fingerprint import Fingerprint, checksum, extents, fingerprint, outline
 from pytest_vmsnap.store.limit import Holding, discard, holdings, trim
@@ -11,6 +12,7 @@ from pytest_vmsnap.store.space import look_at, share_blocks
 
 __all__ = [
     "Store",
+    "Asker",
     "Kind",
     "Name",
     "Holding",

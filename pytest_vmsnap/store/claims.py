@@ -33,10 +33,25 @@ class Claims:
             uses.mkdir(exist_ok=True, mode=0o700)
             (uses / f"{name.kind}-{name.key}").touch(mode=0o600)
 
+    def remove(self, name: Name) -> None:
+        """Our run uses the entry no more."""
+        if self.run:
+            (self.run / USES / f"{name.kind}-{name.key}").unlink(missing_ok=True)
+
     def others(self, names: Iterable[Name]) -> list[str]:
         """The ids of other runs that use one of `names`."""
         files = [f"{name.kind}-{name.key}" for name in names]
         return [run.name for run in self._living() if any((run / USES / file).exists() for file in files)]
+
+    def take_part(self, what: str) -> None:
+        """Our run takes its part of `what` all runs share, from now on."""
+        if self.run:
+            (self.run / what).touch(mode=0o600)
+
+    def parties(self, what: str) -> int:
+        """How many runs take a part of it, ours too."""
+        runs = [*self._living(), *([self.run] if self.run else [])]
+        return sum((run / what).exists() for run in runs)
 
     def is_used(self, name: Name) -> bool:
         """Whether any run uses the entry, ours too."""

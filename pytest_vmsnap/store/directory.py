@@ -12,11 +12,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 
 from pytest_vmsnap.errors import StoreDamaged, StoreError, StoreFormat, StoreFull
 from pytest_vmsnap.host import MORE_ROOM
 from pytest_vmsnap.store import manifest, needs
+from pytest_vmsnap.store.asker import Asker
 from pytest_vmsnap.store.claims import Claims
 from pytest_vmsnap.store.needs import Kind, Name
 
@@ -32,6 +33,7 @@ FORMAT_FILE = "format"
 CHECKED: tuple[Kind, ...] = ("states", "memory")  # what their files were is noted
 READ: tuple[Kind, ...] = ("states",)  # ... with checksums: what cannot be made again in a moment
 WAIT_SECONDS = 1.0
+LOOK_SECONDS = 0.25  # how soon another who builds is noticed
 
 
 class Store:
@@ -39,14 +41,17 @@ class Store:
 
     An entry appears by one rename of a complete directory; while one is built, a lock on its key keeps
     others waiting. One that a run uses is claimed by it, and stays until that run has ended. Directories have
-    mode 0700, for what they hold may be secret. `stale` tells of a kind and key whether an entry from before is
-    to be made anew.
+    mode 0700, for what they hold may be secret. With `refresh` what was built before the `asker` began is made
+    anew.
 
     Raises `StoreError` where the directory cannot be used, `StoreFormat` where another version wrote it.
     """
 
-    def __init__(self, path: Path, *, progress: Progress, refresh: bool = False) -> None:
+    def __init__(
+        self, path: Path, *, progress: Progress, refresh: bool = False, asker: Asker | None = None
+    ) -> None:
         self.path = path
+        self._asker = asker or Asker()
         self._progress = progress
         self._refresh = refresh
         self._damaged: set[Name] = set()
@@ -111,10 +116,10 @@ class Store:
     ) -> Path:
         """The entry's directory; if there is none yet, `build` fills a new directory that becomes it.
 
-        `what` names it to the person who waits, e.g. ``"image debian:trixie"``; `made_on` are the entries that
-        it cannot be without. With `anew` one that was there before this run is not taken. Of several runs that
-        ask at once, one builds and the others wait. Whatever `build` raises leaves nothing behind. An entry
-        that is damaged is made anew, which is said.
+        `what` names it to the person who waits, e.g. ``"image debian:trixie"``; `made_on` are the entries
+        that it cannot be without. With `anew` one that was there before this run, or the test run that it is
+        a worker of, is not taken. Of several runs that ask at once, one builds and the others wait. Whatever
+        `build` raises leaves nothing behind. An entry that is damaged is made anew, which is said.
 
         Raises `StoreFull` where the space ended while it was built.
         """
@@ -132,7 +137,8 @@ class Store:
     def _usable(self, name: Name, what: str, anew: bool) -> Path | None:
         """The entry, claimed and proved to be what was saved; None where it is to be made."""
         known = name in self._fresh
-        if not known and (anew or (self._refresh and name.kind != "downloads")):
+        refreshed = anew or (self._refresh and name.kind != "downloads")
+        if not known and refreshed and not self._is_new(name):
             return None
         with self._guard():
             if (path := self.entry(name.kind, name.key)) is None:
@@ -152,6 +158,13 @@ class Store:
         (path / manifest.USED).touch(mode=0o600)
         self._fresh.add(name)
         return path
+
+    def _is_new(self, name: Name) -> bool:
+        """Whether the entry is there, and was built since the test run began: by another worker, say."""
+        try:
+            return (self.place(name) / manifest.BUILT).stat().st_mtime >= self._asker.since
+        except FileNotFoundError:
+            return False
 
     def _say_damaged(self, name: Name, what: str, error: StoreDamaged) -> None:
         log.warning("%s: %s", name, error)
@@ -187,6 +200,12 @@ class Store:
                 path.rename(aside / "gone")
         shutil.rmtree(aside, ignore_errors=True)
 
+    def leave(self, name: Name) -> bool:
+        """Give up our claim on the entry; returns whether no other run has one: whether we were the last."""
+        with self._guard():
+            self.claims.remove(name)
+            return not self.claims.others([name])
+
     def _build(self, name: Name, what: str, build: Callable[[Path], None], made_on: tuple[Name, ...]) -> Path:
         path = self.place(name)
         for half in path.parent.glob(f".{path.name}.*"):  # we hold the lock: whoever began these is gone
@@ -197,7 +216,8 @@ class Store:
             needs.write(draft, made_on)
             if name.kind in CHECKED:
                 manifest.write(draft, checksums=name.kind in READ)
-            (draft / manifest.USED).touch(mode=0o600)
+            for mark in (manifest.BUILT, manifest.USED):
+                (draft / mark).touch(mode=0o600)
             with self._guard():
                 draft.rename(path)
                 for each in (name, *made_on):
@@ -223,13 +243,24 @@ class Store:
     @contextmanager
     def _building(self, name: Name, what: str) -> Iterator[None]:
         lock = FileLock(self.path / "locks" / f"{name.kind}-{name.key}.lock", mode=0o600)
+        signature = self.path / "locks" / f"{name.kind}-{name.key}.who"
         try:
             lock.acquire(blocking=False)
         except Timeout:
-            with self._progress.step(f"waiting for another run that makes the {what}"):
-                lock.acquire()
+            self._wait(lock, signature, what)
         try:
             os.utime(lock.lock_file)
+            self._asker.sign(signature)
             yield
         finally:
+            signature.unlink(missing_ok=True)
             lock.release()
+
+    def _wait(self, lock: BaseFileLock, signature: Path, what: str) -> None:
+        """Wait for the lock, and say for whom; another may come between who has it now and us."""
+        while not lock.is_locked:
+            whom = self._asker.told_of(signature)
+            with self._progress.step(f"waiting for {whom}, which makes the {what}"):
+                while not lock.is_locked and self._asker.told_of(signature) == whom:
+                    with suppress(Timeout):
+                        lock.acquire(timeout=LOOK_SECONDS)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 NAME = "manifest.json"
 USED = "used"  # its time is that of the last use
+BUILT = "built"  # its time is that of the building
 
 
 def write(entry: Path, *, checksums: bool) -> None:
@@ -51,7 +52,7 @@ def read(entry: Path) -> dict[str, Fingerprint]:
 
 def _names(entry: Path) -> list[str]:
     found = (str(path.relative_to(entry)) for path in entry.rglob("*") if path.is_file())
-    return sorted(name for name in found if name not in (NAME, USED))
+    return sorted(name for name in found if name not in (NAME, USED, BUILT))
 
 
 def _write(entry: Path, fingerprints: dict[str, Fingerprint]) -> None:

@@ -85,13 +85,45 @@ def test_with_quiet_it_is_still_seen(project: pytest.Pytester) -> None:
     assert found[:4] == ["vmsnap: SAID BEFORE", "vmsnap: SAID AGAIN", "vmsnap: SAID WITHIN", ".."]
 
 
-@pytest.mark.parametrize("args", [("-qq",), ("-n1",), ("-p", "no:terminal")])
-def test_with_twice_quiet_without_a_terminal_and_under_xdist_nothing_is_seen(
+@pytest.mark.parametrize("args", [("-qq",), ("-qq", "-n1"), ("-p", "no:terminal")])
+def test_with_twice_quiet_and_without_a_terminal_nothing_is_seen(
     project: pytest.Pytester, args: tuple[str, ...]
 ) -> None:
     if "-n1" in args:
         pytest.importorskip("xdist")
     assert "SAID" not in "\n".join(lines(project, *args))
+
+
+def test_under_xdist_a_line_has_its_workers_name(project: pytest.Pytester) -> None:
+    pytest.importorskip("xdist")
+    found = lines(project, "-n1", "-o", "console_output_style=classic")
+    assert between(found, "1 worker")[1:] == [
+        "vmsnap: [gw0] SAID BEFORE",
+        "vmsnap: [gw0] SAID AGAIN",
+        "vmsnap: [gw0] SAID WITHIN",
+        "..",
+        "vmsnap: [gw0] SAID BEFORE",
+        "vmsnap: [gw0] SAID AGAIN",
+        ".",
+    ]
+
+
+def test_under_xdist_with_verbose_every_line_stands_alone(project: pytest.Pytester) -> None:
+    pytest.importorskip("xdist")
+    found = lines(project, "-n1", "-v", "-o", "console_output_style=classic")
+    assert between(found, "test_a.py::test_one") == [
+        "test_a.py::test_one",
+        "vmsnap: [gw0] SAID BEFORE",
+        "vmsnap: [gw0] SAID AGAIN",
+        "vmsnap: [gw0] SAID WITHIN",
+        "[gw0] PASSED test_a.py::test_one",
+        "test_a.py::test_two",
+        "[gw0] PASSED test_a.py::test_two",
+        "test_b.py::test_three",
+        "vmsnap: [gw0] SAID BEFORE",
+        "vmsnap: [gw0] SAID AGAIN",
+        "[gw0] PASSED test_b.py::test_three",
+    ]
 
 
 def test_what_is_not_seen_is_logged(project: pytest.Pytester) -> None:

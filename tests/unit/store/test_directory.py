@@ -7,13 +7,15 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import pytest
+from filelock import FileLock
 
 from pytest_vmsnap.errors import StoreError, StoreFormat, StoreFull
 from pytest_vmsnap.progress import silent
-from pytest_vmsnap.store import Store
+from pytest_vmsnap.store import Asker, Name, Store
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +27,7 @@ BUILDER = """\
 import sys
 from pathlib import Path
 from pytest_vmsnap.progress import Progress
-from pytest_vmsnap.store import Store
+from pytest_vmsnap.store import Asker, Name, Store
 
 def build(draft):
     with open(sys.argv[2], "a") as notes:
@@ -115,7 +117,8 @@ def test_of_two_runs_that_want_the_same_one_builds_and_the_other_waits_and_says_
     with builder(path, notes) as first:
         assert said(first) == "building"
         with builder(path, notes) as second:
-            assert said(second) == "waiting for another run that makes the image k ..."
+            whom = f"another run (process {first.pid})"
+            assert said(second) == f"waiting for {whom}, which makes the image k ..."
             assert first.communicate("\n", timeout=DEADLINE)[0] == "whole\n"
             assert second.communicate(timeout=DEADLINE)[0].endswith("whole\n")
     assert notes.read_text() == "built\n"
@@ -130,7 +133,81 @@ def test_a_build_that_was_killed_is_never_seen_and_removed_by_the_next(path: Pat
     assert store.entry("images", "k") is None
     entry = store.provide("images", "k", "image k", whole)
     assert left_in(path) == ["k"]
-    assert sorted(file.name for file in entry.iterdir()) == ["disk", "used"]
+    assert sorted(file.name for file in entry.iterdir()) == ["built", "disk", "used"]
+
+
+def test_whoever_waits_is_told_of_the_one_that_took_over(path: Path, tmp_path: Path) -> None:
+    notes = tmp_path / "notes"
+    with builder(path, notes) as first:
+        assert said(first) == "building"
+        with builder(path, notes) as second, builder(path, notes) as third:
+            for waiting in (second, third):
+                assert f"(process {first.pid})" in said(waiting)
+            first.send_signal(signal.SIGKILL)
+            outputs = {}
+            for process in (second, third):
+                line = said(process)
+                assert line.startswith(f"waiting for another run (process {first.pid})")  # ... done after
+                outputs[process] = said(process)
+            successor, other = sorted(outputs, key=lambda process: outputs[process] != "building")
+            assert outputs[successor] == "building"
+            assert outputs[other].startswith(f"waiting for another run (process {successor.pid})")
+            assert successor.communicate("\n", timeout=DEADLINE)[0].endswith("whole\n")
+            assert other.communicate(timeout=DEADLINE)[0].endswith("whole\n")
+    assert notes.read_text() == "built\n" * 2
+    assert not list((path / "locks").glob("*.who"))
+
+
+def test_with_refresh_what_was_built_since_the_run_began_is_new_enough(path: Path) -> None:
+    builds: list[Path] = []
+
+    def build(draft: Path) -> None:
+        builds.append(draft)
+        whole(draft)
+
+    Store(path, progress=silent()).provide("states", "k", "state k", build)
+    os.utime(path / "states" / "k" / "built", (1000.0, 1000.0))
+    since = Asker(worker="gw0", run="r", since=2000.0)
+    for _ in range(2):  # two workers of one run
+        Store(path, progress=silent(), refresh=True, asker=since).provide("states", "k", "state k", build)
+    assert len(builds) == 2
+    Store(path, progress=silent(), asker=since).provide("states", "k", "state k", build, anew=True)
+    assert len(builds) == 2
+    later = Asker(since=time.time() + 10)
+    Store(path, progress=silent(), refresh=True, asker=later).provide("states", "k", "state k", build)
+    assert len(builds) == 3
+
+
+def test_the_last_run_that_leaves_an_entry_is_told_that_it_is(path: Path) -> None:
+    stores = [Store(path, progress=silent()) for _ in range(2)]
+    locks = [FileLock(path / "runs" / f"{number}.lock") for number in range(2)]
+    for number, (store, lock) in enumerate(zip(stores, locks, strict=True)):
+        lock.acquire()
+        store.claims.run = path / "runs" / str(number)
+        store.claims.run.mkdir()
+        store.provide("states", "k", "state k", whole)
+    name = Name(kind="states", key="k")
+    assert [store.leave(name) for store in stores] == [False, True]
+    for lock in locks:
+        lock.release()
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        (Asker(worker="gw1", run="r", process=47), "worker gw1 (process 47)"),
+        (Asker(worker="gw1", run="s", process=47), "worker gw1 of another run (process 47)"),
+        (Asker(process=47), "another run (process 47)"),
+    ],
+)
+def test_who_builds_is_named(tmp_path: Path, other: Asker, words: str) -> None:
+    other.sign(tmp_path / "who")
+    assert Asker(worker="gw0", run="r").told_of(tmp_path / "who") == words
+
+
+def test_who_left_no_name_is_another_run(tmp_path: Path) -> None:
+    (tmp_path / "half").write_text("{")
+    assert Asker().told_of(tmp_path / "half") == Asker().told_of(tmp_path / "none") == "another run"
 
 
 def test_drafts_of_other_entries_are_left_alone(store: Store, path: Path) -> None:

@@ -1,0 +1,92 @@
+"""What waits is shared between runs, also while their tests take long; machines are stand-ins here."""
+
+from __future__ import annotations
+
+import os
+import time
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_vmsnap.pool.budget import HostBudget
+from pytest_vmsnap.pool.quiet import Quiet
+from pytest_vmsnap.pool.standby import Standbys
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+DEADLINE = 20.0
+SNAPSHOT: Any = SimpleNamespace(spec=SimpleNamespace(memory=64))
+
+
+class Maker:
+    def make(self, _: object) -> Any:
+        return SimpleNamespace(clone=SimpleNamespace(name="a machine"))
+
+    def check(self, _: object) -> None:
+        pass
+
+
+@pytest.fixture
+def runs() -> list[str]:
+    """The runs that there are."""
+    return ["one"]
+
+
+@pytest.fixture
+def opened(
+    tmp_path: Path, runs: list[str], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[], Standbys]]:
+    """Opens the standbys of a run, on a host of two processors."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    found: list[Standbys] = []
+
+    def new() -> Standbys:
+        found.append(
+            Standbys(
+                Maker(),  # type: ignore[arg-type]
+                budget=HostBudget(tmp_path / "slots", lambda: len(runs)),
+                has_room=lambda _: True,
+                discard=lambda _: None,
+                quiet=Quiet(),
+            )
+        )
+        return found[-1]
+
+    yield new
+    for standbys in found:
+        standbys.close()
+
+
+def expect_waiting(standbys: Standbys, number: int) -> None:
+    deadline = time.monotonic() + DEADLINE
+    while len(standbys._waiting) != number or standbys._on_the_way:
+        assert time.monotonic() < deadline, f"{len(standbys._waiting)} wait, not {number}"
+        time.sleep(0.01)
+
+
+def test_a_run_that_has_all_gives_another_its_part_while_no_test_of_it_ends(
+    opened: Callable[[], Standbys], runs: list[str]
+) -> None:
+    one = opened()
+    one.expect([SNAPSHOT] * 3)
+    expect_waiting(one, 2)
+    other = opened()
+    other.expect([SNAPSHOT] * 3)  # the first does not know of it yet
+    expect_waiting(other, 0)
+    runs.append("other")
+    expect_waiting(one, 1)
+    expect_waiting(other, 1)
+
+
+def test_what_a_run_has_handed_over_it_has_no_more(opened: Callable[[], Standbys]) -> None:
+    one, other = opened(), opened()
+    one.expect([SNAPSHOT] * 2)
+    expect_waiting(one, 2)
+    assert one.take(SNAPSHOT)
+    one.expect([])
+    expect_waiting(one, 0)
+    other.expect([SNAPSHOT] * 2)
+    expect_waiting(other, 2)
