@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -10,23 +9,20 @@ import pytest
 
 from pytest_vmsnap import selection
 from pytest_vmsnap.errors import DOCTOR, ChannelError, HostError, PromiseBroken, VmsnapError
-from pytest_vmsnap.evidence import Evidence, attach
 from pytest_vmsnap.machine import Machine, Trail
 from pytest_vmsnap.model import Settings
 from pytest_vmsnap.progress import Progress
 from pytest_vmsnap.session.engine import Engine
 from pytest_vmsnap.session.failures import Failures
 from pytest_vmsnap.session.held import Held
-from pytest_vmsnap.session.keeping import PROPERTY as KEPT_PROPERTY
-from pytest_vmsnap.session.keeping import Keeping, hold
 from pytest_vmsnap.session.lent import Lent
 from pytest_vmsnap.session.timings import Timings
+from pytest_vmsnap.session.witness import Witness
 from pytest_vmsnap.states import NO_STATES, StateTree
 from pytest_vmsnap.store import Asker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from pytest_vmsnap.fork import Snapshot
     from pytest_vmsnap.host import Facts
@@ -65,9 +61,7 @@ class VmsnapSession:
         self._kept: Held | None = None
         self._live: dict[tuple[str, str], Lent] = {}  # by fixture and the node it was made for
         self._leaving: list[Lent] = []  # their test is not told of yet
-        directory = settings.root / settings.artifacts_dir if settings.artifacts != "none" else None
-        self._keeping = Keeping(settings, self._progress)
-        self._evidence = Evidence(directory, run=secrets.token_hex(4), factor=self._factor)
+        self._witness = Witness(settings, progress=self._progress, factor=self._factor, at_terminal=at_terminal)
         self._audited: dict[str, Held] = {}  # by the test that promised to change nothing
         self._failed: set[str] = set()
         self.tree: StateTree = NO_STATES  # what the project declares, known once it is collected
@@ -247,30 +241,9 @@ class VmsnapSession:
 
     def testify(self, item: pytest.Item, report: pytest.TestReport) -> None:
         """Have in the `report` of a phase of a test what its machines can say, where that is wanted."""
-        lent = self._lent_to(item)
-        if report.failed or (self.settings.artifacts == "all" and report.when == "call" and report.passed):
-            found = self._evidence.report(_attempt(item), [each.trail for each in lent])
-            if report.failed:
-                report.sections.extend(found.sections)
-            if found.directory:
-                self._record(item, report, "vmsnap_artifacts", _below(self.settings.root, found.directory))
-            attach(item.config, report, found)
-        if report.failed and self.settings.keep and self._engine and lent:
-            lines = self._keeping.keep(self._engine, _attempt(item), lent, _reason(report))
-            if lines:
-                report.sections.append(("Kept machine", "\n".join(lines)))
-            for line in lines:
-                self._record(item, report, KEPT_PROPERTY, line)
-        if report.failed and self.settings.pause and report.when != "teardown" and lent:
-            hold(lent, item.nodeid, self._at_terminal)
+        self._witness.testify(item, report, self._lent_to(item), self._engine)
         if report.when == "teardown":
             self._let_go()
-
-    def _record(self, item: pytest.Item, report: pytest.TestReport, name: str, value: str) -> None:
-        """Note a property of a test for junit, which takes them from the report of its teardown."""
-        for properties in (item.user_properties, report.user_properties):
-            if (name, value) not in properties:
-                properties.append((name, value))
 
     def close(self) -> None:
         """End every machine, and remove what the run had on disk. Nothing happens the second time.
@@ -368,7 +341,7 @@ class VmsnapSession:
                     progress=self._progress,
                     timings=self.timings,
                     asker=self._asker,
-                    observe=self._evidence.observe,
+                    observe=self._witness.observe,
                 )
         return self._engine
 
@@ -385,24 +358,6 @@ class VmsnapSession:
                 with self._failures.told_once((spec, name), where):
                     return engine.library.snapshot(spec, name)
         raise AssertionError(state)
-
-
-def _attempt(item: pytest.Item) -> str:
-    """The test's name, and which rerun of it (pytest-rerunfailures) this is."""
-    count = getattr(item, "execution_count", 1)
-    return item.nodeid if count <= 1 else f"{item.nodeid}-rerun{count - 1}"
-
-
-def _below(root: Path, path: Path) -> str:
-    """A path as it is named from the project's root, if it is in there."""
-    return str(path.relative_to(root) if path.is_relative_to(root) else path)
-
-
-def _reason(report: pytest.TestReport) -> str:
-    """Why a test failed, in a line."""
-    crash = getattr(report.longrepr, "reprcrash", None)
-    text = crash.message if crash else report.longreprtext
-    return text.strip().splitlines()[0] if text.strip() else ""
 
 
 def _counted(cpus: int) -> str:
