@@ -156,11 +156,21 @@ def test_root_gets_the_daemon_and_a_persons_image_keeps_owner_and_mode(
             assert os.stat(f"/proc/{pid}").st_uid != 0
             memory = vm._tenancy.origin.snapshot.memory.file().path
             assert memory.stat().st_mode & 0o007 == 0
+
+        def test_fails(vm):
+            vm.succeed("echo in memory >/dev/mark")
+            assert 0
         """
     )
-    done = subprocess.run(command, cwd=pytester.path, capture_output=True, text=True, check=False)
-    assert "2 passed" in done.stdout, done.stdout + done.stderr
+    keeping = [*command, "--vmsnap-keep=failed"]
+    done = subprocess.run(keeping, cwd=pytester.path, capture_output=True, text=True, check=False)
+    assert "1 failed, 2 passed" in done.stdout, done.stdout + done.stderr
     assert "qemu:///system (root, and the system's daemon answers)" in done.stdout
+    opening = [Path(sys.executable).with_name("vmsnap"), f"--store={store}", "open", "test_fails"]
+    opened = subprocess.run(
+        [*opening, "--exec", "cat /dev/mark"], cwd=pytester.path, capture_output=True, text=True, check=False
+    )
+    assert opened.stdout == "in memory\n", opened.stderr
     assert described(image) == before
     assert not list((store / "runs").iterdir())
 
