@@ -42,6 +42,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.thorough
 def test_looking_at_a_machine_changes_nothing(project: pytest.Pytester) -> None:
     project.makepyfile(LOOKING)
     result = project.runpytest_subprocess("--vmsnap-verify=audit", "-p", "no:cacheprovider")

@@ -173,6 +173,7 @@ def test_the_next_test_has_a_clean_machine(vm: Machine) -> None:
     assert vm.succeed("echo well") == "well\n"
 
 
+@pytest.mark.thorough
 def test_a_shell_is_planted_where_the_image_has_none(vm: Machine) -> None:
     """By the agent: the image's own shell is taken away, and another is planted after the next boot."""
     vm.succeed("rm -r /usr/lib/vmsnap /etc/systemd/system/vmsnap-shell.service")

@@ -5,10 +5,9 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING
 
-from ..documents import ROOT, blocks, files
+import pytest
 
-if TYPE_CHECKING:
-    import pytest
+from ..documents import ROOT, blocks, files
 
 # What the README leaves to its reader: the parent of its state, the service, and a test of that.
 DATABASE = """
@@ -30,6 +29,7 @@ def test_the_service_runs(vm):
 """
 
 
+@pytest.mark.thorough
 def test_the_suite_of_the_readme_runs(project: pytest.Pytester, runner: list[str]) -> None:
     example = ROOT / "example_project"
     shutil.copytree(example / "notesd", project.path / "notesd")

@@ -83,4 +83,5 @@ def test_a_users_machine_goes_when_its_test_ends(
     with pytest.raises(MachineReleased, match="test_a_users_machine_goes"):
         machine.run("true")
     machine_ended = machine._body.domain.events.stopped
+    vmsnap.begin(request.node)  # until another test begins it can be looked at, for a report
     assert machine_ended.wait(30)

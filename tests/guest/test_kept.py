@@ -141,6 +141,7 @@ def test_the_machine_of_a_failed_test_is_opened_as_it_was_as_often_as_is_wanted(
     kept.run(command, "kept").stdout.fnmatch_lines(["no machine of this project is kept in *"])
 
 
+@pytest.mark.thorough
 def test_no_more_are_kept_than_is_asked_for_whichever_worker_has_them(
     kept: pytest.Pytester, command: Path
 ) -> None:

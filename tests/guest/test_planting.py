@@ -46,6 +46,9 @@ def test_reboot(vm):
 FIRST_BOOT = ("-k", "not reboot")  # what is planted is the same, by whichever way
 
 
+pytestmark = pytest.mark.thorough
+
+
 @pytest.fixture
 def base_image(vm_spec: MachineSpec, provided: Callable[[MachineSpec], Image]) -> Image:
     """The image that the tests' machines start from."""
