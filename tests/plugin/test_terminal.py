@@ -125,7 +125,7 @@ def test_under_xdist_with_verbose_every_line_stands_alone(project: pytest.Pytest
         "vmsnap: [gw0] SAID AGAIN",
         "[gw0] PASSED test_b.py::test_three",
     ]
-    assert sorted(line for line in found if line in wanted) == sorted(wanted)
+    assert sorted(line for line in map(str.rstrip, found) if line in wanted) == sorted(wanted)
 
 
 def test_what_is_not_seen_is_logged(project: pytest.Pytester) -> None:
