@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from pytest_vmsnap import evidence, states
 from pytest_vmsnap.cli import listing, machines
 from pytest_vmsnap.cli.desk import Desk
-from pytest_vmsnap.errors import UnknownState
+from pytest_vmsnap.errors import HostError, UnknownState
 from pytest_vmsnap.progress import Progress
 from pytest_vmsnap.session import Engine, Timings
 from pytest_vmsnap.states import NO_STATES
@@ -63,7 +63,7 @@ def run(settings: Settings, arguments: argparse.Namespace) -> int:
             if arguments.execute is not None:
                 return _executed(desk.machine, arguments.execute)
             if arguments.ssh:
-                return subprocess.run(shlex.split(desk.machine.ssh.command), check=False).returncode
+                return _by_ssh(desk.machine)
             if arguments.console:
                 desk.at_console()
             else:
@@ -100,6 +100,17 @@ def _there_is(store: Store, settings: Settings) -> str:
     ours = [each for each in listing.kept(store) if each.origin.project == root]
     lines = [*machines.rows(kept), *listing.rows(ours)]
     return "\n".join(["of this project there are:", *(f"  {line}" for line in lines or ["none"])])
+
+
+def _by_ssh(machine: Machine) -> int:
+    command = shlex.split(machine.ssh.command)
+    try:
+        return subprocess.run(command, check=False).returncode
+    except FileNotFoundError:
+        raise HostError(
+            "there is no SSH client here",
+            hint="Debian, Ubuntu: sudo apt install openssh-client; Fedora: openssh-clients; Arch: openssh",
+        ) from None
 
 
 def _executed(machine: Machine, command: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import sys
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from pytest_vmsnap import Machine
     from pytest_vmsnap.session import VmsnapSession
 
     from .terminal import Person
@@ -208,6 +210,17 @@ def test_a_serial_console_is_opened(failing: pytest.Pytester, command: Path, at_
     person.wait(r"the serial console of base@\w+; Ctrl-\] leaves")
     person.type("\x1d")
     assert process.wait(60) == 0
+
+
+@pytest.mark.skipif(not shutil.which("ssh"), reason="an SSH client is a person's own")
+def test_an_ssh_client_gets_in(vm: Machine, command: Path, at_terminal: AtTerminal) -> None:
+    assert vm._tenancy
+    key = vm._tenancy.origin.snapshot.directory.name
+    person, process = at_terminal(str(command), "open", f"base@{key}", "--ssh")
+    person.wait(r"root@vm")
+    person.type("echo $((40+2)); exit 7\n")
+    person.wait(r"42\s")
+    assert process.wait(60) == 7
 
 
 def test_a_failed_test_s_machine_is_held_for_whoever_sits_at_the_terminal(
