@@ -90,7 +90,6 @@ class TestBroken:
         assert [words for words in said if f"the standby {self.name} is broken" in words], said
 
 
-@pytest.mark.thorough
 def test_an_idle_machine_costs_next_to_no_cpu(
     vm: Machine, waiting: Callable[[], Standby], wait_for: Callable[..., None]
 ) -> None:
