@@ -238,7 +238,7 @@ def test_preparations_run_the_outermost_first_and_a_domain_may_be_changed(
         "import pytest\n"
         "def test_order(vm):\n"
         "    assert vm.read_text('/root/order') == 'outer\\ninner\\n'\n"
-        "    assert '<title>of 128 MiB</title>' in vm.domain.XMLDesc()\n"
+        "    assert '<title>of 160 MiB</title>' in vm.domain.XMLDesc()\n"
         "@pytest.mark.vm_readonly\n"
         "def test_reads(vm):\n"
         "    vm.succeed('echo x >>/root/mark')\n"
