@@ -174,7 +174,7 @@ def test_what_changed_is_made_anew_with_what_depends_on_it(kept: pytest.Pytester
     (kept.path / "input").write_text("one")
     run(kept)
     assert built(kept) == []  # as at first
-    run(kept, "--vmsnap-memory=160", "-k", "test_base", passed=1)
+    run(kept, "--vmsnap-memory=192", "-k", "test_base", passed=1)
     assert built(kept) == ["base"]
 
 
