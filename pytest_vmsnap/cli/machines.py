@@ -6,15 +6,13 @@ import time
 from typing import TYPE_CHECKING
 
 from pytest_vmsnap import evidence
-from pytest_vmsnap.cli.listing import ago, size
+from pytest_vmsnap.cli.listing import SHOWN, ago, size
 from pytest_vmsnap.errors import UnknownState
 
 if TYPE_CHECKING:
     from pytest_vmsnap.evidence import Kept
     from pytest_vmsnap.model import Settings
     from pytest_vmsnap.store import Store
-
-SHOWN = 8  # digits of a key
 
 
 def matching(store: Store, settings: Settings, written: str, label: str | None = None) -> list[Kept]:

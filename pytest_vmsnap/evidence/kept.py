@@ -35,7 +35,6 @@ log = logging.getLogger("pytest_vmsnap.evidence")
 
 NOTE = "kept.json"
 DAY_SECONDS = 86400.0
-SHOWN = 8  # digits of a key
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
