@@ -153,9 +153,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.hookimpl(wrapper=True, trylast=True)  # within what others measure of the test
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
-    yield
+    session = item.config.stash[SESSION_KEY]
     try:
-        item.config.stash[SESSION_KEY].expect_unchanged(item)
+        yield
+    finally:
+        session.note_end(item)
+    try:
+        session.expect_unchanged(item)
     except PromiseBroken as error:
         raise pytest.fail.Exception(str(error), pytrace=False) from None
 

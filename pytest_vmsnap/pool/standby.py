@@ -97,7 +97,8 @@ class Standbys:
         self._waiting: list[Standby] = []
         self._on_the_way: list[Snapshot] = []
         self._failures: Counter[int] = Counter()  # by the snapshot's id()
-        self._refused = False  # the host has no slot for one that is wanted
+        self._refused = False  # the host has no slot or no memory for one that is wanted
+        self._spent: list[Slot] = []  # of what was taken, to be released
         self._looked = time.monotonic()
         self._closed = False
         self._makers = ThreadPoolExecutor(max(1, most), thread_name_prefix="vmsnap-standby")
@@ -154,6 +155,7 @@ class Standbys:
             self._balance()
             self._changed.notify_all()
         self._makers.shutdown(wait=True, cancel_futures=True)
+        self._release()
         if self._most:
             self._watcher.join()
 
@@ -163,7 +165,7 @@ class Standbys:
                 for standby in self._waiting:
                     if standby.snapshot is snapshot:
                         self._waiting.remove(standby)
-                        standby.slot.release()
+                        self._spent.append(standby.slot)
                         return standby
                 if not any(other is snapshot for other in self._on_the_way):
                     return None
@@ -191,23 +193,29 @@ class Standbys:
             self._drop(standby)
         for snapshot in missing:
             full = len(self._waiting) + len(self._on_the_way) >= most
-            if (
-                full
-                or self._failures[id(snapshot)] >= MOST_FAILURES
-                or not self._has_room(snapshot.spec.memory)
-            ):
+            if full or self._failures[id(snapshot)] >= MOST_FAILURES:
                 continue
             self._on_the_way.append(snapshot)
             self._makers.submit(self._make, snapshot)
+        if self._spent and not self._on_the_way:
+            self._makers.submit(self._release)
 
     def _drop(self, standby: Standby) -> None:
         standby.slot.release()
         self._discard(standby.lease)
 
+    def _release(self) -> None:
+        """Let others have the slots of what was taken."""
+        self._quiet.wait()
+        with self._changed:
+            while self._spent:
+                self._spent.pop().release()
+
     def _make(self, snapshot: Snapshot) -> None:
         standby = None
-        self._quiet.wait()
-        slot = None if self._closed else self._budget.slot()
+        self._release()
+        may = not self._closed and self._has_room(snapshot.spec.memory)
+        slot = self._budget.slot() if may else None
         try:
             if slot:
                 standby = Standby(self._maker.make(snapshot), snapshot, slot)

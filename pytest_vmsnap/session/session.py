@@ -134,6 +134,7 @@ class VmsnapSession:
             held.forget_listing()
         is_clean = grant.machine == "clean"
         lent = self._lent("vm", where, held.tenancy, spec, wishes.state, clean=is_clean)
+        lent.ends = not grant.keep
         try:
             if where in self._audited:
                 held.list_before(factor=self._factor())
@@ -144,13 +145,12 @@ class VmsnapSession:
             held.read_only = held.read_only and mark == "readonly"
             if grant.keep:
                 self._kept = held
-            else:
-                self._awaken_next()
-            self._leave(lent, ends=not grant.keep)
+            self._leave(lent)
 
-    def _awaken_next(self) -> None:
-        """The test behind this one may have a machine that waits for it: it can answer until that begins."""
-        if self._engine and self._following:
+    def note_end(self, item: pytest.Item) -> None:
+        """The test itself has ended: a machine that waits for the next one can answer until that begins."""
+        lent = self._live.get(("vm", item.nodeid))
+        if lent and lent.ends and self._engine and self._following:
             self._engine.pool.awaken(self._expected(self._following))
 
     @contextmanager
@@ -268,11 +268,10 @@ class VmsnapSession:
             lent for lent in (*self._live.values(), *self._leaving) if lent.fixture.partition(":")[0] in names
         ]
 
-    def _leave(self, lent: Lent, *, ends: bool = True) -> None:
-        """A machine's fixture ends; the machine itself `ends` when its last test has been told of."""
+    def _leave(self, lent: Lent) -> None:
+        """A machine's fixture ends; the machine itself may when its last test has been told of."""
         lent.machine.release(lent.owner)
         del self._live[lent.fixture, lent.owner]
-        lent.ends = ends
         self._leaving.append(lent)
 
     def _let_go(self) -> None:

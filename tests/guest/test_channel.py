@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_vmsnap import CommandTimeout, GuestGone, GuestHung
-from pytest_vmsnap.guest.shell.channel import ShellChannel
+from pytest_vmsnap.guest.shell.channel import NUDGE_SECONDS, ShellChannel
 from pytest_vmsnap.guest.shell.source import COMMAND_SLOTS
 
 if TYPE_CHECKING:
@@ -184,3 +184,14 @@ def test_a_shell_is_planted_where_the_image_has_none(vm: Machine) -> None:
     assert vm.succeed("systemctl is-active vmsnap-shell") == "active\n"
     vm.reboot()
     assert vm.succeed("systemctl is-active vmsnap-shell") == "active\n"
+
+
+def test_an_answer_given_long_ago_is_no_proof(shell: Machine) -> None:
+    channel, domain = shell._channel, shell._body.domain
+    channel.nudge()
+    time.sleep(NUDGE_SECONDS + 0.5)
+    domain.suspend()
+    with pytest.raises(GuestHung):
+        channel.check(timeout=1)
+    domain.resume()
+    channel.check(timeout=30)

@@ -23,6 +23,9 @@ class Session:
     def expect_unchanged(self, item):
         pass
 
+    def note_end(self, item):
+        print(f"ENDED {item.name}")
+
     def note_outcome(self, item, failed):
         print(f"NOTED {item.name} {failed}")
 
@@ -73,6 +76,25 @@ def test_the_session_is_told_of_a_test_before_its_first_fixture(project: pytest.
         """
     )
     project.runpytest("-s").stdout.fnmatch_lines(["*BEGUN test_it", "*FIRST FIXTURE", "*TEST"])
+
+
+@pytest.mark.parametrize("body", ["pass", "assert 0"])
+def test_the_session_is_told_that_the_test_itself_has_ended_before_its_fixtures_do(
+    project: pytest.Pytester, body: str
+) -> None:
+    project.makepyfile(
+        f"""
+        import pytest
+
+        @pytest.fixture
+        def first():
+            yield
+            print("FIXTURE ENDS")
+
+        def test_it(first): {body}
+        """
+    )
+    project.runpytest("-s").stdout.fnmatch_lines(["*ENDED test_it", "*FIXTURE ENDS"])
 
 
 def test_the_session_is_told_of_each_phase(project: pytest.Pytester) -> None:

@@ -46,6 +46,7 @@ cd
 if command -v script >/dev/null; then exec script -qfc "@size@; exec $shell -l" /dev/null; fi
 exec "$shell" -i 2>&1
 """
+NUDGE_SECONDS = 1.0  # for which an answer ahead proves that it is there
 FIRST_SECONDS = 10.0  # for a clone's first sign of life; what does not give it is greeted like any other
 KILL_SECONDS = 15.0  # for the killing of a command that ran over
 KILL_AGAIN_SECONDS = 1.0  # a command that had not begun yet is not ended by the first try
@@ -93,6 +94,7 @@ class ShellChannel:
         self._at_boot = at_boot
         self._known = known
         self._nudged: Slot | None = None
+        self._nudged_at = 0.0  # monotonic clock
         self._connected: Domain | None = None
         self._boot = ""
         self._rescue = threading.Lock()  # of the last slot
@@ -213,13 +215,16 @@ class ShellChannel:
         if self._nudged is None:
             slot = self._taken(time.monotonic() + KILL_SECONDS)
             IDLE.leave(slot.wire)
-            self._nudged = slot
+            self._nudged, self._nudged_at = slot, time.monotonic()
             slot.wire.ask(_mark())
 
     def check(self, *, timeout: float) -> None:
+        deadline = time.monotonic() + timeout
         try:
+            if self._nudged and time.monotonic() > self._nudged_at + NUDGE_SECONDS:
+                self._is_checked(deadline)
             self.nudge()
-            if not self._is_checked(time.monotonic() + timeout):
+            if not self._is_checked(deadline):
                 raise GuestHung("the guest does not answer", console=self._domain().console_text())
         except GuestGone as error:
             raise self._gone() from error

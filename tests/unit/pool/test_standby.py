@@ -39,16 +39,16 @@ def runs() -> list[str]:
 def opened(
     tmp_path: Path, runs: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[[], Standbys]]:
-    """Opens the standbys of a run, on a host of two processors."""
+    """Opens the standbys of a run, on a host of two processors; `room` tells whether they find memory."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     found: list[Standbys] = []
 
-    def new() -> Standbys:
+    def new(room: Callable[[], bool] = lambda: True) -> Standbys:
         found.append(
             Standbys(
                 Maker(),  # type: ignore[arg-type]
                 budget=HostBudget(tmp_path / "slots", lambda: len(runs)),
-                has_room=lambda _: True,
+                has_room=lambda _: room(),
                 discard=lambda _: None,
                 quiet=Quiet(),
             )
@@ -90,3 +90,12 @@ def test_what_a_run_has_handed_over_it_has_no_more(opened: Callable[[], Standbys
     expect_waiting(one, 0)
     other.expect([SNAPSHOT] * 2)
     expect_waiting(other, 2)
+
+
+def test_one_is_made_once_there_is_memory_for_it(opened: Callable[..., Standbys]) -> None:
+    room: list[bool] = []
+    standbys = opened(lambda: bool(room))
+    standbys.expect([SNAPSHOT])
+    expect_waiting(standbys, 0)
+    room.append(True)
+    expect_waiting(standbys, 1)
