@@ -49,6 +49,7 @@ def test_looking_at_a_machine_changes_nothing(project: pytest.Pytester) -> None:
     result.assert_outcomes(passed=2)
 
 
+@pytest.mark.thorough
 def test_what_a_read_only_test_changed_is_named(project: pytest.Pytester) -> None:
     commands = {name: command for name, (command, *_) in CHANGES.items()}
     project.makepyfile(

@@ -69,6 +69,7 @@ def address(disk: Path) -> Iterator[str]:
     server.server_close()
 
 
+@pytest.mark.thorough
 def test_a_suite_runs_over_two_machines_from_an_address_with_machines_of_every_scope(
     project: pytest.Pytester,
     runner: list[str],

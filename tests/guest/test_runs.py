@@ -278,6 +278,7 @@ def test_a_guest_that_cannot_learn_that_it_is_a_clone_is_given_other_random_numb
     project.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=4)
 
 
+@pytest.mark.thorough
 def test_a_guest_whose_random_numbers_would_repeat_is_refused_unless_that_is_accepted(
     project: pytest.Pytester, light: tuple[str, ...]
 ) -> None:

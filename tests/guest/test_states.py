@@ -178,6 +178,7 @@ def test_what_changed_is_made_anew_with_what_depends_on_it(kept: pytest.Pytester
     assert built(kept) == ["base"]
 
 
+@pytest.mark.thorough
 def test_what_is_to_be_made_anew_is_made_anew_with_what_depends_on_it(kept: pytest.Pytester) -> None:
     run(kept, "--vmsnap-refresh-state=database")
     assert built(kept) == ["database", "service"]
