@@ -90,6 +90,9 @@ def test_a_command_that_kills_its_own_shell_says_so_and_the_next_one_runs(shell:
     result = shell.run(parent, timeout=20)
     assert result.signal == 9
     assert b"was killed" in result.stderr
+    with pytest.raises(CommandTimeout):  # the shell that is there now is known, and what it runs can be ended
+        shell.run("sleep 1000.4", timeout=0.3)
+    shell.fail("pgrep -f '^sleep 1000.4'")
     for _ in range(8):
         assert shell.succeed("echo well") == "well\n"
 

@@ -170,6 +170,7 @@ def test_no_more_are_kept_than_is_asked_for_whichever_worker_has_them(
     result.stdout.no_fnmatch_line("*kept machines*")
 
 
+@pytest.mark.thorough
 def test_a_person_tries_something_in_a_state_goes_back_and_keeps_what_they_have(
     failing: pytest.Pytester, command: Path, at_terminal: AtTerminal
 ) -> None:

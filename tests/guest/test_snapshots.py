@@ -166,6 +166,7 @@ def test_nothing_of_a_snapshot_is_left_after_its_test(
     wait_for(lambda: not snapshots(vmsnap), "the snapshot to be removed", 60)
 
 
+@pytest.mark.thorough
 def test_a_crash_and_a_new_boot_are_saved_like_anything_else(vm: Machine) -> None:
     vm.write_text("/srv/file", "synced\n")
     vm.succeed("sync")

@@ -160,6 +160,7 @@ def test_each_state_is_built_once_and_not_at_all_in_a_second_run(stated: pytest.
     assert "booting" not in again
 
 
+@pytest.mark.thorough
 def test_what_changed_is_made_anew_with_what_depends_on_it(kept: pytest.Pytester) -> None:
     conftest = kept.path / "conftest.py"
     conftest.write_text(CONFTEST.replace("' world'", "'  world'"))

@@ -184,6 +184,7 @@ def expect_nothing_left(spread: pytest.Pytester, qemus: Callable[[str], list[int
     return expect
 
 
+@pytest.mark.thorough
 def test_two_whole_runs_of_two_workers_build_each_state_once(
     spread: pytest.Pytester,
     runner: list[str],

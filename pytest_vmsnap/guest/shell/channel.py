@@ -266,7 +266,8 @@ class ShellChannel:
             script = LOGIN_SHELL.replace("@size@", size).replace("@kind@", shlex.quote(terminal.kind))
             slot.wire.send(b"<exec <&4 4<&-; eval " + _quoted(script.encode()), _mark())
             try:
-                slot.wire.relay(terminal, lambda: self._look(slot))
+                if slot.wire.relay(terminal, lambda: self._look(slot)).died:
+                    self._meet(slot)
             except Escaped:
                 self._killed(slot)
                 raise
@@ -288,6 +289,8 @@ class ShellChannel:
             timed_out = reply is None
             if reply is None:
                 reply = self._killed(slot)
+            if reply.died:
+                self._meet(slot)
             if data and (timed_out or (drain and reply.status)):
                 self._drain(slot)
         except GuestGone as error:
@@ -316,10 +319,13 @@ class ShellChannel:
         return slot
 
     def _recover(self, slot: Slot) -> None:
-        if slot.boot == self._boot:
-            self._killed(slot)
-            return
-        slot.wire.send(GREETING, _mark())  # its command ended with the boot that it was of
+        # another boot: its command ended with the one that it was of
+        if slot.boot != self._boot or self._killed(slot).died:
+            self._meet(slot)
+
+    def _meet(self, slot: Slot) -> None:
+        """Learn the process id of the slot's shell, which is another than before."""
+        slot.wire.send(GREETING, _mark())
         if not self._answered(slot, time.monotonic() + KILL_SECONDS):
             raise GuestHung("the guest does not answer", console=self._domain().console_text())
 
