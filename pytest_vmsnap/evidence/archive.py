@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ class Archive:
         Returns the directory. What an earlier run left there of the same test is removed. Raises `OSError`
         where it cannot be written.
         """
-        if not self._root.exists():
+        with suppress(FileExistsError):
             self._root.mkdir(parents=True)
             (self._root / ".gitignore").write_text(IGNORE)
         directory = next(place for place in self._places(test) if _may_have(place, test))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -37,6 +38,7 @@ class Pool:
     ) -> None:
         self.handed_over = 0
         self._note = note
+        self._lock = threading.Lock()  # of what is expected: tests and the background both say so
         self._coming: list[Snapshot] = []
         self._returns: list[Snapshot] = []
         self._maker = maker
@@ -81,22 +83,26 @@ class Pool:
 
     def expect(self, coming: Sequence[Snapshot]) -> None:
         """Of which snapshots the next machines will be, in this order."""
-        self._coming = list(coming)
-        self._prepare()
+        with self._lock:
+            self._coming = list(coming)
+            self._prepare()
 
     def expect_return(self, snapshot: Snapshot) -> None:
         """The test that has a machine now may want to go back to `snapshot`: before any other machine."""
-        self._returns = [snapshot, *(other for other in self._returns if other is not snapshot)]
-        self._prepare()
+        with self._lock:
+            self._returns = [snapshot, *(other for other in self._returns if other is not snapshot)]
+            self._prepare()
 
     def returned(self, snapshot: Snapshot) -> None:
         """The test went back to `snapshot`, and may not do so again."""
-        self._returns = [other for other in self._returns if other is not snapshot]
+        with self._lock:
+            self._returns = [other for other in self._returns if other is not snapshot]
 
     def expect_no_return(self, snapshots: Sequence[Snapshot]) -> None:
         """No machine of `snapshots` will be asked for any more; returns when none of them is being made."""
-        self._returns = [other for other in self._returns if not any(other is one for one in snapshots)]
-        self._prepare()
+        with self._lock:
+            self._returns = [other for other in self._returns if not any(other is one for one in snapshots)]
+            self._prepare()
         for snapshot in snapshots:
             self._standbys.leave(snapshot)
 

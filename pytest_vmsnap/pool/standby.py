@@ -197,7 +197,7 @@ class Standbys:
                 continue
             self._on_the_way.append(snapshot)
             self._makers.submit(self._make, snapshot)
-        if self._spent and not self._on_the_way:
+        if self._spent and not self._on_the_way and not self._closed:
             self._makers.submit(self._release)
 
     def _drop(self, standby: Standby) -> None:
@@ -212,14 +212,14 @@ class Standbys:
                 self._spent.pop().release()
 
     def _make(self, snapshot: Snapshot) -> None:
-        standby = None
-        self._release()
-        may = not self._closed and self._has_room(snapshot.spec.memory)
-        slot = self._budget.slot() if may else None
+        standby, slot = None, None
         try:
+            self._release()
+            if not self._closed and self._has_room(snapshot.spec.memory):
+                slot = self._budget.slot()
             if slot:
                 standby = Standby(self._maker.make(snapshot), snapshot, slot)
-        except VmsnapError as error:
+        except (VmsnapError, OSError) as error:
             log.warning("a standby could not be made: %s", error)
         finally:
             with self._changed:
@@ -264,7 +264,10 @@ class Standbys:
 
     def _look(self) -> None:
         """Give up what is others' part by now, and try again for what was refused: a test may take long."""
-        self._budget.look()
+        try:
+            self._budget.look()
+        except OSError as error:
+            log.warning("what other runs have made ahead cannot be known: %s", error)
         with self._changed:
             self._looked = time.monotonic()
             self._refused = False

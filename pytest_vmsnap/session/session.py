@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from contextlib import contextmanager, nullcontext
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_vmsnap import selection
-from pytest_vmsnap.errors import DOCTOR, ChannelError, HostError, PromiseBroken, VmsnapError
+from pytest_vmsnap.errors import DOCTOR, ChannelError, HostError, PromiseBroken, SpecError, VmsnapError
 from pytest_vmsnap.machine import Machine, Trail
 from pytest_vmsnap.model import Settings
 from pytest_vmsnap.progress import Progress
@@ -175,10 +176,15 @@ class VmsnapSession:
         __tracebackhide__ = True
         where = node.nodeid
         self.tree.require(state, f"vm_factory({state!r})")
+        taken = [fixture for fixture, owner in self._live if owner == where]
+        if not name:
+            numbers = map(str, count(len(taken)))
+            name = next(number for number in numbers if f"vm_factory:{number}" not in taken)
+        elif f"vm_factory:{name}" in taken:
+            raise SpecError(f"vm_factory(name={name!r}): this test has a machine of that name already")
         spec = self._fitted(spec, where)
         tenancy = self._taken(spec, state, where)
-        taken = [fixture for fixture, owner in self._live if owner == where]
-        lent = self._lent(f"vm_factory:{name or len(taken)}", where, tenancy, spec, state, clean=True)
+        lent = self._lent(f"vm_factory:{name}", where, tenancy, spec, state, clean=True)
         try:
             yield lent.machine
         finally:
@@ -263,9 +269,11 @@ class VmsnapSession:
 
     def _lent_to(self, item: pytest.Item) -> list[Lent]:
         """The machines that the test has, and those that it had until now."""
-        names = getattr(item, "fixturenames", ())
+        names = getattr(item, "fixturenames", ())  # without what it asks for as it runs
         return [
-            lent for lent in (*self._live.values(), *self._leaving) if lent.fixture.partition(":")[0] in names
+            lent
+            for lent in (*self._live.values(), *self._leaving)
+            if lent.owner == item.nodeid or lent.fixture.partition(":")[0] in names
         ]
 
     def _leave(self, lent: Lent) -> None:

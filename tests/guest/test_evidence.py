@@ -42,8 +42,11 @@ import pytest
 def test_passes(vm):
     vm.succeed("true")
 
-def test_fails(vm, vm_factory):
+def test_fails(vm, request):
+    vm_factory = request.getfixturevalue("vm_factory")  # as one does that chooses while it runs
     other = vm_factory(name="other")
+    with pytest.raises(pytest.UsageError, match="of that name already"):
+        vm_factory(name="other")
     other.succeed("echo words of the other >/dev/console")
     vm.succeed("echo words of the call >/dev/console; echo spoken; echo words to the kernel >/dev/kmsg")
     for _ in range(3):

@@ -99,3 +99,22 @@ def test_one_is_made_once_there_is_memory_for_it(opened: Callable[..., Standbys]
     expect_waiting(standbys, 0)
     room.append(True)
     expect_waiting(standbys, 1)
+
+
+def test_a_host_that_cannot_be_looked_at_holds_nobody_up(opened: Callable[..., Standbys]) -> None:
+    def room() -> bool:
+        raise OSError("too many open files")
+
+    standbys = opened(room)
+    standbys.expect([SNAPSHOT])
+    assert standbys.take(SNAPSHOT) is None
+
+
+def test_what_was_handed_over_last_is_no_harm_to_a_second_close(opened: Callable[..., Standbys]) -> None:
+    standbys = opened()
+    standbys.expect([SNAPSHOT])
+    expect_waiting(standbys, 1)
+    assert standbys.take(SNAPSHOT)
+    standbys._makers.shutdown()
+    standbys.close()
+    standbys.close()
