@@ -29,7 +29,7 @@ def breaks_before(vm):
 
 @state
 def broken(vm):
-    vm.succeed("echo words of the state >/dev/console")
+    vm.succeed("echo words of the state >/dev/console; sleep 0.5")  # until the serial line has sent them
     vm.succeed("echo the reason >&2; false")
 """
 TESTS = """
