@@ -212,6 +212,16 @@ def pytest_vmsnap_domain_xml(domain, spec):
         pathlib.Path("ready").touch()
         time.sleep(1000)
 """
+FAILS_WHEN_THE_NEXT_IS_BEGUN = """
+import pathlib, time
+
+def test_one(vm):
+    while not pathlib.Path("ready").exists():
+        time.sleep(0.05)
+    assert False
+
+def test_two(vm): ...
+"""
 NEXT = """
 import pytest
 
@@ -408,7 +418,7 @@ def test_ctrl_c_while_the_machines_are_ended_leaves_the_summary_and_a_second_end
     wait_for: Callable[..., None],
 ) -> None:
     project.makeconftest(HANGS_AT_THE_END)
-    project.makepyfile("def test_one(vm): assert False\ndef test_two(vm): ...")
+    project.makepyfile(FAILS_WHEN_THE_NEXT_IS_BEGUN)
     run = begun("-x", "--vmsnap-standby=1")
     wait_for(lambda: "vmsnap: ending the machines ..." in run.said, "the end")
     run.interrupt()
