@@ -54,9 +54,16 @@ class Keeping:
             if line := self._kept(keeper, test, each, why, alone=len(lent) == 1):
                 lines.append(line)
         if lines:
+            self._trim(engine)
+        return lines
+
+    def _trim(self, engine: Engine) -> None:
+        """Remove what is too old or too much; what cannot be now, by another worker's doing say, is later."""
+        try:
             for gone in trim(engine.store, limit_mib=self._settings.keep_limit, days=self._settings.keep_days):
                 log.info("removed the kept machine of %s", gone.note.title)
-        return lines
+        except (VmsnapError, OSError) as error:
+            log.warning("old kept machines could not be removed", exc_info=error)
 
     def _kept(self, keeper: Keeper, test: str, lent: Lent, why: str, *, alone: bool) -> str:
         label = lent.trail.label
