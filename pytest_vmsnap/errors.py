@@ -24,7 +24,8 @@
     ├── CommandError
     │   ├── CommandFailed         also an AssertionError
     │   ├── CommandSucceeded      also an AssertionError
-    │   └── CommandTimeout        also a TimeoutError
+    │   ├── CommandTimeout        also a TimeoutError
+    │   └── OutputTooLong         it printed more than is kept in memory, and was ended
     ├── WaitTimeout               also a TimeoutError
     ├── MachineReleased           a machine was used after its test
     └── PromiseBroken             a read-only test changed its machine; also an AssertionError
@@ -43,6 +44,9 @@ if TYPE_CHECKING:
     from pytest_vmsnap.model.result import Result
 
 TAIL_LINES = 20
+EDGE_LINES = 8  # of the beginning and of the end of what was too long
+LONGEST_LINE = 200  # characters of such a line
+SHOWN_BYTES = 64 << 10  # of a stream, of which the last lines are shown
 
 
 def tail(text: str, lines: int = TAIL_LINES) -> str:
@@ -54,6 +58,14 @@ def _block(title: str, text: str, lines: int = TAIL_LINES) -> str:
     """`text`'s last lines, indented under a title; empty if there are none."""
     body = tail(text, lines)
     return f"\n{title}:\n" + "\n".join(f"  {line}" for line in body.splitlines()) if body else ""
+
+
+def _ends(text: str) -> str:
+    """The first and the last lines of `text`, each cut where it is long."""
+    lines = text.splitlines()
+    if len(lines) > 2 * EDGE_LINES:
+        lines = [*lines[:EDGE_LINES], "[...]", *lines[-EDGE_LINES:]]
+    return "\n".join(line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]}[...]" for line in lines)
 
 
 def _rebuilt(kind: type[VmsnapError], fields: dict[str, Any]) -> VmsnapError:
@@ -189,8 +201,8 @@ class CommandError(VmsnapError):
     def __str__(self) -> str:
         return (
             self.message
-            + _block("stdout", self.result.stdout.decode(errors="replace"), 40)
-            + _block("stderr", self.result.stderr.decode(errors="replace"), 40)
+            + _block("stdout", self.result.stdout[-SHOWN_BYTES:].decode(errors="replace"), 40)
+            + _block("stderr", self.result.stderr[-SHOWN_BYTES:].decode(errors="replace"), 40)
         )
 
 
@@ -204,6 +216,23 @@ class CommandSucceeded(CommandError, AssertionError):
 
 class CommandTimeout(CommandError, TimeoutError):
     """A command ran over its time and was killed; `result` has what it had printed."""
+
+
+class OutputTooLong(CommandError):
+    """A command printed more than is kept in memory, and was ended; `result` has the first and last of it."""
+
+    def __init__(self, message: str, *, result: Result, hint: str = "") -> None:
+        super().__init__(message, result=result)
+        self.hint = hint
+
+    def __str__(self) -> str:
+        blocks = [
+            _block(
+                f"{name}: its first and last lines", _ends(stream.decode(errors="replace")), 2 * EDGE_LINES + 1
+            )
+            for name, stream in (("stdout", self.result.stdout), ("stderr", self.result.stderr))
+        ]
+        return "\n".join(filter(None, [self.message, self.hint])) + "".join(blocks)
 
 
 class WaitTimeout(VmsnapError, TimeoutError):

@@ -340,6 +340,13 @@ OPTIONS: tuple[Option, ...] = (
         allowed="a number above 0; none: 1 under KVM, more under TCG",
         help="a factor on every deadline",
     ),
+    Option(
+        name="output_limit",
+        parse=size(1),
+        default=64,
+        allowed="MiB, or with a unit as in 1G",
+        help="how much of a command's output, or of a file that is read, is kept in memory; more is an error",
+    ),
     _choice("order", get_args(Order), "state", "whether tests of the same state run one after another"),
     Option(
         name="store",

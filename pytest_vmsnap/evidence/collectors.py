@@ -23,10 +23,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("pytest_vmsnap.evidence")
 
-# journalctl(1); where there is no journal, what the kernel still has
+# journalctl(1); where there is no journal, what the kernel still has. Its end is enough: a journal may have
+# hundreds of megabytes.
+JOURNAL_LINES = 5000
+JOURNAL_BYTES = 4 << 20
 JOURNAL = """\
-if command -v journalctl >/dev/null; then exec journalctl --no-pager -o short-precise --since=@{since}; fi
-dmesg
+if command -v journalctl >/dev/null
+then journalctl --no-pager -o short-precise --since=@{since} --lines={lines}
+else dmesg
+fi | tail -c {size}
 """
 LONGEST_SHOWN = 160  # characters of a command
 SLACK_SECONDS = 2.0  # that the guest's clock may be behind the host's
@@ -34,7 +39,7 @@ SLACK_SECONDS = 2.0  # that the guest's clock may be behind the host's
 
 def console(trail: Trail, _seconds: float) -> bytes:
     """What the guest printed on its serial console during the test."""
-    return trail.console.encode()
+    return trail.console().encode()
 
 
 def commands(trail: Trail, _seconds: float) -> bytes:
@@ -43,11 +48,12 @@ def commands(trail: Trail, _seconds: float) -> bytes:
 
 
 def journal(trail: Trail, seconds: float) -> bytes:
-    """The guest's journal since the test began; its kernel's messages where there is none."""
+    """The end of the guest's journal since the test began; its kernel's messages where there is none."""
     if trail.channel is None or trail.body is None or trail.body.domain.trouble():
         return b""
     since = max(0, int(trail.since - SLACK_SECONDS))
-    return trail.channel.run(Request(text=JOURNAL.format(since=since)), timeout=seconds).stdout
+    script = JOURNAL.format(since=since, lines=JOURNAL_LINES, size=JOURNAL_BYTES)
+    return trail.channel.run(Request(text=script), timeout=seconds).stdout
 
 
 def log_of_qemu(trail: Trail, _seconds: float) -> bytes:

@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import base64
 import itertools
+import secrets
+import shlex
 import threading
 import time
 from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 from pytest_vmsnap.errors import ChannelError, GuestHung, SpecError
-from pytest_vmsnap.guest.channel import BOOT_ID, PATH, Completed, Request
+from pytest_vmsnap.guest.channel import BOOT_ID, PATH, Completed, Request, content_of, put_script
+from pytest_vmsnap.guest.streams import Captured, source_of
 from pytest_vmsnap.model import GuestNotes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
+    from pytest_vmsnap.guest.streams import Sink, Source
     from pytest_vmsnap.guest.terminal import Terminal
     from pytest_vmsnap.host import Domain
     from pytest_vmsnap.model import Reseeder
@@ -31,6 +35,8 @@ PIECE_OUT = 2 << 20  # bytes; a daemon's answer may be a string of up to 4 MiB (
 PIECE_IN = 96 << 10
 FIRST_PIECE = 64 << 10  # files of /proc refuse a large count with ENOMEM
 LONGEST_SCRIPT = 32 << 10  # bytes; a longer one goes by a file (Linux: an argument has at most 128 KiB)
+LARGE = 16 << 20  # bytes of an input that has no place in the guest's memory
+LARGE_PLACE = "/var/tmp"  # noqa: S108 - in the guest, with a random name
 KEPT_BYTES = 64 << 10  # of a command's streams that may stay in the guest for a while
 KEPT_COMMANDS = 16  # of which streams may stay
 FIRST_POLL_SECONDS = 0.005
@@ -110,7 +116,7 @@ class AgentChannel:
 
     def boot_id(self, *, timeout: float) -> str:
         self.open(timeout=timeout)
-        return self.get(BOOT_ID, timeout=timeout).decode()
+        return content_of(self, BOOT_ID, timeout=timeout).decode()
 
     def interact(self, terminal: Terminal) -> None:  # noqa: ARG002 - the protocol
         raise SpecError(
@@ -122,40 +128,61 @@ class AgentChannel:
         """The agent keeps nothing open between calls."""
 
     def run(self, request: Request, *, timeout: float) -> Completed:
-        deadline = time.monotonic() + timeout
+        began = time.monotonic()
         # never a name twice: what a command left running may still write to its own files
         place, lead = self._directory()
         stem = f"{place}/{next(self._numbers)}"
-        source = f"{stem}.in" if request.input else ""
-        if request.input:
-            self.put(source, request.input, timeout=max(timeout, ANSWER_SECONDS))
+        out, err = request.sinks()
+        streams_on = not (isinstance(out, Captured) and isinstance(err, Captured))
+        if streams_on:  # it may be more than the guest has memory
+            stem = f"{LARGE_PLACE}/.vmsnap-{secrets.token_hex(8)}"
+        seconds = max(timeout, ANSWER_SECONDS)
+        input_file = ""
+        if request.source:
+            input_file = (
+                f"{stem}.in"
+                if request.source.size <= LARGE
+                else f"{LARGE_PLACE}/.vmsnap-{secrets.token_hex(8)}"
+            )
+            self._write(input_file, request.source, timeout=seconds)
         script = request.script()
         if len(script) > LONGEST_SCRIPT:
-            self.put(f"{stem}.sh", script.encode(), timeout=max(timeout, ANSWER_SECONDS))
+            self._write(f"{stem}.sh", source_of(script.encode()), timeout=seconds)
             script = f". {stem}.sh"
-        pid = self._start(RUNNER, stem, script, source, lead)
-        ended = self._wait(pid, deadline)
+        started = time.monotonic()
+        pid = self._start(RUNNER, stem, script, input_file, lead)
+        ended = self._wait(pid, (began if not request.transfer else started) + timeout)
         if timed_out := ended is None:
             self._start(f"kill -TERM {pid}")
             ended = self._wait(pid, time.monotonic() + GRACE_SECONDS)
         filled = _stream(ended, "out-data").decode().split() if ended else ["out", "err"]
-        streams = {name: self.get(f"{stem}.{name}", timeout=max(timeout, ANSWER_SECONDS)) for name in filled}
-        self._remove(stem, size=len(request.input) + sum(map(len, streams.values())))
+        try:
+            for name, sink in (("out", out), ("err", err)):
+                if name in filled:
+                    self.get(f"{stem}.{name}", sink, timeout=seconds)
+        finally:
+            kept = sum(sink.size for sink in (out, err) if isinstance(sink, Captured))
+            self._remove(stem, size=KEPT_BYTES if streams_on or input_file else kept, further=input_file)
         return Completed(
             status=_status(ended),
-            stdout=streams.get("out", b""),
-            stderr=streams.get("err", b""),
+            stdout=out.content() if isinstance(out, Captured) else b"",
+            stderr=err.content() if isinstance(err, Captured) else b"",
             timed_out=timed_out,
+            cut_off=out.is_closed or err.is_closed,
+            began=began,
         )
 
-    def _remove(self, stem: str, *, size: int) -> None:
-        """Remove a command's files, those of small ones several at a time: a process costs the guest dearly."""
+    def _remove(self, stem: str, *, size: int, further: str = "") -> None:
+        """Remove a command's files, those of small ones several at a time: a process costs the guest dearly.
+
+        `further` is one more file.
+        """
         with self._lock:
             self._spent.append(stem)
             if size < KEPT_BYTES and len(self._spent) < KEPT_COMMANDS:
                 return
             spent, self._spent = self._spent, []
-        self._start("rm -f " + " ".join(f"{name}.*" for name in spent))
+        self._start(f"rm -f {further} " + " ".join(f"{name}.*" for name in spent))
 
     def _directory(self) -> tuple[str, str]:
         """A directory of ours in the guest, and what a command begins with.
@@ -203,26 +230,36 @@ class AgentChannel:
                 raise
 
     def put(self, path: str, data: bytes, *, timeout: float) -> None:
-        deadline = time.monotonic() + timeout
-        with self._file(path, "w") as handle:
-            view = memoryview(data)
-            while view:
-                piece = base64.b64encode(view[:PIECE_IN]).decode()
-                written = self._call("guest-file-write", handle=handle, buf_b64=piece)["count"]
-                view = view[written:]
-                self._expect_time(deadline, f"writing {path}")
+        __tracebackhide__ = True
+        source = Request(
+            text=put_script(shlex.quote(path), "cat", secrets.token_hex(4)), input=data, transfer=True
+        )
+        done = self.run(source, timeout=timeout)
+        done.expect_done(f"writing {path}", self._domain())
 
-    def get(self, path: str, *, timeout: float) -> bytes:
-        deadline = time.monotonic() + timeout
-        pieces: list[bytes] = []
+    def _write(self, path: str, source: Source, *, timeout: float) -> None:
+        """Write a file of ours; `timeout` in seconds from when bytes moved last."""
+        with self._file(path, "w") as handle:
+            for whole in source.open():
+                view = memoryview(whole)
+                while view:
+                    deadline = time.monotonic() + timeout
+                    piece = base64.b64encode(view[:PIECE_IN]).decode()
+                    view = view[self._call("guest-file-write", handle=handle, buf_b64=piece)["count"] :]
+                    self._expect_time(deadline, f"writing {path}")
+
+    def get(self, path: str, sink: Sink, *, timeout: float) -> None:
+        __tracebackhide__ = True
+        count = FIRST_PIECE
         with self._file(path, "r") as handle:
-            while True:
-                count = PIECE_OUT if pieces else FIRST_PIECE
+            while not sink.is_closed:
+                deadline = time.monotonic() + timeout
                 answer = self._call("guest-file-read", handle=handle, count=count)
-                pieces.append(base64.b64decode(answer["buf-b64"]))
+                sink.write(base64.b64decode(answer["buf-b64"]))
                 if answer["eof"]:
-                    return b"".join(pieces)
+                    return
                 self._expect_time(deadline, f"reading {path}")
+                count = PIECE_OUT
 
     @contextmanager
     def _file(self, path: str, mode: str) -> Iterator[int]:

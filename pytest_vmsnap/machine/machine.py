@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pytest_vmsnap.machine.trail import Trail
     from pytest_vmsnap.model import MachineSpec
     from pytest_vmsnap.pool import Tenancy
+    from pytest_vmsnap.progress import Progress
 
 
 class Machine(Waits, Files, Power, Snapshots, Screen, Ssh, Testinfra, Interactive):
@@ -48,8 +49,9 @@ class Machine(Waits, Files, Power, Snapshots, Screen, Ssh, Testinfra, Interactiv
         tenancy: Tenancy | None = None,
         untouched: bool = False,
         trail: Trail | None = None,
+        progress: Progress | None = None,
     ) -> None:
-        super().__init__(body, channel, deadlines, trail)
+        super().__init__(body, channel, deadlines, trail, progress)
         self._tenancy = tenancy
         self._moments, self._rollbacks, self._kept_moments = {}, [], []
         self._untouched = tenancy.origin if tenancy and untouched else None

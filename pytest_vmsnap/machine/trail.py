@@ -7,11 +7,14 @@ from collections import deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pytest_vmsnap.machine.body import console_since, mark_of
+from pytest_vmsnap.guest import OUTPUT_LIMIT
+from pytest_vmsnap.machine.body import ConsoleMark, console_pieces, console_since, mark_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from pytest_vmsnap.guest import Channel
-    from pytest_vmsnap.machine.body import Body, ConsoleMark
+    from pytest_vmsnap.machine.body import Body
 
 MOST_DEEDS = 500
 MOST_BYTES = 4096  # of each stream: its end says why
@@ -75,7 +78,11 @@ class Trail:
         """What was run, the last of it last."""
         return tuple(self._deeds)
 
-    @property
-    def console(self) -> str:
-        """What the guest has printed on its serial console since the test began."""
-        return console_since(self.body, self._mark) if self.body else ""
+    def console(self, limit: int = OUTPUT_LIMIT) -> str:
+        """What the guest has printed on its serial console since the test began, its last `limit` bytes."""
+        return console_since(self.body, self._mark, limit=limit) if self.body else ""
+
+    def console_pieces(self, since: ConsoleMark | None) -> Iterator[tuple[ConsoleMark, str]]:
+        """The same in pieces, from `since` on (None: since the test began), each with where it begins."""
+        if self.body:
+            yield from console_pieces(self.body, since or self._mark or ConsoleMark(index=0, offset=0))

@@ -14,6 +14,7 @@ from pytest_vmsnap.machine.commands import Commands
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from pytest_vmsnap.machine.body import ConsoleMark
     from pytest_vmsnap.model import Result
 
 T = TypeVar("T")
@@ -143,13 +144,16 @@ class Waits(Commands):
         __tracebackhide__ = True
         self._expect_usable()
         compiled = re.compile(pattern)
-        return self._poll(
-            lambda: compiled.search(self.console_log),
-            f"{pattern!r} on the console",
-            timeout,
-            None,
-            lambda: self.console_log,
-        )
+        seen: list[ConsoleMark] = []  # the piece that was looked at last
+
+        def attempt() -> re.Match[str] | None:
+            for place, text in self._trail.console_pieces(seen[0] if seen else None):
+                seen[:] = [place]
+                if found := compiled.search(text):
+                    return found
+            return None
+
+        return self._poll(attempt, f"{pattern!r} on the console", timeout, None, lambda: self.console_log)
 
     def _poll(
         self,

@@ -28,12 +28,12 @@ STANDBY_CEILING = 64
 class Settings:
     """What the options say, each of its type; `origins` tells for each where its value is from.
 
-    `image` None is a machine without a disk; `memory`, `store_limit` and `keep_limit` in MiB; `timeout` in
-    seconds for one command; `standby` None for the host's choice; `timeout_factor` on every deadline, None for
-    the accelerator's default; `uri` and `store` None for what the host suggests. `refresh_state` are names of
-    states. `keep` is how many machines of failed tests are kept, ``"failed"`` for all of them. Paths are
-    absolute, but for the default of `artifacts_dir`, which is relative to `root`: pytest's rootdir, to which
-    those in markers are relative too.
+    `image` None is a machine without a disk; `memory`, `output_limit`, `store_limit` and `keep_limit` are in
+    MiB; `timeout` in seconds for one command; `standby` None for the host's choice; `timeout_factor` on every
+    deadline, None for the accelerator's default; `uri` and `store` None for what the host suggests.
+    `refresh_state` are names of states. `keep` is how many machines of failed tests are kept, ``"failed"`` for
+    all of them. Paths are absolute, but for the default of `artifacts_dir`, which is relative to `root`:
+    pytest's rootdir, to which those in markers are relative too.
     """
 
     root: Path
@@ -56,6 +56,7 @@ class Settings:
     verify: Verify = "none"
     timeout: float = 60.0
     timeout_factor: float | None = None
+    output_limit: int = 64
     order: Order = "state"
     store: Path | None = None
     store_limit: int = 20480

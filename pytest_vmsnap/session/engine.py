@@ -99,7 +99,7 @@ class Engine:
         factor = self.settings.timeout_factor
         if factor is None:
             factor = 1.0 if self.host.facts.accelerator.name == "kvm" else TCG_FACTOR
-        return Deadlines(command=self.settings.timeout, factor=factor)
+        return Deadlines(command=self.settings.timeout, factor=factor, output=self.settings.output_limit << 20)
 
     def taken(self, snapshot: Snapshot) -> Tenancy:
         """A clean machine in the state of `snapshot`; raises `RevertError` where none can be given."""

@@ -316,6 +316,7 @@ class VmsnapSession:
             tenancy=tenancy,
             untouched=clean,
             trail=trail,
+            progress=self._progress,
         )
         lent = Lent(fixture=fixture, owner=where, machine=machine, trail=trail, tenancy=tenancy)
         self._live[fixture, where] = lent

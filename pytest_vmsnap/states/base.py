@@ -94,6 +94,7 @@ def build_base(
             deadlines=deadlines,
             ssh_login=access.ssh,
             trail=trail,
+            progress=progress,
         )
         prepared(machine, prepare, progress)
         with progress.step("saving the base state"):

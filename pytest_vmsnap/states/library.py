@@ -231,6 +231,7 @@ class Library:
                 deadlines=self._deadlines(),
                 ssh_login=self._access.ssh,
                 trail=trail,
+                progress=self._progress,
             )
             with observed(trail, self._observe):
                 prepared(machine, declaration.function, self._progress)

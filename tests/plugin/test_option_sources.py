@@ -71,6 +71,7 @@ SAMPLES = [
     Sample(name="timeout", text="90", value=90.0, native="90"),
     Sample(name="timeout_factor", text="3", value=3.0, native="3"),
     Sample(name="order", text="none", value="none"),
+    Sample(name="output_limit", text="1G", value=1024),
     Sample(name="store_limit", text="30G", value=30720),
     Sample(name="store_limit", text="300", value=300, native="300"),
     Sample(name="refresh", text="", value=True),
@@ -176,6 +177,7 @@ vmsnap_timeout = 90.5
 vmsnap_timeout_factor = 3
 vmsnap_revert = "marked"
 vmsnap_store = "store"
+vmsnap_output_limit = 8
 vmsnap_store_limit = 300
 """
 
@@ -278,6 +280,7 @@ WRONG: list[tuple[str, str]] = [
     ("entropy", "ignore"),
     ("verify", "all"),
     ("order", "random"),
+    ("output_limit", "0"),
     ("store_limit", "0"),
     ("timeout", "0"),
     ("timeout_factor", "-1"),

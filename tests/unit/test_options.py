@@ -169,6 +169,7 @@ BAD: list[tuple[str, object]] = [
     ("timeout_factor", "0"),
     ("order", "random"),
     ("store", 5),
+    ("output_limit", "0"),
     ("store_limit", "0"),
     ("store_limit", "lots"),
     ("refresh", "maybe"),

@@ -10,16 +10,17 @@ import shlex
 import threading
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pytest_vmsnap.errors import ChannelError, GuestGone, GuestHung
-from pytest_vmsnap.guest.channel import BOOT_ID, Completed, expect_alive, set_clock_by_date
+from pytest_vmsnap.guest.channel import BOOT_ID, Completed, expect_alive, put_script, set_clock_by_date
 from pytest_vmsnap.guest.planting import reach
 from pytest_vmsnap.guest.shell.idle import IDLE
 from pytest_vmsnap.guest.shell.ports import slot_ports
 from pytest_vmsnap.guest.shell.source import COMMAND_SLOTS, SLOTS, planting_script
-from pytest_vmsnap.guest.shell.wire import Wire
+from pytest_vmsnap.guest.shell.wire import Shown, Wire
+from pytest_vmsnap.guest.streams import Captured, joined, source_of
 from pytest_vmsnap.guest.terminal import Escaped
 from pytest_vmsnap.model import GuestNotes
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from pytest_vmsnap.guest.channel import Request
     from pytest_vmsnap.guest.planting import Way
     from pytest_vmsnap.guest.shell.wire import Reply
+    from pytest_vmsnap.guest.streams import Sink, Source
     from pytest_vmsnap.guest.terminal import Terminal
     from pytest_vmsnap.host import Domain
     from pytest_vmsnap.model import Reseeder
@@ -51,6 +53,8 @@ FIRST_SECONDS = 10.0  # for a clone's first sign of life; what does not give it 
 KILL_SECONDS = 15.0  # for the killing of a command that ran over
 KILL_AGAIN_SECONDS = 1.0  # a command that had not begun yet is not ended by the first try
 SIGKILL_STATUS = 128 + 9
+LONGEST_ANSWER = 64 << 10  # bytes, of a greeting with what others wrote before it
+TURN_SECONDS = 1.0  # between two looks at the guest, while a command waits for its turn
 # The shell reads its line byte by byte, as it must on what cannot seek; a process that reads at once costs
 # a fork. Where both cost the same.
 LONGEST_LINE = 1500  # bytes
@@ -69,6 +73,7 @@ class Slot:
     boot: str = ""
     greeted: float | None = None
     usable: bool = True
+    answer: Captured = field(default_factory=Captured)  # to the greeting that is on its way
 
 
 class ShellChannel:
@@ -166,17 +171,22 @@ class ShellChannel:
                 now = time.monotonic()
                 if slot.greeted is None or now > slot.greeted + GREETING_SECONDS:
                     IDLE.leave(slot.wire)
-                    slot.wire.send(GREETING, _mark())
+                    self._say_hello(slot)
                     slot.greeted = now
             return all(self._answered(slot, deadline) for slot in waiting)
         except GuestGone as error:
             raise self._gone() from error
 
+    @staticmethod
+    def _say_hello(slot: Slot) -> None:
+        slot.answer = Captured(LONGEST_ANSWER)
+        slot.wire.send(GREETING, _mark(), out=slot.answer)
+
     def _answered(self, slot: Slot, deadline: float) -> bool:
-        if (reply := slot.wire.finish(deadline)) is None:
+        if slot.wire.finish(deadline) is None:
             return False
         slot.greeted = None
-        if not (answer := GREETED.search(reply.stdout)):
+        if not (answer := GREETED.search(slot.answer.content())):
             return False  # it came behind a piece of a line that was sent before
         slot.shell, slot.boot = int(answer[1]), answer[2].decode()
         self._boot = slot.boot
@@ -251,12 +261,12 @@ class ShellChannel:
             slot.wire.close()
 
     def run(self, request: Request, *, timeout: float) -> Completed:
-        deadline = time.monotonic() + timeout
         script = request.script(login=False).encode(errors="surrogateescape")
         if b"$$" in script:  # in a subshell that is the planted shell: `kill -9 $$` would end it
             script = b"sh -c " + _quoted(script)
-        line, data = _program(script, request.input)
-        return self._completed(line, data, deadline)
+        line, source = _program(script, request.source)
+        out, err = request.sinks()
+        return self._completed(line, source, timeout, out=out, err=err, transfer=request.transfer)
 
     def interact(self, terminal: Terminal) -> None:
         slot = self._taken(time.monotonic() + KILL_SECONDS)
@@ -264,7 +274,8 @@ class ShellChannel:
             IDLE.leave(slot.wire)
             size = f"stty rows {terminal.rows} cols {terminal.columns}"
             script = LOGIN_SHELL.replace("@size@", size).replace("@kind@", shlex.quote(terminal.kind))
-            slot.wire.send(b"<exec <&4 4<&-; eval " + _quoted(script.encode()), _mark())
+            line = b"<exec <&4 4<&-; eval " + _quoted(script.encode())
+            slot.wire.send(line, _mark(), out=Shown(terminal))
             try:
                 if slot.wire.relay(terminal, lambda: self._look(slot)).died:
                     self._meet(slot)
@@ -279,19 +290,43 @@ class ShellChannel:
         finally:
             self._put_back(slot)
 
-    def _completed(self, line: bytes, data: bytes, deadline: float, *, drain: bool = False) -> Completed:
-        """Run a line in a free slot; with `drain`, its input may be left where it fails."""
-        slot = self._taken(deadline)
+    def _completed(
+        self,
+        line: bytes,
+        source: Source | None,
+        timeout: float,
+        *,
+        out: Sink | None = None,
+        err: Sink | None = None,
+        transfer: bool = False,
+        drain: bool = False,
+    ) -> Completed:
+        """Run a line in a free slot, for `timeout` seconds; with `drain`, its input may be left where it fails.
+
+        The time of a `transfer` begins anew whenever bytes move.
+        """
+        slot = self._slot_in_turn()
+        began = time.monotonic()
+        out, err = out or Captured(), err or Captured()
         try:
             IDLE.leave(slot.wire)
-            slot.wire.send(line, _mark(), data)
-            reply = slot.wire.finish(deadline, lambda: self._look(slot))
-            timed_out = reply is None
+            slot.wire.send(line, _mark(), source, out=out, err=err)
+            idle_timeout = timeout if transfer else None
+            try:
+                reply = slot.wire.finish(began + timeout, lambda: self._look(slot), idle_timeout=idle_timeout)
+            except (GuestGone, GuestHung):
+                raise
+            except Exception:  # of the source
+                self._give_up(slot)
+                raise
+            stopped = reply is None
+            cut_off = out.is_closed or err.is_closed
             if reply is None:
+                slot.wire.stop_input()
                 reply = self._killed(slot)
             if reply.died:
                 self._meet(slot)
-            if data and (timed_out or (drain and reply.status)):
+            if slot.wire.has_input and (stopped or (drain and reply.status)):
                 self._drain(slot)
         except GuestGone as error:
             raise self._gone() from error
@@ -299,17 +334,47 @@ class ShellChannel:
             self._put_back(slot)
         note = b"the shell that ran this command was killed, and is started again\n" if reply.died else b""
         return Completed(
-            status=SIGKILL_STATUS if timed_out else reply.status,
-            stdout=reply.stdout,
-            stderr=reply.stderr + note,
-            timed_out=timed_out,
+            status=SIGKILL_STATUS if stopped else reply.status,
+            stdout=_content(out),
+            stderr=_content(err) + note,
+            timed_out=stopped and not cut_off,
+            cut_off=cut_off,
+            began=began,
         )
 
+    def _give_up(self, slot: Slot) -> None:
+        """End the slot's command, and have the guest read what was sent of its input."""
+        slot.wire.stop_input()
+        if self._killed(slot).died:
+            self._meet(slot)
+        self._drain(slot)
+
+    def _slot_in_turn(self) -> Slot:
+        """A free slot, however long it takes: each command that runs has a time-out of its own.
+
+        Raises `GuestGone` and `GuestHung` where the guest has ended meanwhile, or hangs.
+        """
+        while True:
+            try:
+                return self._usable(self._free.get(timeout=TURN_SECONDS))
+            except queue.Empty:
+                expect_alive(self._domain())
+                if not any(slot.usable for slot in self._slots[:COMMAND_SLOTS]):
+                    raise ChannelError(
+                        "every shell in the guest was saved while it ran a command: none is free for another",
+                        hint="open it with --ssh or --console",
+                    ) from None
+
     def _taken(self, deadline: float) -> Slot:
+        """A free slot, by the `deadline` (monotonic clock)."""
         try:
             slot = self._free.get(timeout=max(0.0, deadline - time.monotonic()))
         except queue.Empty:
             raise ChannelError(f"{COMMAND_SLOTS} commands run at once already, and none has ended") from None
+        return self._usable(slot)
+
+    def _usable(self, slot: Slot) -> Slot:
+        """`slot`, which was free, ready for a command."""
         if not slot.wire.is_idle:  # whoever waited for it was interrupted
             try:
                 self._recover(slot)
@@ -319,13 +384,17 @@ class ShellChannel:
         return slot
 
     def _recover(self, slot: Slot) -> None:
+        had_input = slot.wire.has_input
+        slot.wire.stop_input()
         # another boot: its command ended with the one that it was of
         if slot.boot != self._boot or self._killed(slot).died:
             self._meet(slot)
+        elif had_input:
+            self._drain(slot)
 
     def _meet(self, slot: Slot) -> None:
         """Learn the process id of the slot's shell, which is another than before."""
-        slot.wire.send(GREETING, _mark())
+        self._say_hello(slot)
         if not self._answered(slot, time.monotonic() + KILL_SECONDS):
             raise GuestHung("the guest does not answer", console=self._domain().console_text())
 
@@ -362,29 +431,31 @@ class ShellChannel:
     def _drain(self, slot: Slot) -> None:
         """Have the guest read what is left of an input, up to a mark."""
         end = _mark()
-        slot.wire.send(b"<LC_ALL=C grep -q " + end + b" <&4", _mark(), b"\n" + end + b"\n")
+        until = b"<LC_ALL=C grep -q " + end + b" <&4"
+        slot.wire.send(until, _mark(), source_of(b"\n" + end + b"\n"))
         if slot.wire.finish(time.monotonic() + KILL_SECONDS) is None:
             raise GuestHung("the guest does not answer", console=self._domain().console_text())
 
     def set_clock(self, *, timeout: float) -> None:
         def run(command: str, seconds: float) -> Completed:
-            return self._completed(command.encode(), b"", time.monotonic() + seconds)
+            return self._completed(command.encode(), None, seconds)
 
         set_clock_by_date(run, self._domain(), timeout)
 
     def put(self, path: str, data: bytes, *, timeout: float) -> None:
         __tracebackhide__ = True
-        target = _quoted(path.encode(errors="surrogateescape"))
-        line = b"<_vmsnap_take %d >%s" % (len(data), target) if data else b"true >" + target
-        reply = self._completed(line, data, time.monotonic() + timeout, drain=True)
+        target = _quoted(path.encode(errors="surrogateescape")).decode(errors="surrogateescape")
+        take = f"_vmsnap_take {len(data)}" if data else "true"
+        line = put_script(target, take, secrets.token_hex(4)).encode(errors="surrogateescape")
+        reply = self._completed(b"<" + line, source_of(data), timeout, transfer=True, drain=True)
         reply.expect_done(f"writing {path}", self._domain())
 
-    def get(self, path: str, *, timeout: float) -> bytes:
+    def get(self, path: str, sink: Sink, *, timeout: float) -> None:
         __tracebackhide__ = True
         line = b"cat -- " + _quoted(path.encode(errors="surrogateescape"))
-        reply = self._completed(line, b"", time.monotonic() + timeout)
-        reply.expect_done(f"reading {path}", self._domain())
-        return reply.stdout
+        reply = self._completed(line, None, timeout, out=sink, transfer=True)
+        if not reply.cut_off:
+            reply.expect_done(f"reading {path}", self._domain())
 
     def _look(self, slot: Slot) -> None:
         """End the wait for an answer that will never come."""
@@ -407,8 +478,13 @@ def _quoted(text: bytes) -> bytes:
     return quoted.replace(b"\n", b"'\"$_vmsnap_new\"'")
 
 
-def _program(script: bytes, data: bytes) -> tuple[bytes, bytes]:
-    """The line that runs `script` with `data` as its input, and what goes by the input's port.
+def _content(sink: Sink) -> bytes:
+    """What `sink` keeps in memory."""
+    return sink.content() if isinstance(sink, Captured) else b""
+
+
+def _program(script: bytes, source: Source | None) -> tuple[bytes, Source | None]:
+    """The line that runs `script` with `source` as its input, and what goes by the input's port.
 
     The line begins with ``<`` where it reads that port. What the script does not read of its input is read
     behind it, and a long script comes as input itself.
@@ -418,11 +494,12 @@ def _program(script: bytes, data: bytes) -> tuple[bytes, bytes]:
         body, sent = b'"$_vmsnap_script"', script
     else:
         taken, body, sent = b"<", _quoted(script), b""
-    if data:
+    if source:
         rest = b"IFS= read -r _vmsnap_rest 2>/dev/null && cat >/dev/null; exit $_vmsnap_status"
         guarded = b"{ exec 4<&-; ( eval %s ); _vmsnap_status=$?; %s; }" % (body, rest)
-        return b"%s_vmsnap_take %d | %s" % (taken, len(data), guarded), sent + data
+        line = b"%s_vmsnap_take %d | %s" % (taken, source.size, guarded)
+        return line, joined(sent, source) if sent else source
     if sent:
-        return taken + b"exec 4<&-; eval " + body, sent
+        return taken + b"exec 4<&-; eval " + body, source_of(sent)
     plain = b"\n" not in script and script[:1] not in (b"", b"<", b"#", b"?")
-    return script if plain else b"eval " + body, b""
+    return script if plain else b"eval " + body, None

@@ -5,49 +5,22 @@ from __future__ import annotations
 import select
 import socket
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_vmsnap.errors import GuestGone
+from pytest_vmsnap.guest.streams import Discarded, MarkedStream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from pytest_vmsnap.guest.streams import Sink, Source
     from pytest_vmsnap.guest.terminal import Terminal
 
 PIECE = 1 << 18
+MOST_DROPPED = 256  # pieces that came unasked and are dropped at once: who writes on is not waited for
 LOOK_SECONDS = 1.0  # between two looks at the guest, while it owes an answer
-STATUS_BYTES = 16  # behind a mark, at most: " 255 died\n"
-
-
-@dataclass(slots=True)
-class Stream:
-    """What has come by a port: `data`; where the mark begins in it (`end`, -1 if it has not come)."""
-
-    data: bytearray = field(default_factory=bytearray)
-    end: int = -1
-    _seen: int = 0
-
-    def has(self, mark: bytes) -> bool:
-        """Whether `mark` has come; what was looked through is not looked through again."""
-        if self.end < 0:
-            self.end = self.data.find(mark, max(0, self._seen - len(mark)))
-            self._seen = len(self.data)
-        return self.end >= 0
-
-    def settled(self, mark: bytes) -> int:
-        """How many bytes are the command's own for sure: what follows them may be the beginning of `mark`."""
-        if self.end >= 0:
-            return self.end
-        for length in range(min(len(mark), len(self.data)), 0, -1):
-            if mark.startswith(self.data[-length:]):
-                return len(self.data) - length
-        return len(self.data)
-
-    def content(self) -> bytes:
-        """What came before the mark."""
-        return bytes(memoryview(self.data)[: self.end])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,9 +28,19 @@ class Reply:
     """What a command came to. `died` if the slot's shell did not survive it."""
 
     status: int
-    stdout: bytes
-    stderr: bytes
     died: bool
+
+
+class Shown:
+    """Shows a stream at a terminal."""
+
+    is_closed = False
+
+    def __init__(self, terminal: Terminal) -> None:
+        self._terminal = terminal
+
+    def write(self, piece: bytes) -> None:
+        self._terminal.show(piece)
 
 
 class Wire:
@@ -67,9 +50,12 @@ class Wire:
         self._paths = (control, data)
         self._control, self._data = self._connected(control), self._connected(data)
         self._poll = select.poll()
-        self._out, self._err = Stream(), Stream()
+        self._out, self._err = _nothing(), _nothing()
         self._mark = self._question = b""
         self._commands = self._input = memoryview(b"")
+        self._pieces: Iterator[bytes] = iter(())
+        self._has_input = False
+        self._moved_at = 0.0  # when bytes moved last (monotonic clock)
 
     @staticmethod
     def _connected(path: Path) -> socket.socket:
@@ -89,29 +75,53 @@ class Wire:
         """
         for end in (self._control, self._data):
             try:
-                while end.recv(PIECE):
-                    pass
+                for _ in range(MOST_DROPPED):
+                    if not end.recv(PIECE):
+                        return False
             except BlockingIOError:
                 continue
             except OSError:
                 return False
-            return False
         return True
 
-    def send(self, line: bytes, mark: bytes, data: bytes = b"") -> None:
-        """Ask for the command in `line`, with `data` as its input; `finish` brings the answer."""
+    def send(
+        self,
+        line: bytes,
+        mark: bytes,
+        source: Source | None = None,
+        *,
+        out: Sink | None = None,
+        err: Sink | None = None,
+    ) -> None:
+        """Ask for the command in `line`, with `source` as its input; `finish` brings the answer.
+
+        Its streams go to `out` and `err`, which may close: `finish` gives up then.
+        """
+        pieces = source.open() if source else iter(())
+        first = next(pieces, b"")  # it may raise: nothing is sent then
         self.drop()
-        self._out, self._err = Stream(), Stream()
         said = b"#" + mark
+        self._out, self._err = MarkedStream(said, out or Discarded()), MarkedStream(said, err or Discarded())
         self._commands = memoryview(line + b"\n" + said + b"\n")
-        self._input = memoryview(data)
         self._mark = said
+        self._input, self._pieces = memoryview(first), pieces
+        self._has_input = source is not None and source.size > 0
+        self._moved_at = time.monotonic()
         try:
             self._commands = self._commands[self._control.send(self._commands) :]
         except BlockingIOError:
             pass
         except OSError as error:
             raise GuestGone(f"QEMU has closed the port: {error}") from error
+
+    def stop_input(self) -> None:
+        """Send no more of the input."""
+        self._pieces, self._input = iter(()), memoryview(b"")
+
+    @property
+    def has_input(self) -> bool:
+        """Whether the last command has an input, of which some may not be read."""
+        return self._has_input
 
     def remind(self) -> None:
         """Say the mark again: whoever had read a part of it may have been killed."""
@@ -120,8 +130,8 @@ class Wire:
     def ask(self, nonce: bytes) -> None:
         """Ask whether the shell is there, which `is_answered` tells; no process is forked for it."""
         self.drop()
-        self._out = Stream()
         self._question = b"?" + nonce + b"\n"
+        self._out, self._err = MarkedStream(self._question, Discarded()), _nothing()
         try:
             self._control.sendall(self._question)
         except OSError as error:
@@ -129,7 +139,7 @@ class Wire:
 
     def is_answered(self, deadline: float) -> bool:
         """Whether the answer has come by the `deadline` (monotonic clock)."""
-        while not self._out.has(self._question):
+        while not self._out.is_ended:
             if (now := time.monotonic()) >= deadline:
                 return False
             self._exchange(deadline - now)
@@ -140,14 +150,23 @@ class Wire:
         """Whether no answer is owed."""
         return not self._mark
 
-    def finish(self, deadline: float, look: Callable[[], None] = lambda: None) -> Reply | None:
+    def finish(
+        self, deadline: float, look: Callable[[], None] = lambda: None, *, idle_timeout: float | None = None
+    ) -> Reply | None:
         """The answer, or None at the `deadline` (monotonic clock): it may be asked for again then.
 
-        Raises `GuestGone` where QEMU has ended. `look` is called now and then, and may raise.
+        None too as soon as a sink is closed. With `idle_timeout` (seconds) the deadline moves on whenever
+        bytes do. Raises `GuestGone` where QEMU has ended, and what the source of the input raises. `look` is
+        called now and then, and may raise.
         """
         next_look = time.monotonic() + LOOK_SECONDS
+        stopped = self._is_stopped
         while (reply := self._found()) is None:
+            if self._is_stopped and not stopped:
+                return None
             now = time.monotonic()
+            if idle_timeout is not None:
+                deadline = self._moved_at + idle_timeout
             if now >= deadline:
                 return None
             if now >= next_look:
@@ -157,30 +176,26 @@ class Wire:
         self._mark = b""
         return reply
 
+    @property
+    def _is_stopped(self) -> bool:
+        return self._out.sink.is_closed or self._err.sink.is_closed
+
     def relay(self, terminal: Terminal, look: Callable[[], None]) -> Reply:
-        """Pass on what is typed at the `terminal` as input, and show what the command writes.
+        """Pass on what is typed at the `terminal` as input; the command's streams are shown by their sinks.
 
         Raises `Escaped` where its person wants something else: the command runs on then.
         """
-        shown = 0
         while (reply := self._found()) is None:
             self._poll.register(terminal.source, select.POLLIN)
             try:
                 if self._exchange(LOOK_SECONDS, terminal.source):
                     self._input = memoryview(bytes(self._input) + terminal.typed())
+                    self._has_input = True
             finally:
                 self._poll.unregister(terminal.source)
-            self._out.has(self._mark)
-            until = self._out.settled(self._mark)
-            terminal.show(bytes(self._out.data[shown:until]))
-            shown = until
             look()
         self._mark = b""
         return reply
-
-    def partial(self) -> tuple[bytes, bytes]:
-        """What has come of both streams so far."""
-        return bytes(self._out.data), bytes(self._err.data)
 
     def _exchange(self, timeout: float, further: int = -1) -> bool:
         """Send and receive what can be, waiting for at most `timeout` seconds; whether `further` is ready."""
@@ -195,37 +210,41 @@ class Wire:
                 self._commands = self._serve(self._control, events, self._out, self._commands)
             else:
                 self._input = self._serve(self._data, events, self._err, self._input)
+                self._refill()
         return is_ready
 
-    def _serve(self, end: socket.socket, events: int, stream: Stream, rest: memoryview) -> memoryview:
+    def _refill(self) -> None:
+        while not self._input and (piece := next(self._pieces, None)) is not None:
+            self._input = memoryview(piece)
+
+    def _serve(self, end: socket.socket, events: int, stream: MarkedStream, rest: memoryview) -> memoryview:
+        piece = None
         try:
-            if events & ~select.POLLOUT:
-                if not (piece := end.recv(PIECE)):
-                    raise GuestGone("QEMU has closed the port")
-                stream.data += piece
             if events & select.POLLOUT:
-                return rest[end.send(rest[:PIECE]) :]
+                rest = rest[end.send(rest[:PIECE]) :]
+                self._moved_at = time.monotonic()
+            if events & ~select.POLLOUT:
+                piece = end.recv(PIECE)
         except BlockingIOError:
             pass
         except OSError as error:
             raise GuestGone(f"QEMU has closed the port: {error}") from error
+        if piece == b"":
+            raise GuestGone("QEMU has closed the port")
+        if piece:
+            self._moved_at = time.monotonic()
+            stream.feed(piece)
         return rest
 
     def _found(self) -> Reply | None:
         """The answer, if all of it has come."""
-        if not (self._out.has(self._mark) and self._err.has(self._mark)):
+        if not (self._out.is_ended and self._err.is_ended):
             return None
-        behind = bytes(self._out.data[self._out.end + len(self._mark) :][:STATUS_BYTES])
-        line, newline, _ = behind.partition(b"\n")
+        line, newline, _ = self._out.behind.partition(b"\n")
         if not newline:
             return None
         words = line.split()
-        return Reply(
-            status=int(words[0]),
-            stdout=self._out.content(),
-            stderr=self._err.content(),
-            died=words[1:] == [b"died"],
-        )
+        return Reply(status=int(words[0]), died=words[1:] == [b"died"])
 
     def descriptors(self) -> tuple[int, int]:
         """Both sockets, for whoever watches them while no answer is owed."""
@@ -235,3 +254,8 @@ class Wire:
         """Close both ports' ends."""
         self._control.close()
         self._data.close()
+
+
+def _nothing() -> MarkedStream:
+    """A stream that nothing is waited for on: no guest writes this mark."""
+    return MarkedStream(b"\0vmsnap\0", Discarded())

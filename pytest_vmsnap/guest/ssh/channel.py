@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import secrets
 import shlex
 import time
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from pytest_vmsnap.errors import ChannelError, GuestGone, GuestHung
-from pytest_vmsnap.guest.channel import BOOT_ID, Completed, Request, set_clock_by_date
+from pytest_vmsnap.guest.channel import (
+    BOOT_ID,
+    Completed,
+    Request,
+    content_of,
+    put_script,
+    set_clock_by_date,
+)
 from pytest_vmsnap.guest.planting import reach
 from pytest_vmsnap.guest.ssh.connection import SshConnection
+from pytest_vmsnap.guest.streams import source_of
 from pytest_vmsnap.model import GuestNotes
 
 if TYPE_CHECKING:
@@ -20,6 +29,7 @@ if TYPE_CHECKING:
     from pytest_vmsnap.guest.channel import Site
     from pytest_vmsnap.guest.planting import Way
     from pytest_vmsnap.guest.ssh.login import SshLogin
+    from pytest_vmsnap.guest.streams import Sink, Source
     from pytest_vmsnap.guest.terminal import Terminal
     from pytest_vmsnap.model import Reseeder
 
@@ -55,7 +65,7 @@ class SshChannel:
         while True:
             try:
                 self._connection.connect(deadline)
-                return self._connection.execute("true", b"", timeout=PAUSE_SECONDS * 10).status == 0
+                return self._connection.execute("true", None, timeout=PAUSE_SECONDS * 10).status == 0
             except (GuestGone, GuestHung):
                 raise
             except ChannelError:
@@ -83,7 +93,7 @@ class SshChannel:
 
     def boot_id(self, *, timeout: float) -> str:
         self.open(timeout=timeout)
-        return self.get(BOOT_ID, timeout=timeout).decode()
+        return content_of(self, BOOT_ID, timeout=timeout).decode()
 
     def close(self) -> None:
         self._connection.close()
@@ -92,16 +102,26 @@ class SshChannel:
         script = request.script()
         if len(script) > LONGEST_SCRIPT:
             place = self._execute(
-                'umask 077; file=$(mktemp) && cat >"$file" && echo "$file"', script.encode(), timeout
+                'umask 077; file=$(mktemp) && cat >"$file" && echo "$file"', source_of(script.encode()), timeout
             )
             path = shlex.quote(place.stdout.decode().strip())
             script = f'vmsnap_script=$(cat {path}; echo .); rm -f {path}; eval "${{vmsnap_script%.}}"'
-        return self._execute(script, request.input, timeout)
+        out, err = request.sinks()
+        return self._execute(script, request.source, timeout, out=out, err=err, transfer=request.transfer)
 
-    def _execute(self, script: str, data: bytes, timeout: float) -> Completed:
+    def _execute(
+        self,
+        script: str,
+        source: Source | None,
+        timeout: float,
+        *,
+        out: Sink | None = None,
+        err: Sink | None = None,
+        transfer: bool = False,
+    ) -> Completed:
         if not self._connection.is_alive():
             self.open(timeout=timeout)
-        return self._connection.execute(script, data, timeout=timeout)
+        return self._connection.execute(script, source, timeout=timeout, out=out, err=err, transfer=transfer)
 
     def interact(self, terminal: Terminal) -> None:
         if not self._connection.is_alive():
@@ -110,17 +130,18 @@ class SshChannel:
 
     def set_clock(self, *, timeout: float) -> None:
         def run(command: str, seconds: float) -> Completed:
-            return self._execute(command, b"", seconds)
+            return self._execute(command, None, seconds)
 
         set_clock_by_date(run, self._site.domain, timeout)
 
     def put(self, path: str, data: bytes, *, timeout: float) -> None:
         __tracebackhide__ = True
-        done = self._execute(f"cat >{shlex.quote(path)}", data, timeout)
+        script = put_script(shlex.quote(path), "cat", secrets.token_hex(4))
+        done = self._execute(script, source_of(data), timeout, transfer=True)
         done.expect_done(f"writing {path}", self._site.domain)
 
-    def get(self, path: str, *, timeout: float) -> bytes:
+    def get(self, path: str, sink: Sink, *, timeout: float) -> None:
         __tracebackhide__ = True
-        done = self._execute(f"cat -- {shlex.quote(path)}", b"", timeout)
-        done.expect_done(f"reading {path}", self._site.domain)
-        return done.stdout
+        done = self._execute(f"cat -- {shlex.quote(path)}", None, timeout, out=sink, transfer=True)
+        if not done.cut_off:
+            done.expect_done(f"reading {path}", self._site.domain)

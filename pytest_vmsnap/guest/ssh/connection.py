@@ -14,6 +14,7 @@ from pytest_vmsnap.errors import ChannelError, GuestHung, SpecError
 from pytest_vmsnap.guest.channel import Completed, expect_alive
 from pytest_vmsnap.guest.ssh.knock import Knocks
 from pytest_vmsnap.guest.ssh.login import paramiko
+from pytest_vmsnap.guest.streams import Captured, MarkedStream
 from pytest_vmsnap.host import add_forward, forwards
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from pytest_vmsnap.guest.channel import Site
     from pytest_vmsnap.guest.ssh.login import SshLogin
+    from pytest_vmsnap.guest.streams import Sink, Source
     from pytest_vmsnap.guest.terminal import Terminal
     from pytest_vmsnap.host import Domain
 
@@ -31,7 +33,7 @@ CONNECT_SECONDS = 10.0  # for each part of the handshake: an emulated processor 
 LOOK_SECONDS = 1.0
 KEEPALIVE_SECONDS = 5  # a kernel that was started by kexec(8) resets a connection that is not its own
 PIECE = 1 << 16
-STATUS_BYTES = 4  # " 255" behind a mark
+SESSIONS = 8  # that run commands at once: sshd_config(5) allows ten by default (MaxSessions), and some are ours
 KILLED = 128 + 9
 
 # $1: the command, $2: the mark. The shell is a session of its own (sshd), so its group is all that it starts.
@@ -50,6 +52,7 @@ class SshConnection:
         self._boot: tuple[Domain, int] | None = None
         self._knocks = Knocks()
         self._lock = threading.Lock()
+        self._turns = threading.BoundedSemaphore(SESSIONS)
 
     def endpoint(self) -> tuple[str, int]:
         """Address and port on the host, forwarded now if they were not.
@@ -123,34 +126,67 @@ class SshConnection:
         if transport:
             transport.close()
 
-    def execute(self, script: str, data: bytes, *, timeout: float) -> Completed:
-        """Run a script as root to its end; one that runs over `timeout` seconds is killed with its group."""
+    def execute(
+        self,
+        script: str,
+        source: Source | None,
+        *,
+        timeout: float,
+        out: Sink | None = None,
+        err: Sink | None = None,
+        transfer: bool = False,
+    ) -> Completed:
+        """Run a script as root to its end; one that runs over `timeout` seconds is killed with its group.
 
+        So is one of whose streams a sink takes no more. The time of a `transfer` begins anew whenever bytes
+        move. Waits for its turn where many run. Raises what the source of its input raises.
+        """
+        with self._turns:
+            return self._executed(script, source, timeout, out or Captured(), err or Captured(), transfer)
+
+    def _executed(
+        self, script: str, source: Source | None, timeout: float, out: Sink, err: Sink, transfer: bool
+    ) -> Completed:
         def look() -> None:
             expect_alive(self._site.domain)
             if boot != self._boot_now():
                 raise GuestHung("the guest has rebooted meanwhile", console=self._site.domain.console_text())
+            if feeder.failure:
+                self._end(streams)
+                raise feeder.failure
 
         boot = self._boot_now()
-
+        began = time.monotonic()
         mark = f"#{secrets.token_hex(8)}"
         session = self._session(shlex.join(["sh", "-c", RUNNER, "sh", script, mark]))
-        feeder = threading.Thread(target=_feed, args=(session, data), name="vmsnap-ssh-input", daemon=True)
+        feeder = _Feeder(session, source)
         feeder.start()
-        streams = _Streams(session, mark.encode())
+        streams = _Streams(session, mark.encode(), out, err)
+        deadline = _Deadline(timeout, (streams, feeder) if transfer else ())
         try:
-            timed_out = not streams.finish(time.monotonic() + timeout, look)
-            if timed_out and streams.pid:
-                self._kill(streams.pid)
-                streams.finish(time.monotonic() + CONNECT_SECONDS, look)
+            ended = streams.finish(deadline.is_over, look)
+            if not ended:
+                self._end(streams)
+            if feeder.failure:
+                raise feeder.failure
         finally:
             session.close()
+        cut_off = out.is_closed or err.is_closed
         return Completed(
-            status=KILLED if timed_out else streams.status(),
-            stdout=streams.stdout(),
-            stderr=streams.stderr(),
-            timed_out=timed_out,
+            status=streams.status() if ended else KILLED,
+            stdout=out.content() if isinstance(out, Captured) else b"",
+            stderr=err.content() if isinstance(err, Captured) else b"",
+            timed_out=not ended and not cut_off,
+            cut_off=cut_off,
+            began=began,
         )
+
+    def _end(self, streams: _Streams) -> None:
+        """Kill what runs in a session, and wait for its end."""
+        if streams.pid:
+            self._kill(streams.pid)
+            deadline = time.monotonic() + CONNECT_SECONDS
+            streams.finish(lambda: time.monotonic() > deadline, lambda: None)
 
     def interact(self, terminal: Terminal) -> None:
         """Run a login shell at the terminal, until it ends."""
@@ -194,73 +230,109 @@ class SshConnection:
         return session
 
 
-def _feed(session: Any, data: bytes) -> None:
-    try:
-        session.sendall(data)
-        session.shutdown_write()
-    except OSError:  # it did not want all of it
-        log.debug("the command ended before its input did")
+class _Feeder(threading.Thread):
+    """Sends a session its input; `failure` is what its source raised, `moved_at` when bytes moved last."""
+
+    def __init__(self, session: Any, source: Source | None) -> None:
+        super().__init__(name="vmsnap-ssh-input", daemon=True)
+        self._session, self._source = session, source
+        self.moved_at = time.monotonic()
+        self.failure: Exception | None = None
+
+    def run(self) -> None:
+        pieces = self._source.open() if self._source else iter(())
+        while True:
+            try:
+                piece = next(pieces, None)
+            except Exception as error:  # noqa: BLE001 - raised by who waits for the command
+                self.failure = error
+                return
+            try:
+                if piece is None:
+                    self._session.shutdown_write()
+                    return
+                self._session.sendall(piece)
+                self.moved_at = time.monotonic()
+            except OSError:  # it did not want all of it
+                log.debug("the command ended before its input did")
+                return
+
+
+class _Deadline:
+    """So many seconds after its making, or after bytes moved last in one of `moving`."""
+
+    def __init__(self, timeout: float, moving: tuple[_Streams | _Feeder, ...]) -> None:
+        self._timeout = timeout
+        self._began = time.monotonic()
+        self._moving = moving
+
+    def is_over(self) -> bool:
+        moved_at = max([self._began, *(each.moved_at for each in self._moving)])
+        return time.monotonic() >= moved_at + self._timeout
 
 
 class _Streams:
-    """What a session prints, up to its marks."""
+    """What a session prints, up to its marks: its shell's process id in a line, then the command's own."""
 
-    def __init__(self, session: Any, mark: bytes) -> None:
+    def __init__(self, session: Any, mark: bytes, out: Sink, err: Sink) -> None:
         self._session = session
-        self._mark = mark
-        self._out, self._err = bytearray(), bytearray()
-        self._seen = [0, 0]
-        self._ends = [-1, -1]
+        self._out, self._err = MarkedStream(mark, out), MarkedStream(mark, err)
+        self._first_line = bytearray()
         self._over = False
+        self.pid = 0  # while it has not said it
+        self.moved_at = time.monotonic()
 
-    def finish(self, deadline: float, look: Callable[[], None]) -> bool:
-        """Read until both marks have come, or the session has ended; false at the `deadline`."""
+    def finish(self, is_over: Callable[[], bool], look: Callable[[], None]) -> bool:
+        """Read until both marks have come, or the session has ended; false once `is_over`, or a sink closes."""
+        stopped = self._is_stopped
+        next_look = time.monotonic() + LOOK_SECONDS
         while not self._is_whole():
-            now = time.monotonic()
-            if now >= deadline:
+            if is_over() or (self._is_stopped and not stopped):
                 return False
-            if not select.select([self._session], [], [], min(LOOK_SECONDS, deadline - now))[0]:
-                look()
+            select.select([self._session], [], [], LOOK_SECONDS / 4)
             self._read()
+            if (now := time.monotonic()) >= next_look:
+                look()
+                next_look = now + LOOK_SECONDS
         return True
+
+    @property
+    def _is_stopped(self) -> bool:
+        return self._out.sink.is_closed or self._err.sink.is_closed
 
     def _read(self) -> None:
         session = self._session
         closed = session.closed or session.eof_received  # before reading: what came until then is there
-        while session.recv_ready():
-            self._out += session.recv(PIECE)
-        while session.recv_stderr_ready():
-            self._err += session.recv_stderr(PIECE)
-        self._over = closed
+        if session.recv_ready():
+            self._take(session.recv(PIECE))
+        if session.recv_stderr_ready():
+            self._err.feed(session.recv_stderr(PIECE))
+            self.moved_at = time.monotonic()
+        if closed and not (session.recv_ready() or session.recv_stderr_ready()):
+            self._over = True
+            for stream in (self._out, self._err):
+                if not stream.is_ended:
+                    stream.flush()
+
+    def _take(self, piece: bytes) -> None:
+        self.moved_at = time.monotonic()
+        if self.pid:
+            self._out.feed(piece)
+            return
+        line, newline, rest = (self._first_line + piece).partition(b"\n")
+        if newline and line.strip().isdigit():
+            self.pid = int(line)
+            self._out.feed(bytes(rest))
+        else:
+            self._first_line = (self._first_line + piece)[:PIECE]
 
     def _is_whole(self) -> bool:
-        for number, stream in enumerate((self._out, self._err)):
-            if self._ends[number] < 0:
-                self._ends[number] = stream.find(self._mark, max(0, self._seen[number] - len(self._mark)))
-                self._seen[number] = len(stream)
-        marked = min(self._ends) >= 0 and self._out.find(b"\n", self._ends[0]) >= 0
+        marked = self._out.is_ended and self._err.is_ended and b"\n" in self._out.behind
         return marked or self._over
-
-    @property
-    def pid(self) -> int:
-        """The process id of the session's shell, 0 while it has not said it."""
-        line, newline, _ = self._out.partition(b"\n")
-        return int(line) if newline else 0
 
     def status(self) -> int:
         """The command's status; where something killed the session's shell, what sshd says of it."""
-        if self._ends[0] >= 0:
-            return int(self._out[self._ends[0] + len(self._mark) :].split()[0])
+        if self._out.is_ended:
+            return int(self._out.behind.split()[0])
         status = int(self._session.recv_exit_status())
         return KILLED if status < 0 else status
-
-    def stdout(self) -> bytes:
-        _, _, rest = self._cut(self._out, self._ends[0]).partition(b"\n")
-        return rest
-
-    def stderr(self) -> bytes:
-        return self._cut(self._err, self._ends[1])
-
-    @staticmethod
-    def _cut(stream: bytearray, end: int) -> bytes:
-        return bytes(stream if end < 0 else stream[:end])

@@ -35,7 +35,7 @@ class BySsh:
         return True
 
     def plant(self, script: str, *, timeout: float) -> None:
-        done = self._connection.execute(script, b"", timeout=timeout)
+        done = self._connection.execute(script, None, timeout=timeout)
         if done.status:
             raise ChannelError(f"status {done.status}: {done.stderr.decode(errors='replace').strip()}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("pytest_vmsnap.libvirt")
 
+CONSOLE_END = 64 << 10  # bytes
 PANIC = "Kernel panic - not syncing"  # Linux, kernel/panic.c
 Condition = Literal["running", "paused", "stopped"]
 
@@ -229,11 +231,11 @@ class Domain:
             else:
                 return
 
-    def console_text(self, since: int = 0) -> str:
-        """What the serial console has shown, from the byte `since` on."""
+    def console_text(self) -> str:
+        """The end of what the serial console has shown: 64 KiB, for messages."""
         try:
             with self.console.open("rb") as file:
-                file.seek(since)
-                return file.read().decode(errors="replace")
+                file.seek(max(0, file.seek(0, os.SEEK_END) - CONSOLE_END))
+                return file.read(CONSOLE_END).decode(errors="replace")
         except OSError:
             return ""

@@ -20,7 +20,7 @@ import pytest
 
 from pytest_vmsnap.guest.shell import planting_script, source
 from pytest_vmsnap.guest.shell.channel import _program
-from pytest_vmsnap.guest.shell.wire import Stream
+from pytest_vmsnap.guest.streams import source_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -157,7 +157,7 @@ def test_an_empty_line_is_no_command(slot: Slot) -> None:
     ],
 )
 def test_a_command_is_answered_as_by_a_shell_of_its_own(slot: Slot, script: str) -> None:
-    line, _ = _program(script.encode(), b"")
+    line, _ = _program(script.encode(), None)
     slot.say(line + b"\n#one\necho next; echo next >&2\n#two\n")
     expected = subprocess.run(["sh", "-c", script], capture_output=True, check=False)
     status = expected.returncode if expected.returncode >= 0 else 128 - expected.returncode
@@ -188,32 +188,14 @@ def test_the_process_that_ran_a_command_answers_itself(slot: Slot) -> None:
     ids=["empty", "comment", "redirection", "long", "lines", "unread"],
 )
 def test_a_program_gets_its_input_and_nothing_else_does(slot: Slot, script: bytes, data: bytes) -> None:
-    line, sent = _program(script, data)
+    line, sent = _program(script, source_of(data) if data else None)
     assert b"\n" not in line
-    os.write(slot.data, sent)
+    if sent:
+        os.write(slot.data, b"".join(sent.open()))
     slot.say(line + b"\n#one\necho next\n#two\n")
     heard = slot.hear(b"#two")
     expected = subprocess.run(["sh", "-c", script], input=data, capture_output=True, check=False)
     assert heard == b"%s#one %d\nnext\n#two 0\n" % (expected.stdout, expected.returncode)
-
-
-def test_a_stream_finds_its_mark_across_pieces() -> None:
-    stream = Stream()
-    stream.data += b"out#ma"
-    assert not stream.has(b"#mark")
-    stream.data += b"rk 0\n"
-    assert stream.has(b"#mark")
-    assert stream.content() == b"out"
-
-
-@pytest.mark.parametrize(
-    ("data", "settled"), [(b"root@vm:~# ", 11), (b"a#", 1), (b"a#ma", 1), (b"a#mb", 4), (b"a#mark", 1)]
-)
-def test_what_may_be_the_beginning_of_the_mark_is_held_back(data: bytes, settled: int) -> None:
-    stream = Stream()
-    stream.data += data
-    stream.has(b"#mark")
-    assert stream.settled(b"#mark") == settled
 
 
 def test_what_is_planted_is_the_shell_as_it_is() -> None:
