@@ -111,6 +111,9 @@ def keep(moment: Moment, note: Note, *, source: Store, target: Store) -> Kept:
         (draft / NOTE).write_text(json.dumps(fields, indent=1) + "\n")
 
     target.provide("kept", key, f"machine of {note.title}", build)
+    target.claims.remove(
+        Name(kind="kept", key=key)
+    )  # this run has no further use of it: it counts for the limit
     return next(each for each in kept(target) if each.key == key)
 
 
@@ -138,8 +141,7 @@ def trim(store: Store, *, limit_mib: int, days: int) -> list[Kept]:
     gone = []
     for each in everything:
         too_much = excess > 0 and each is not everything[-1]
-        if (too_much or each.note.when < oldest) and not store.claims.is_used(each.holding.name):
-            store.remove(each.holding.name)
+        if (too_much or each.note.when < oldest) and store.remove(each.holding.name, unless_used=True):
             gone.append(each)
             excess -= each.holding.size
     return gone

@@ -8,6 +8,7 @@ some distributions (ptrace(2)).
 
 from __future__ import annotations
 
+import errno
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +53,8 @@ def own_runs(pid: int, memory: Path) -> list[Run]:
 def copy_runs(pid: int, memory: Path, runs: Iterable[Run], target: Callable[[Run], Path]) -> None:
     """Write what the process has in `runs` of its mapping of the file `memory` to the file `target` of each.
 
-    Raises `PermissionError`, before anything is written, where this user may not look.
+    Raises `PermissionError`, before anything is written, where this user may not look, `ProcessLookupError` where
+    the process ends meanwhile.
     """
     mappings = list(_mappings(pid, memory))
     buffer = memoryview(bytearray(CHUNK))
@@ -63,7 +65,8 @@ def copy_runs(pid: int, memory: Path, runs: Iterable[Run], target: Callable[[Run
             with target(run).open("xb", buffering=0) as writing:
                 rest = run.length
                 while rest:
-                    count = reading.readinto(buffer[: min(rest, CHUNK)])
+                    if not (count := reading.readinto(buffer[: min(rest, CHUNK)])):
+                        raise ProcessLookupError(errno.ESRCH, f"process {pid} ended while its memory was read")
                     writing.write(buffer[:count])
                     rest -= count
 
@@ -80,7 +83,9 @@ def _runs(pid: int, memory: Path) -> Iterator[Run]:
 
 def _read(file: RawIOBase, length: int) -> bytes:
     parts = []
-    while length and (part := file.read(length)):
+    while length:
+        if not (part := file.read(length)):
+            raise ProcessLookupError(errno.ESRCH, "its process has ended")
         parts.append(part)
         length -= len(part)
     return b"".join(parts)

@@ -1,7 +1,8 @@
 """The host: its libvirt, its accelerator, its processes, and the description of a domain."""
 
 from pytest_vmsnap.host.abilities import IGNORE_SHARED, Abilities, abilities_of
-from pytest_vmsnap.host.domain_xml import Blueprint, Memory, describe, netdev_of
+from pytest_vmsnap.host.domain_xml import MEMORY_ID, Blueprint, Memory, describe, netdev_of
+from pytest_vmsnap.host.files import replacing, write_whole
 from pytest_vmsnap.host.forwards import Forward, Protocol, add_forward, forwards, remove_forward
 from pytest_vmsnap.host.host import MORE_ROOM, Facts, Host, choose_uri, default_store, open_host, space_for
 from pytest_vmsnap.host.libvirt import Connection, Domain
@@ -24,6 +25,7 @@ __all__ = [
     "abilities_of",
     "IGNORE_SHARED",
     "Blueprint",
+    "MEMORY_ID",
     "Memory",
     "describe",
     "netdev_of",
@@ -35,4 +37,6 @@ __all__ = [
     "Run",
     "sweep",
     "is_stopped",
+    "replacing",
+    "write_whole",
 ]

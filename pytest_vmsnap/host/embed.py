@@ -37,8 +37,9 @@ def prepare(root: Path, *, learned: Path) -> str:
     """
     (root / "etc").mkdir()
     (root / "etc" / "qemu.conf").write_text(CONFIGURATION)
-    if learned.is_dir():
-        shutil.copytree(learned, root / CACHE)
+    (root / CACHE).mkdir(parents=True)
+    for path in learned.glob("*.xml"):  # another run may replace one meanwhile
+        shutil.copyfile(path, root / CACHE / path.name)
     return f"qemu:///embed?root={quote(str(root))}"
 
 

@@ -19,7 +19,7 @@ from pytest_vmsnap.errors import (
     OutputTooLong,
 )
 from pytest_vmsnap.guest import Captured, Request, Written
-from pytest_vmsnap.machine.host_files import replacing
+from pytest_vmsnap.host import replacing
 from pytest_vmsnap.machine.trail import Deed, Trail
 from pytest_vmsnap.model import Result
 from pytest_vmsnap.progress import silent

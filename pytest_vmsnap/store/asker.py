@@ -8,6 +8,8 @@ import time
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
+from pytest_vmsnap.host import write_whole
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -28,9 +30,7 @@ class Asker:
 
     def sign(self, path: Path) -> None:
         """Leave in the file `path` who is at work."""
-        draft = path.with_name(f".{path.name}.{self.process}")
-        draft.write_text(json.dumps(asdict(self)))
-        draft.replace(path)
+        write_whole(path, json.dumps(asdict(self)))
 
     def told_of(self, path: Path) -> str:
         """Who has signed `path`, in words; nobody may have, and who was killed has not removed it."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, get_args
 from filelock import BaseFileLock, FileLock, Timeout
 
 from pytest_vmsnap.errors import StoreDamaged, StoreError, StoreFormat, StoreFull
-from pytest_vmsnap.host import MORE_ROOM
+from pytest_vmsnap.host import MORE_ROOM, write_whole
 from pytest_vmsnap.store import manifest, needs
 from pytest_vmsnap.store.asker import Asker
 from pytest_vmsnap.store.claims import Claims
@@ -73,7 +73,7 @@ class Store:
         try:
             found = mark.read_text().strip()
         except FileNotFoundError:
-            mark.write_text(FORMAT + "\n")
+            write_whole(mark, FORMAT + "\n")
             return
         if found != FORMAT:
             raise StoreFormat(
@@ -191,14 +191,19 @@ class Store:
             self._fresh.discard(each)
             self.remove(each)
 
-    def remove(self, name: Name) -> None:
-        """Remove the entry, which is gone for others at once."""
+    def remove(self, name: Name, *, unless_used: bool = False) -> bool:
+        """Remove the entry, which is gone for others at once; returns whether it was there.
+
+        With `unless_used` it stays where any run uses it.
+        """
         path = self.place(name)
-        with self._guard(), suppress(FileNotFoundError):
+        with self._guard():
+            if not path.exists() or (unless_used and self.claims.is_used(name)):
+                return False
             aside = Path(tempfile.mkdtemp(prefix=f".{name.key}.", dir=path.parent))
-            with suppress(FileNotFoundError):
-                path.rename(aside / "gone")
+            path.rename(aside / "gone")
         shutil.rmtree(aside, ignore_errors=True)
+        return True
 
     def leave(self, name: Name) -> bool:
         """Give up our claim on the entry; returns whether no other run has one: whether we were the last."""

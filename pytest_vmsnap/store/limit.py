@@ -40,7 +40,7 @@ SHARED: tuple[Kind, ...] = ("images", "copies", "states", "memory", "downloads")
 def holdings(store: Store, *kinds: Kind) -> list[Holding]:
     """What the store keeps of `kinds`, the longest unused first; without any, of all under the one limit."""
     names = store.entries(*(kinds or SHARED))
-    found = [_holding(store, name) for name in names]
+    found = [holding for name in names if (holding := _holding(store, name))]
     return sorted(found, key=lambda holding: holding.used)
 
 
@@ -54,11 +54,13 @@ def trim(store: Store, limit_mib: int, *, dry: bool = False) -> list[Holding]:
     gone: list[Holding] = []
     while excess > 0 and (victim := _next(store, rest)):
         rest.remove(victim)
-        gone.append(victim)
-        excess -= victim.size
-        if not dry:
+        if not dry and not store.remove(victim.name, unless_used=True):
+            if store.place(victim.name).exists():
+                continue  # a run has begun to use it
+        else:
             log.info("removed from the store: %s (%d MiB)", victim.name, victim.size >> 20)
-            store.remove(victim.name)
+            gone.append(victim)
+        excess -= victim.size  # or another run has removed it
     return gone
 
 
@@ -87,15 +89,20 @@ def _next(store: Store, rest: list[Holding]) -> Holding | None:
     return None
 
 
-def _holding(store: Store, name: Name) -> Holding:
+def _holding(store: Store, name: Name) -> Holding | None:
+    """What an entry weighs, None where another run removes it meanwhile."""
     place = store.place(name)
-    stats = [path.lstat() for path in _files(place)]
     mark = place / manifest.USED
+    try:
+        stats = [path.lstat() for path in _files(place)]
+        used = (mark if mark.exists() else place).stat().st_mtime
+    except FileNotFoundError:
+        return None
     return Holding(
         name=name,
         size=sum(stat.st_blocks * BLOCK // stat.st_nlink for stat in stats),
         apparent=sum(stat.st_size for stat in stats),
-        used=(mark if mark.exists() else place).stat().st_mtime,
+        used=used,
     )
 
 

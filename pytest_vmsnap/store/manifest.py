@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from pytest_vmsnap.errors import StoreDamaged
+from pytest_vmsnap.host import write_whole
 from pytest_vmsnap.store.fingerprint import Fingerprint, fingerprint, outline
 
 if TYPE_CHECKING:
@@ -52,11 +53,9 @@ def read(entry: Path) -> dict[str, Fingerprint]:
 
 def _names(entry: Path) -> list[str]:
     found = (str(path.relative_to(entry)) for path in entry.rglob("*") if path.is_file())
-    return sorted(name for name in found if name not in (NAME, USED, BUILT))
+    return sorted(name for name in found if name not in (NAME, USED, BUILT) and not name.startswith(f".{NAME}"))
 
 
 def _write(entry: Path, fingerprints: dict[str, Fingerprint]) -> None:
     rows = {name: (each.size, each.changed, each.checksum) for name, each in fingerprints.items()}
-    draft = entry / f".{NAME}"
-    draft.write_text(json.dumps(rows, indent=1) + "\n")
-    draft.replace(entry / NAME)
+    write_whole(entry / NAME, json.dumps(rows, indent=1) + "\n")

@@ -23,7 +23,7 @@ MOST_MIB = 64  # that a transfer may need
 LIMIT = 64 << 20  # vmsnap_output_limit's default
 GIB = 1 << 30
 
-pytestmark = pytest.mark.contract
+contract = pytest.mark.contract
 
 
 def digest(path: Path) -> str:
@@ -31,6 +31,7 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+@contract
 def test_a_command_that_prints_without_end_is_ended_with_its_first_and_last_lines(vm_module: Machine) -> None:
     with peak() as found, pytest.raises(OutputTooLong) as caught:
         vm_module.run("echo first; exec yes line", timeout=600)
@@ -49,6 +50,7 @@ def test_what_testinfra_reads_without_end_is_ended(vm_module: Machine) -> None:
     assert vm_module.succeed("echo on") == "on\n"
 
 
+@contract
 def test_an_output_goes_to_a_file_of_the_host_as_it_comes(vm_module: Machine, tmp_path: Path) -> None:
     target = tmp_path / "out"
     target.write_text("before")
@@ -60,6 +62,7 @@ def test_an_output_goes_to_a_file_of_the_host_as_it_comes(vm_module: Machine, tm
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+@contract
 def test_the_file_of_a_command_that_is_killed_stays_what_it_was(vm_module: Machine, tmp_path: Path) -> None:
     target = tmp_path / "out"
     target.write_text("before")
@@ -69,6 +72,7 @@ def test_the_file_of_a_command_that_is_killed_stays_what_it_was(vm_module: Machi
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+@contract
 def test_a_file_that_is_longer_than_what_is_kept_is_no_bytes_but_a_download(vm_module: Machine) -> None:
     with peak() as found, pytest.raises(ChannelError, match="longer than the 64 MiB") as caught:
         vm_module.read_bytes("/dev/zero")
@@ -76,6 +80,7 @@ def test_a_file_that_is_longer_than_what_is_kept_is_no_bytes_but_a_download(vm_m
     assert found.mib < 1.5 * MOST_MIB
 
 
+@contract
 def test_holes_stay_holes_both_ways_whatever_the_size(vm_module: Machine, tmp_path: Path) -> None:
     sparse = tmp_path / "tree" / "sparse"
     sparse.parent.mkdir()
@@ -141,6 +146,7 @@ def test_what_has_no_room_in_the_guest_is_said_before_it_is_sent(vm_module: Mach
     assert vm_module.succeed("ls -A /mnt/small; umount /mnt/small; rmdir /mnt/small") == ""
 
 
+@contract
 def test_an_upload_that_fails_leaves_what_was_there(vm_module: Machine, tmp_path: Path) -> None:
     (tmp_path / "tree").mkdir()
     for number in range(40):
@@ -157,6 +163,7 @@ def test_an_upload_that_fails_leaves_what_was_there(vm_module: Machine, tmp_path
     )
 
 
+@contract
 def test_a_write_that_fails_leaves_what_was_there(vm_module: Machine) -> None:
     vm_module.succeed(
         "mkdir /mnt/small && mount -t tmpfs -o size=1m none /mnt/small; echo old >/mnt/small/file"
@@ -170,6 +177,7 @@ def test_a_write_that_fails_leaves_what_was_there(vm_module: Machine) -> None:
     )
 
 
+@contract
 def test_a_download_that_fails_leaves_what_was_there(vm_module: Machine, tmp_path: Path) -> None:
     (tmp_path / "tree").write_text("old")
     with pytest.raises(ChannelError, match=r"[Cc]annot"):
@@ -229,6 +237,7 @@ def test_a_hostile_archive_writes_nowhere_else(vm_module: Machine, tmp_path: Pat
         vm_module.succeed(f"cp -a /root/tar.real {place}")
 
 
+@contract
 def test_eight_threads_have_their_turns_and_their_own_time_outs(vm_module: Machine) -> None:
     results: dict[int, object] = {}
 
@@ -250,12 +259,14 @@ def test_eight_threads_have_their_turns_and_their_own_time_outs(vm_module: Machi
     assert results == {number: f"{number}\n" for number in range(8) if number != 5}
 
 
+@contract
 def test_a_command_with_a_terminal_has_one_and_its_own_status(vm_module: Machine) -> None:
     result = vm_module.run("test -t 0 && test -t 1 && echo yes; echo err >&2; exit 3", tty=True)
     assert (result.stdout.replace(b"\r\n", b"\n"), result.stderr, result.returncode) == (b"yes\nerr\n", b"", 3)
     assert vm_module.run("test -t 0").returncode == 1
 
 
+@contract
 def test_a_program_that_asks_at_the_terminal_is_answered_by_the_input(vm_module: Machine) -> None:
     asks = "stty -echo; printf 'name? ' >/dev/tty; read -r name </dev/tty; echo \"hello $name\""
     result = vm_module.run(asks, input="Ada\n", tty=True, timeout=60)

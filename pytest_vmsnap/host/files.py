@@ -1,4 +1,4 @@
-"""Files on the host that appear when all of their content is there."""
+"""Files that appear when all of their content is there: whoever reads them finds the whole or nothing."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def replacing(path: str | PathLike[str]) -> Iterator[BinaryIO]:
+def replacing(path: str | PathLike[str], *, mode: int = 0o666) -> Iterator[BinaryIO]:
     """A file to write to that becomes `path` at the end of the ``with`` block, unless that raises.
 
-    What is no regular file, a device say, is written to as it is. Raises `OSError` where it cannot be written.
+    A new file has `mode`, less the umask. What is no regular file, a device say, is written to as it is. Raises
+    `OSError` where it cannot be written.
     """
     target = Path(path)
     if target.exists() and not target.is_file():
@@ -26,7 +27,7 @@ def replacing(path: str | PathLike[str]) -> Iterator[BinaryIO]:
         return
     target = target.resolve()  # what a link points to is replaced, not the link
     draft = beside(target)
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file
@@ -35,6 +36,12 @@ def replacing(path: str | PathLike[str]) -> Iterator[BinaryIO]:
         with suppress(OSError):
             draft.unlink()
         raise
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that several processes may write and read at once; only this user may read it."""
+    with replacing(path, mode=0o600) as file:
+        file.write(text.encode())
 
 
 def beside(target: Path) -> Path:
