@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import re
 import tempfile
 import threading
 import time
@@ -33,6 +35,7 @@ then journalctl --no-pager -o short-precise --since=@{since} --lines={lines}
 else dmesg
 fi | tail -c {size}
 """
+LONGEST_NAME = 100  # characters, of 255 bytes that file systems allow
 LONGEST_SHOWN = 160  # characters of a command
 SLACK_SECONDS = 2.0  # that the guest's clock may be behind the host's
 
@@ -121,9 +124,7 @@ class _Task(threading.Thread):
         """What was found, if anything was."""
         if self.is_alive() or not self._data:
             return None
-        return Piece(
-            name=f"{self._trail.label.replace(' ', '-')}-{self._file}", title=self._title, data=self._data
-        )
+        return Piece(name=f"{_file_name(self._trail.label)}-{self._file}", title=self._title, data=self._data)
 
     @property
     def trouble(self) -> str:
@@ -143,6 +144,13 @@ def told(deed: Deed, *, lines: int | None) -> list[str]:
         text = stream.decode(errors="replace").splitlines()
         shown += [f"    {name}: {line}" for line in (text if lines is None else text[-lines:])]
     return shown
+
+
+def _file_name(label: str) -> str:
+    """`label` as a file's name; where it cannot be one, with a mark that no other label has."""
+    plain = label.replace(" ", "-")
+    safe = re.sub(r"[^\w.=+-]+", "-", plain).lstrip(".-")[:LONGEST_NAME]
+    return safe if safe == plain else f"{safe}-{hashlib.sha256(label.encode()).hexdigest()[:6]}"
 
 
 def _short(command: str) -> str:

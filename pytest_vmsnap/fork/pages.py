@@ -53,8 +53,8 @@ def own_runs(pid: int, memory: Path) -> list[Run]:
 def copy_runs(pid: int, memory: Path, runs: Iterable[Run], target: Callable[[Run], Path]) -> None:
     """Write what the process has in `runs` of its mapping of the file `memory` to the file `target` of each.
 
-    Raises `PermissionError`, before anything is written, where this user may not look, `ProcessLookupError` where
-    the process ends meanwhile.
+    Raises `PermissionError`, before anything is written, where this user may not look, `ProcessLookupError`
+    where the process ends meanwhile.
     """
     mappings = list(_mappings(pid, memory))
     buffer = memoryview(bytearray(CHUNK))

@@ -9,10 +9,9 @@ true it would inactivate the disks).
 from __future__ import annotations
 
 import re
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from pytest_vmsnap.errors import HostError
+from pytest_vmsnap.errors import GuestGone, HostError
 from pytest_vmsnap.fork.pages import Run, copy_runs, own_runs
 
 if TYPE_CHECKING:
@@ -51,12 +50,19 @@ def save_memory(
     """Write each of `runs` to a file in the directory `pages` that is named by its offset (hexadecimal).
 
     The guest, whose memory is of `size` bytes, and mapped from the file `memory`, stands still. `place` lets
-    QEMU write a file.
+    QEMU write a file. Raises `GuestGone` where QEMU ends meanwhile.
     """
     pid = domain.pid()
     if pid is not None:
-        with suppress(PermissionError):
+        try:
             copy_runs(pid, memory, runs, lambda run: pages / f"{run.offset:012x}")
+        except PermissionError:
+            pass  # QEMU itself may write it
+        except (ProcessLookupError, FileNotFoundError) as error:
+            raise GuestGone(
+                f"QEMU of {domain.name} ended while it was saved", console=domain.console_text()
+            ) from error
+        else:
             return
     low = _low_end(domain, size)
     for run in (part for whole in runs for part in _parted(whole, low)):

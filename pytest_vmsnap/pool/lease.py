@@ -95,21 +95,20 @@ class Maker:
         """
         started = time.monotonic()
         clone = Clone(self.forge, snapshot)
-        try:
+        with ExitStack() as undoing:
+            undoing.callback(clone.end)
             channel = self.access.channel_to(clone, snapshot.image, snapshot.guest)
-            channel.connect()
-            clone.domain.resume()
-            lease = Lease(clone=clone, channel=channel)
-            self.repair(lease)
-        except RevertError:
-            clone.end()
-            raise
-        except VmsnapError as error:
-            clone.end()
-            raise RevertError(f"a clean machine could not be made: {error}") from error
-        except BaseException:
-            clone.end()
-            raise
+            undoing.callback(channel.close)
+            try:
+                channel.connect()
+                clone.domain.resume()
+                lease = Lease(clone=clone, channel=channel)
+                self.repair(lease)
+            except RevertError:
+                raise
+            except VmsnapError as error:
+                raise RevertError(f"a clean machine could not be made: {error}") from error
+            undoing.pop_all()
         log.info("%s is ready after %.3f s", clone.name, time.monotonic() - started)
         return lease
 

@@ -122,13 +122,16 @@ class Engine:
     def close(self) -> None:
         """End every machine but those that somebody has, and remove what the run had on disk.
 
-        Raises `StoreDamaged` where a snapshot was written to.
+        Where a Ctrl-C breaks it off, the host stays open: a machine may be in the making, and who closes again
+        waits for it. Raises `StoreDamaged` where a snapshot was written to.
         """
         try:
             self.pool.close()
             self.library.expect_unchanged()
-        finally:
+        except Exception:
             self.host.close()
+            raise
+        self.host.close()
 
     def _customize(self, domain: Any, spec: MachineSpec) -> None:
         hook_calls.call_outermost_first(self._hooks.pytest_vmsnap_domain_xml, domain=domain, spec=spec)

@@ -28,6 +28,7 @@ class Held:
     owner: str
     failed: bool = False
     read_only: bool = True
+    audited: bool = False  # what the test that has it now changed is known
     _listing: Listing | None = None  # what is in it, if nobody had it since
 
     def list_before(self, *, factor: float) -> None:
@@ -35,6 +36,7 @@ class Held:
 
         Raises `ChannelError` where it cannot be listed.
         """
+        self.audited = False
         if self._listing is None:
             self._listing = listing(self.tenancy.lease.channel, timeout=LISTING_SECONDS * factor)
 
@@ -43,6 +45,7 @@ class Held:
         if (before := self._listing) is None:
             return []
         self._listing = listing(self.tenancy.lease.channel, timeout=LISTING_SECONDS * factor)
+        self.audited = True
         return before.changes_to(self._listing)
 
     def forget_listing(self) -> None:

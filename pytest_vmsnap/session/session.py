@@ -141,7 +141,8 @@ class VmsnapSession:
                 held.list_before(factor=self._factor())
             yield lent.machine
         finally:
-            self._audited.pop(where, None)
+            if self._audited.pop(where, None) and not held.audited:
+                held.forget_listing()  # it skipped or failed: what it changed is not the next test's doing
             held.failed = held.failed or where in self._failed
             held.read_only = held.read_only and mark == "readonly"
             if grant.keep:

@@ -77,3 +77,23 @@ def test_what_a_read_only_test_changed_is_named(project: pytest.Pytester) -> Non
         pytest.LineMatcher(said).fnmatch_lines_random(
             ["vm_readonly promises to change nothing, and this test changed:", *(f"  {line}" for line in lines)]
         )
+
+
+@pytest.mark.thorough
+def test_what_a_test_changed_that_skipped_is_not_the_next_ones_doing(project: pytest.Pytester) -> None:
+    project.makepyfile(
+        """
+        import pytest
+
+        pytestmark = pytest.mark.vm_readonly
+
+        def test_changes_and_skips(vm):
+            vm.succeed("echo >/srv/added")
+            pytest.skip("changed my mind")
+
+        def test_changes_nothing(vm):
+            vm.succeed("cat /srv/added")
+        """
+    )
+    result = project.runpytest_subprocess("--vmsnap-verify=audit", "-p", "no:cacheprovider")
+    result.assert_outcomes(skipped=1, passed=1)
