@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_vmsnap.cli import doctor, drop, export, flatten, import_, kept, open_, prune, states
+from pytest_vmsnap.cli import doctor, drop, export, flatten, import_, kept, open_, prune, states, verify
 from pytest_vmsnap.errors import VmsnapError
 from pytest_vmsnap.plugin import settings_of
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from pytest_vmsnap.model import Settings
 
-VERBS = (open_, kept, drop, states, export, import_, flatten, prune, doctor)
+VERBS = (open_, kept, drop, states, export, import_, flatten, prune, verify, doctor)
 FAILED = 1
 
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
-from pytest_vmsnap import evidence
-from pytest_vmsnap.errors import SpecError, VmsnapError
+from pytest_vmsnap import evidence, states
+from pytest_vmsnap.errors import RevertError, SpecError, StoreDamaged, VmsnapError
 from pytest_vmsnap.evidence import Note
 from pytest_vmsnap.guest import ESCAPE, Escaped, attend, terminal
 from pytest_vmsnap.machine import Machine
+from pytest_vmsnap.store import Name, damage_of
 
 if TYPE_CHECKING:
     from pytest_vmsnap.fork import Snapshot
@@ -34,7 +35,16 @@ class Desk:
         self._engine = engine
         self._source = source
         self._title = title
-        self._tenancy = engine.taken(snapshot)
+        try:
+            self._tenancy = engine.taken(snapshot)
+        except (RevertError, StoreDamaged) as error:
+            name = Name(kind=states.KIND, key=snapshot.directory.name)
+            if not (damaged := damage_of(source, name)):
+                raise
+            raise StoreDamaged(
+                f"{title} cannot be opened, it is damaged: {'; '.join(each.what for each in damaged)}",
+                hint="`vmsnap verify` reads the whole store; the next run that needs a state makes it anew",
+            ) from error
         self._names: list[str] = []
         self.machine = Machine(
             self._tenancy.lease.clone,

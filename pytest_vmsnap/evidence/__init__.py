@@ -2,7 +2,7 @@
 
 from pytest_vmsnap.evidence.attachments import attach
 from pytest_vmsnap.evidence.evidence import Evidence, Testimony
-from pytest_vmsnap.evidence.kept import Keeper, Kept, Note, keep, kept, name_of, store_of, trim
+from pytest_vmsnap.evidence.kept import Keeper, Kept, Note, damage_of_kept, keep, kept, name_of, store_of, trim
 from pytest_vmsnap.evidence.pieces import Piece
 
 __all__ = [
@@ -18,4 +18,5 @@ __all__ = [
     "trim",
     "store_of",
     "name_of",
+    "damage_of_kept",
 ]

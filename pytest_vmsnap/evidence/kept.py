@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING
 from filelock import FileLock
 
 from pytest_vmsnap import fork, states
-from pytest_vmsnap.errors import StoreDamaged
+from pytest_vmsnap.errors import StoreDamaged, StoreError
 from pytest_vmsnap.fork import LayeredMemory
 from pytest_vmsnap.model import digest
 from pytest_vmsnap.progress import silent
-from pytest_vmsnap.store import Name, Store, holdings, link_entries, link_or_copy
+from pytest_vmsnap.store import Damage, Name, Store, damage_of, holdings, link_entries, link_or_copy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -162,6 +162,17 @@ def store_of(store: Store, each: Kept) -> Store:
                 f"{noted[0]}, which the kept machine of {each.note.title} was made on, is not what it was then"
             )
     return Store(place, progress=silent())
+
+
+def damage_of_kept(store: Store, each: Kept) -> Damage | None:
+    """What is wrong with a kept machine of `store`, all of whose files are read."""
+    place = store.place(each.holding.name)
+    try:
+        found = damage_of(Store(place, progress=silent()), name_of(each))
+    except StoreError as error:
+        return Damage(name=each.holding.name, what=error.message, inode=None)
+    what = "; ".join(damage.what for damage in found)
+    return Damage(name=each.holding.name, what=what, inode=None) if found else None
 
 
 def name_of(each: Kept) -> Name:

@@ -7,7 +7,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from pytest_vmsnap.errors import HostError, RevertError, StoreFull
+from pytest_vmsnap.errors import ChannelError, HostError, RevertError, StoreFull
 from pytest_vmsnap.fork import files, migration, ram_blocks, running
 from pytest_vmsnap.fork.memory import LayeredMemory, filled_in
 from pytest_vmsnap.fork.snapshot import Snapshot
@@ -53,7 +53,7 @@ class Clone:
             migration.load_devices(
                 self.domain, snapshot.devices, abilities=snapshot.abilities, timeout=LOAD_SECONDS
             )
-        except HostError as error:
+        except (HostError, ChannelError) as error:  # QEMU may end while it loads
             self.end()
             raise RevertError(f"a clean machine could not be made: {error.message}", hint=error.hint) from error
         except BaseException:

@@ -83,7 +83,7 @@ class LayeredMemory:
     def file(self) -> Fingerprint:
         with self._lock:
             if self._made is None:
-                self._made = outline(self.provide(self._build) / "ram")
+                self._made = outline(self.provide(self.build) / "ram")
         self._made.expect_untouched()
         return self._made
 
@@ -101,7 +101,8 @@ class LayeredMemory:
             if made:
                 made.path.unlink(missing_ok=True)
 
-    def _build(self, directory: Path) -> None:
+    def build(self, directory: Path) -> None:
+        """Make the memory file, ``ram``, in `directory`."""
         target = files.create(directory / "ram", size=self.size)
         try:
             if self.below:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pytest_vmsnap import hooks as hook_calls
+from pytest_vmsnap.errors import RevertError, StoreDamaged
 from pytest_vmsnap.fork import Forge
 from pytest_vmsnap.guest import Access, ConsoleLogin, SshLogin
 from pytest_vmsnap.host import choose_uri, default_store, open_host
@@ -104,6 +105,19 @@ class Engine:
     def taken(self, snapshot: Snapshot) -> Tenancy:
         """A clean machine in the state of `snapshot`; raises `RevertError` where none can be given."""
         return Tenancy(self.pool, self.pool.take(snapshot), snapshot)
+
+    def taken_of(self, spec: MachineSpec, state: str) -> Tenancy:
+        """A clean machine in `state`, which is made anew, once, where it is damaged in the store.
+
+        Raises `RevertError` where none can be given, and as `Library.snapshot` does.
+        """
+        __tracebackhide__ = True
+        try:
+            return self.taken(self.library.snapshot(spec, state))
+        except (RevertError, StoreDamaged):
+            if (healed := self.library.healed(spec, state)) is None:
+                raise
+            return self.taken(healed)
 
     def _budget(self) -> Budget:
         if self.settings.standby is not None:

@@ -329,8 +329,8 @@ class VmsnapSession:
 
     def _taken(self, spec: MachineSpec, state: str, where: str) -> Tenancy:
         __tracebackhide__ = True
-        snapshot = self._snapshot(spec, state, where)
-        return self._opened(where).taken(snapshot)
+        self._snapshot(spec, state, where)  # its failure is told once
+        return self._opened(where).taken_of(spec, state)
 
     def _discard_kept(self) -> None:
         kept, self._kept = self._kept, None

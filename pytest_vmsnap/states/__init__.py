@@ -8,6 +8,7 @@ from pytest_vmsnap.states.library import Library
 from pytest_vmsnap.states.source import source_parts
 from pytest_vmsnap.states.transfer import export, extract_disk, import_
 from pytest_vmsnap.states.tree import NO_STATES, StateTree, collect
+from pytest_vmsnap.states.verification import damaged_memory
 
 __all__ = [
     "state",
@@ -32,4 +33,5 @@ __all__ = [
     "export",
     "import_",
     "extract_disk",
+    "damaged_memory",
 ]

@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, cast
 
 from pytest_vmsnap import image as images
+from pytest_vmsnap.errors import RevertError, StoreDamaged
 from pytest_vmsnap.guest import stop_calendar_timers
 from pytest_vmsnap.machine import Machine, Trail
 from pytest_vmsnap.states import entries, keys
@@ -20,7 +21,7 @@ from pytest_vmsnap.states.base import (
     observed,
     prepared,
 )
-from pytest_vmsnap.store import Name, trim
+from pytest_vmsnap.store import Name, damage_of, remove_damaged, trim
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -80,6 +81,7 @@ class Library:
         self._found: dict[tuple[MachineSpec, str], Snapshot] = {}
         self._images: dict[MachineSpec, Image] = {}
         self._keys: dict[tuple[MachineSpec, str], str] = {}
+        self._healed: set[tuple[MachineSpec, str]] = set()
 
     @property
     def found(self) -> dict[tuple[MachineSpec, str], Snapshot]:
@@ -107,6 +109,27 @@ class Library:
             self._note_use(state, self.key(spec, state), self._build_seconds.get(self.key(spec, state)))
             trim(self._store, self._settings.store_limit)
         return self._found[spec, state]
+
+    def healed(self, spec: MachineSpec, state: str) -> Snapshot | None:
+        """The snapshot of `state`, made anew; None where what is in the store is what was saved.
+
+        For a snapshot that cannot be loaded. All that it stands on is read; what is damaged is removed,
+        with what was made on it. Each state is made anew once in a run. Raises as `snapshot` does.
+        """
+        __tracebackhide__ = True
+        if (spec, state) in self._healed:
+            return None
+        with self._progress.step(f"checking what is in the store of the state {state}"):
+            damaged = damage_of(self._store, Name(kind=entries.KIND, key=self.key(spec, state)))
+        if not damaged:
+            return None
+        self._healed.add((spec, state))
+        for each in damaged:
+            self._progress.say(f"{each.name} in the store is damaged, and is made anew: {each.what}")
+        remove_damaged(self._store, damaged)
+        self._found.clear()
+        self._images.clear()
+        return self.snapshot(spec, state)
 
     def expect_unchanged(self) -> None:
         """Prove of the snapshots that machines of this run were made from that none was written to.
@@ -220,7 +243,12 @@ class Library:
         __tracebackhide__ = True
         parent = self.snapshot(spec, declaration.parent)
         started = time.monotonic()
-        lease = self._maker.make(parent)
+        try:
+            lease = self._maker.make(parent)
+        except (RevertError, StoreDamaged):
+            if (healed := self.healed(spec, declaration.parent)) is None:
+                raise
+            lease = self._maker.make(healed)
         trail = Trail(f"state {declaration.name}")
         try:
             machine = Machine(

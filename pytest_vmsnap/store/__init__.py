@@ -9,6 +9,7 @@ from pytest_vmsnap.store.manifest import check as expect_whole
 from pytest_vmsnap.store.manifest import read as read_manifest
 from pytest_vmsnap.store.needs import Kind, Name, closure
 from pytest_vmsnap.store.space import look_at, share_blocks
+from pytest_vmsnap.store.verification import Damage, damage_of, has_checksums, remove_damaged
 
 __all__ = [
     "Store",
@@ -29,6 +30,10 @@ __all__ = [
     "look_at",
     "expect_whole",
     "closure",
+    "Damage",
+    "damage_of",
+    "has_checksums",
+    "remove_damaged",
     "link_entries",
     "link_or_copy",
 ]

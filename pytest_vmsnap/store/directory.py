@@ -30,8 +30,8 @@ log = logging.getLogger("pytest_vmsnap.store")
 
 FORMAT = "1"
 FORMAT_FILE = "format"
-CHECKED: tuple[Kind, ...] = ("states", "memory")  # what their files were is noted
-READ: tuple[Kind, ...] = ("states",)  # ... with checksums: what cannot be made again in a moment
+CHECKED: tuple[Kind, ...] = ("states", "memory", "images")  # what their files were is noted
+READ: tuple[Kind, ...] = ("states", "images")  # ... with checksums: what cannot be made again in a moment
 WAIT_SECONDS = 1.0
 LOOK_SECONDS = 0.25  # how soon another who builds is noticed
 
@@ -42,7 +42,7 @@ class Store:
     An entry appears by one rename of a complete directory; while one is built, a lock on its key keeps
     others waiting. One that a run uses is claimed by it, and stays until that run has ended. Directories have
     mode 0700, for what they hold may be secret. With `refresh` what was built before the `asker` began is made
-    anew.
+    anew. `progress` is where it says what it waits for.
 
     Raises `StoreError` where the directory cannot be used, `StoreFormat` where another version wrote it.
     """
@@ -52,7 +52,7 @@ class Store:
     ) -> None:
         self.path = path
         self._asker = asker or Asker()
-        self._progress = progress
+        self.progress = progress
         self._refresh = refresh
         self._damaged: set[Name] = set()
         self._fresh: set[Name] = set()  # those that were looked at in this run
@@ -170,20 +170,20 @@ class Store:
         log.warning("%s: %s", name, error)
         if name not in self._damaged and name.kind != "memory":  # that is made again in a moment
             self._damaged.add(name)
-            self._progress.say(f"the {what} in the store is damaged, and is made anew: {error.message}")
+            self.progress.say(f"the {what} in the store is damaged, and is made anew: {error.message}")
 
     def _clear(self, name: Name, what: str) -> None:
         """Remove what is there of the entry, and what was made on it; those who use it are waited for."""
         above = needs.dependents(self.path, self.entries("states", "memory"), name)
         if above and not self.place(name).exists():
-            self._progress.say(
+            self.progress.say(
                 f"what was made on the {what} in the store is damaged, and is made anew: that is not there"
             )
         gone = [*above, name]
         with self._guard():
             users = self.claims.others(gone)
         if users and self.place(name).exists():
-            with self._progress.step(f"waiting for another run that uses the {what}, to make it anew"):
+            with self.progress.step(f"waiting for another run that uses the {what}, to make it anew"):
                 while users:
                     time.sleep(WAIT_SECONDS)  # nobody tells when a run has ended
                     users = self.claims.others(gone)
@@ -202,6 +202,7 @@ class Store:
                 return False
             aside = Path(tempfile.mkdtemp(prefix=f".{name.key}.", dir=path.parent))
             path.rename(aside / "gone")
+            self._fresh.discard(name)
         shutil.rmtree(aside, ignore_errors=True)
         return True
 
@@ -265,7 +266,7 @@ class Store:
         """Wait for the lock, and say for whom; another may come between who has it now and us."""
         while not lock.is_locked:
             whom = self._asker.told_of(signature)
-            with self._progress.step(f"waiting for {whom}, which makes the {what}"):
+            with self.progress.step(f"waiting for {whom}, which makes the {what}"):
                 while not lock.is_locked and self._asker.told_of(signature) == whom:
                     with suppress(Timeout):
                         lock.acquire(timeout=LOOK_SECONDS)

@@ -39,7 +39,7 @@ class Fingerprint:
     def expect_unchanged(self) -> None:
         """Raise `StoreDamaged` where size, time or content differ; reads the whole file."""
         self.expect_untouched()
-        self._expect_content()
+        self.expect_content()
 
     def renewed(self) -> Fingerprint:
         """The fingerprint with the time that the file has now; reads it whole where that is another.
@@ -53,7 +53,7 @@ class Fingerprint:
             raise StoreDamaged(f"{self.path} has {found.st_size} bytes, and was saved with {self.size}")
         if self.checksum is None:
             raise StoreDamaged(f"{self.path} was written to after it was saved")
-        self._expect_content()
+        self.expect_content()
         return replace(self, changed=found.st_mtime_ns)
 
     def _found(self) -> os.stat_result:
@@ -62,7 +62,10 @@ class Fingerprint:
         except OSError as error:
             raise StoreDamaged(f"{self.path} cannot be read: {error.strerror}") from error
 
-    def _expect_content(self) -> None:
+    def expect_content(self) -> None:
+        """Raise `StoreDamaged` where size or content differ; reads the whole file, if it has a checksum."""
+        if (size := self._found().st_size) != self.size:
+            raise StoreDamaged(f"{self.path} has {size} bytes, and was saved with {self.size}")
         if self.checksum is not None and checksum(self.path) != self.checksum:
             raise StoreDamaged(f"the content of {self.path} changed after it was saved")
 
