@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 from xml.etree import ElementTree
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("pytest_vmsnap.libvirt")
 
 PANIC = "Kernel panic - not syncing"  # Linux, kernel/panic.c
+PANIC_BYTES = 256 << 10  # of the console's end, in which a panic is looked for
 Condition = Literal["running", "paused", "stopped"]
 
 
@@ -62,6 +65,7 @@ class Domain:
         self.serial = serial
         self.ports = ports
         self.events = Events()
+        self.boot_mark = 0  # the byte of the console at which the boot began that it is in
         self._pid: int | None = None
 
     def condition(self) -> Condition:
@@ -86,7 +90,7 @@ class Domain:
             return "its processors stand still"
         if (pid := self.pid()) and is_stopped(pid):
             return f"its QEMU (process {pid}) was stopped by a signal"
-        if PANIC in self.console_text():
+        if PANIC in self.console_end(PANIC_BYTES):
             return "the guest's kernel panicked"
         return ""
 
@@ -95,6 +99,10 @@ class Domain:
         if self._pid is None:
             self._pid = qemu_of(self.name)
         return self._pid
+
+    def memory_mib(self) -> int:
+        """The guest's memory in MiB."""
+        return int(self.handle.maxMemory()) >> 10
 
     def xml(self) -> str:
         """libvirt's description of the running domain."""
@@ -210,8 +218,8 @@ class Domain:
             for target in found.iterfind("devices/channel/target")
         )
 
-    def wait_for_agent(self, *, timeout: float) -> None:
-        """Return when the guest agent answers; `timeout` in seconds.
+    def wait_for_agent(self, *, timeout: float, meanwhile: Callable[[], None] = lambda: None) -> None:
+        """Return when the guest agent answers; `timeout` in seconds. `meanwhile` is called now and then.
 
         Raises `GuestGone` as soon as the guest has ended, `GuestHung` at the time-out.
         """
@@ -225,6 +233,7 @@ class Domain:
                         f"the guest agent of {self.name} did not answer within {timeout:.0f} s",
                         console=self.console_text(),
                     ) from None
+                meanwhile()
                 self.events.wait(0.5)  # libvirt tells when the guest opens its end; a ping proves it
             else:
                 return
@@ -237,3 +246,17 @@ class Domain:
                 return file.read().decode(errors="replace")
         except OSError:
             return ""
+
+    def console_end(self, size: int) -> str:
+        """What the serial console has shown since `boot_mark`, at most the last `size` bytes of it."""
+        try:
+            with self.console.open("rb") as file:
+                file.seek(max(self.boot_mark, file.seek(0, os.SEEK_END) - size))
+                return file.read(size).decode(errors="replace")
+        except OSError:
+            return ""
+
+    def mark_boot(self) -> None:
+        """What the serial console shows from now on is of another boot."""
+        with suppress(OSError):
+            self.boot_mark = self.console.stat().st_size
