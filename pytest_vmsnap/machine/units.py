@@ -78,7 +78,7 @@ def advice(unit: str, state: UnitState, known: Sequence[str]) -> str:
     if state.load != "not-found":
         return f"systemd-analyze verify {unit} says what is wrong; systemctl daemon-reload has a new file read"
     full = unit if unit.endswith(SUFFIXES) else f"{unit}.service"
-    near = difflib.get_close_matches(full, known, n=MOST_NAMES)
+    near = _nearest(full, known)
     return "\n".join(
         [
             f"is it one of: {', '.join(near)}?" if near else "no unit has a name like it",
@@ -86,3 +86,10 @@ def advice(unit: str, state: UnitState, known: Sequence[str]) -> str:
             f"(systemd-run): vm.wait_until_succeeds('systemctl is-active {full}') waits for that",
         ]
     )
+
+
+def _nearest(unit: str, known: Sequence[str]) -> list[str]:
+    """Those of `known` that `unit` may be meant for: of its kind, with a name like it."""
+    stem, dot, kind = unit.rpartition(".")
+    stems = sorted({name.removesuffix(dot + kind) for name in known if name.endswith(dot + kind)})
+    return [near + dot + kind for near in difflib.get_close_matches(stem, stems, n=MOST_NAMES)]

@@ -24,7 +24,8 @@ GRUB_SHELL = (
 )
 INITRAMFS_TOOLS = (
     "Begin: Waiting for root file system ... done.\r\n"
-    "Gave up waiting for root file system device.  Common problems:\r\n - Boot args (cat /proc/cmdline)\r\n   - Check rootdelay= (did the system wait long enough?)\r\n"
+    "Gave up waiting for root file system device.  Common problems:\r\n - Boot args (cat /proc/cmdline)\r\n"
+    "   - Check rootdelay= (did the system wait long enough?)\r\n"
     "ALERT!  UUID=1b2c does not exist.  Dropping to a shell!\r\n\r\n\r\n"
     "BusyBox v1.37.0 (Debian 1:1.37.0-6+b3) built-in shell (ash)\r\n"
     "Enter 'help' for a list of built-in commands.\r\n\r\n(initramfs) "
