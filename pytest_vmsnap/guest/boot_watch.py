@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from pytest_vmsnap.errors import BootError, GuestHung
 from pytest_vmsnap.guest.boot_failure import lacks_memory, standstill
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from pytest_vmsnap.guest.boot_failure import BootFailure
     from pytest_vmsnap.host import Domain
@@ -50,6 +51,17 @@ class BootWatch:
             self._seen, self._since = text, now
         elif self._suspect and now - self._since >= STILL_SECONDS:
             raise _error(self._suspect, text)
+
+
+@contextmanager
+def watched(domain: Domain) -> Iterator[BootWatch]:
+    """Have the boot of `domain` watched while answers of its guest are waited for."""
+    watch = BootWatch(lambda: domain)
+    domain.watches.append(watch.look)
+    try:
+        yield watch
+    finally:
+        domain.watches.remove(watch.look)
 
 
 def _error(found: BootFailure, console: str) -> BootError:

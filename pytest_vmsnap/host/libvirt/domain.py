@@ -66,6 +66,7 @@ class Domain:
         self.ports = ports
         self.events = Events()
         self.boot_mark = 0  # the byte of the console at which the boot began that it is in
+        self.watches: list[Callable[[], None]] = []  # called while an answer of its guest is waited for
         self._pid: int | None = None
 
     def condition(self) -> Condition:
