@@ -21,6 +21,7 @@ OUT_OF_MEMORY = re.compile(r"Out of memory: Kill(?:ed)? process \d+ \(([^)]*)\)"
 # As often as systemd starts a service that fails before it gives it up (systemd-system.conf(5),
 # DefaultStartLimitBurst). One or two may be processes that the boot does without.
 MOST_KILLS = 5
+MOST_RESETS = 5  # some images reboot once or twice before they are what they are to be
 LAST_LINES = 60  # in which the reason for a shell is looked for
 
 
@@ -147,11 +148,16 @@ def standstill(text: str) -> BootFailure | None:
     return None
 
 
-def lacks_memory(text: str, *, memory: int) -> BootFailure | None:
-    """Whether the kernel of a guest of `memory` MiB kills processes over and over, by a console's `text`.
+def kills(text: str) -> int:
+    """How many processes the kernel says in a console's `text` that it killed for want of memory.
 
     A control group that comes to its own limit ("Memory cgroup out of memory") does not count.
     """
+    return len(OUT_OF_MEMORY.findall(text))
+
+
+def lacks_memory(text: str, *, memory: int) -> BootFailure | None:
+    """Whether the kernel of a guest of `memory` MiB kills processes over and over, by a console's `text`."""
     killed = OUT_OF_MEMORY.findall(text)
     if len(killed) < MOST_KILLS:
         return None
@@ -160,6 +166,17 @@ def lacks_memory(text: str, *, memory: int) -> BootFailure | None:
         where=f"its memory of {memory} MiB is not enough: while it booted, its kernel killed {len(killed)} "
         f"processes for want of memory, {names} among them",
         hint="give it more: vmsnap_memory (--vmsnap-memory), or memory= in its marker",
+    )
+
+
+def resets_itself(resets: int) -> BootFailure | None:
+    """Whether a guest that was reset that often in one boot will go on like that."""
+    if resets < MOST_RESETS:
+        return None
+    return BootFailure(
+        where=f"it was reset {resets} times while it booted",
+        hint="its kernel or its boot loader crashes, or reboots after a panic (panic= on the kernel's command "
+        "line; panic=0 lets it stand with its last words)",
     )
 
 

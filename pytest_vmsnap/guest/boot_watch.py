@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from pytest_vmsnap.errors import BootError, GuestHung
-from pytest_vmsnap.guest.boot_failure import lacks_memory, standstill
+from pytest_vmsnap.guest.boot_failure import MOST_KILLS, kills, lacks_memory, resets_itself, standstill
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,6 +27,7 @@ class BootWatch:
         self._seen = ""
         self._since = 0.0  # monotonic clock
         self._suspect: BootFailure | None = None
+        self._resets = domain().events.reboots
 
     @property
     def suspects(self) -> bool:
@@ -43,7 +44,7 @@ class BootWatch:
         if trouble := domain.trouble():
             raise GuestHung(trouble, console=domain.console_text())
         text = domain.console_end(READ_BYTES)
-        if found := lacks_memory(text, memory=domain.memory_mib()):
+        if found := self._certain(domain, text):
             raise _error(found, text)
         now = time.monotonic()
         self._suspect = standstill(text)
@@ -51,6 +52,12 @@ class BootWatch:
             self._seen, self._since = text, now
         elif self._suspect and now - self._since >= STILL_SECONDS:
             raise _error(self._suspect, text)
+
+    def _certain(self, domain: Domain, text: str) -> BootFailure | None:
+        """What has failed for good, whatever comes next."""
+        if kills(text) >= MOST_KILLS:
+            return lacks_memory(text, memory=domain.memory_mib())
+        return resets_itself(domain.events.reboots - self._resets)
 
 
 @contextmanager

@@ -102,8 +102,12 @@ class Domain:
         return self._pid
 
     def memory_mib(self) -> int:
-        """The guest's memory in MiB."""
-        return int(self.handle.maxMemory()) >> 10
+        """The guest's memory in MiB; raises `GuestGone` where it has ended."""
+        libvirt, _ = library.modules()
+        try:
+            return int(self.handle.maxMemory()) >> 10
+        except libvirt.libvirtError as error:
+            raise GuestGone(f"{self.name} has ended", console=self.console_text()) from error
 
     def xml(self) -> str:
         """libvirt's description of the running domain."""

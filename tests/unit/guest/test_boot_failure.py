@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from pytest_vmsnap.guest.boot_failure import MOST_KILLS, lacks_memory, standstill
+from pytest_vmsnap.guest.boot_failure import MOST_KILLS, MOST_RESETS, lacks_memory, resets_itself, standstill
 
 SEABIOS = "\x1bc\x1b[?7l\x1b[2J\x1b[0mSeaBIOS (version 1.16.2-debian-1.16.2-1)\r\nBooting from Hard Disk...\r\n"
 NOTHING_TO_BOOT = (
@@ -138,3 +138,10 @@ def test_a_few_kills_and_those_of_a_control_group_are_the_guests_affair() -> Non
 
 def test_an_older_kernels_words_count() -> None:
     assert lacks_memory(killed(MOST_KILLS, "Out of memory: Kill process"), memory=96)
+
+
+def test_a_guest_that_is_reset_over_and_over_will_not_come_up() -> None:
+    assert resets_itself(MOST_RESETS - 1) is None
+    found = resets_itself(MOST_RESETS)
+    assert found
+    assert "panic=0" in found.hint
