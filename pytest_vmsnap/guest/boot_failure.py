@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 # What terminals take for themselves (ECMA-48): colours, places of the cursor, titles.
 CONTROL_SEQUENCES = re.compile(
-    r"\x1b(?:\[[0-9;?!]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[()][A-Z0-9]|[=>c78])"
+    r"\x1b(?:\[[0-9;?!]*[ -/]*[@-~]|\][^\x07\x1b]{0,256}(?:\x07|\x1b\\)|[()][A-Z0-9]|[=>c78])"
 )
 # The kernel's own lines come when they like, behind a prompt too.
 KERNEL_LINES = re.compile(r"\[ *\d+\.\d{6}\][^\n]*(?:\n|\Z)")
@@ -22,6 +22,7 @@ OUT_OF_MEMORY = re.compile(r"Out of memory: Kill(?:ed)? process \d+ \(([^)]*)\)"
 # DefaultStartLimitBurst). One or two may be processes that the boot does without.
 MOST_KILLS = 5
 MOST_RESETS = 5  # some images reboot once or twice before they are what they are to be
+END_CHARACTERS = 16 << 10  # of a console, which are looked at
 LAST_LINES = 60  # in which the reason for a shell is looked for
 
 
@@ -139,7 +140,7 @@ def standstill(text: str) -> BootFailure | None:
 
     A guest that goes on prints more: only one whose text stays as it is has failed.
     """
-    shown = readable(text)
+    shown = readable(text[-END_CHARACTERS:])
     linux = without_kernel_lines(shown)
     recent = "\n".join(linux.rstrip().splitlines()[-LAST_LINES:])
     for dead_end in _DEAD_ENDS:

@@ -7,7 +7,14 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from pytest_vmsnap.errors import BootError, GuestHung
-from pytest_vmsnap.guest.boot_failure import MOST_KILLS, kills, lacks_memory, resets_itself, standstill
+from pytest_vmsnap.guest.boot_failure import (
+    MOST_KILLS,
+    kills,
+    lacks_memory,
+    resets_itself,
+    standstill,
+    without_kernel_lines,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -16,6 +23,7 @@ if TYPE_CHECKING:
     from pytest_vmsnap.host import Domain
 
 STILL_SECONDS = 3.0  # what prints nothing more for that long behind a prompt waits for a person
+SHOWN_CHARACTERS = 4 << 10  # of the console's end, which the kernel's own lines do not count in
 READ_BYTES = 256 << 10  # of the console's end: more than ten of the kernel's reports on its memory
 
 
@@ -48,8 +56,9 @@ class BootWatch:
             raise _error(found, text)
         now = time.monotonic()
         self._suspect = standstill(text)
-        if text != self._seen:
-            self._seen, self._since = text, now
+        shown = without_kernel_lines(text)[-SHOWN_CHARACTERS:]
+        if shown != self._seen:
+            self._seen, self._since = shown, now
         elif self._suspect and now - self._since >= STILL_SECONDS:
             raise _error(self._suspect, text)
 
