@@ -16,6 +16,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 from pytest_vmsnap.errors import ChannelError, GuestHung, SpecError
+from pytest_vmsnap.guest.boot_watch import BootWatch
 from pytest_vmsnap.guest.channel import BOOT_ID, PATH, Completed, Request, content_of, put_script
 from pytest_vmsnap.guest.streams import Captured, source_of
 from pytest_vmsnap.model import GuestNotes
@@ -95,7 +96,7 @@ class AgentChannel:
         """libvirt holds the agent's port."""
 
     def open(self, *, timeout: float) -> None:
-        self._domain().wait_for_agent(timeout=timeout)
+        self._domain().wait_for_agent(timeout=timeout, meanwhile=BootWatch(self._domain).look)
         with self._lock:
             self._place, self._spent = "", []
 

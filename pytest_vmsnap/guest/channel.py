@@ -143,12 +143,15 @@ def content_of(
 def expect_alive(domain: Domain) -> None:
     """End the wait for an answer that will never come, with the reason.
 
-    Raises `GuestGone` where QEMU has ended, `GuestHung` where it can be seen that the guest stands still.
+    Raises `GuestGone` where QEMU has ended, `GuestHung` where it can be seen that the guest stands still,
+    `BootError` where it boots and has come to a dead end.
     """
     if domain.condition() == "stopped":
         raise GuestGone(f"{domain.name} has ended", console=domain.console_text())
     if trouble := domain.trouble():
         raise GuestHung(trouble, console=domain.console_text())
+    for look in tuple(domain.watches):
+        look()
 
 
 def set_clock_by_date(run: Callable[[str, float], Completed], domain: Domain, timeout: float) -> None:

@@ -137,6 +137,8 @@ def _boot(domain: Element, plan: Blueprint) -> None:
             _text(system, "cmdline", plan.image.cmdline)
     else:
         SubElement(system, "boot", dev="hd")
+        if not plan.spec.screen:  # what firmware and boot loader say would be shown nowhere
+            SubElement(system, "bios", useserial="yes")
 
 
 def _devices(domain: Element, plan: Blueprint) -> None:

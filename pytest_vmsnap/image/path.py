@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from pytest_vmsnap.errors import ImageError
-from pytest_vmsnap.image import direct_boot, files, inspection
+from pytest_vmsnap.image import bootable, direct_boot, files, inspection
 from pytest_vmsnap.model import Image, ImageRequest, digest
 
 if TYPE_CHECKING:
@@ -32,10 +32,12 @@ def describe(request: ImageRequest, path: Path, *, origin: str, content: str | N
     """The image in the file `path`, checked, with the kernel that `request` names.
 
     `content` names its content where that is known (then it must stand alone); else the key is made from
-    what the files look like from outside.
+    what the files look like from outside. Raises `ImageError` where it cannot be used, or not booted from.
     """
     boot = direct_boot.resolve(request)
     disk = inspection.inspect(path, alone=content is not None)
+    if boot.kernel is None:
+        bootable.expect_bootable(disk)
     parts = [content] if content else [files.identity(file) for file in disk.files]
     return Image(
         key=digest({"kind": "disk", "files": parts, "format": disk.format} | boot.identity()),

@@ -24,7 +24,8 @@ class Power(Commands):
     def start(self) -> None:
         """Boot it again after it ended; returns when its boot has come to its end. Nothing happens if it runs.
 
-        Raises `GuestHung` with the console where it does not come up.
+        Raises `BootError` with the console where its boot has come to a dead end, such as systemd's emergency
+        mode, `GuestHung` where it does not come up.
         """
         __tracebackhide__ = True
         self._expect_usable()
@@ -32,7 +33,7 @@ class Power(Commands):
             self._body.boot()
             seconds = self._boot_seconds(None)
             self._connect(seconds)
-            settle(self._channel, timeout=seconds)
+            settle(self._channel, self._body.domain, timeout=seconds)
 
     def shutdown(self, *, timeout: float | None = None) -> None:
         """Ask the guest to power off, and wait until it has; nothing happens if it is off.
@@ -57,20 +58,22 @@ class Power(Commands):
     def reboot(self, *, timeout: float | None = None) -> None:
         """Reboot from within, and wait until the new boot has come to its end.
 
-        Raises `WaitTimeout` with the console where it does not come back.
+        Raises `BootError` with the console where its boot has come to a dead end, such as systemd's emergency
+        mode, `GuestHung` where its kernel panicked, `WaitTimeout` where it does not come back.
         """
         __tracebackhide__ = True
         self._expect_usable()
         seconds = self._boot_seconds(timeout)
         deadline = time.monotonic() + seconds
         before = self._channel.boot_id(timeout=seconds)
+        self._body.domain.mark_boot()
         with suppress(GuestGone, GuestHung):
             self._channel.run(Request(text=REBOOT), timeout=min(seconds, SAYING_SECONDS))
         while not self._came_back(before, deadline):
             if time.monotonic() > deadline:
                 raise WaitTimeout(f"the machine did not reboot within {seconds:g} s", detail=self.console_log)
             self._body.domain.events.wait(POLL_SECONDS)
-        settle(self._channel, timeout=max(1.0, deadline - time.monotonic()))
+        settle(self._channel, self._body.domain, timeout=max(1.0, deadline - time.monotonic()))
 
     def crash(self) -> None:
         """Cut its power: QEMU ends at once, and what the guest had not synced is lost. `start` boots again."""
@@ -106,5 +109,7 @@ class Power(Commands):
             return self._channel.boot_id(timeout=left) != before
         except GuestGone as error:
             raise self._explained("while it rebooted", error) from error
-        except ChannelError:  # it is on its way down or up
+        except ChannelError as error:  # it is on its way down or up
+            if self._body.domain.trouble():
+                raise self._explained("while it rebooted", error) from error
             return False

@@ -8,13 +8,14 @@ import time
 from typing import TYPE_CHECKING, TypeVar
 
 from pytest_vmsnap.errors import CommandFailed, WaitTimeout
-from pytest_vmsnap.machine import ports
+from pytest_vmsnap.machine import ports, units
 from pytest_vmsnap.machine.commands import Commands
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pytest_vmsnap.machine.body import ConsoleMark
+    from pytest_vmsnap.machine.units import UnitState
     from pytest_vmsnap.model import Result
 
 T = TypeVar("T")
@@ -79,26 +80,36 @@ class Waits(Commands):
     def wait_for_unit(self, unit: str, *, user: str | None = None, timeout: float | None = None) -> None:
         """Wait until a systemd unit is active; `user` for one of that user's own units.
 
-        Raises `CommandFailed` at once where it failed, with its journal; `WaitTimeout` with its journal.
+        One that is loaded and inactive is waited for: one that is about to be started looks the same. Raises
+        `CommandFailed` at once where it failed, with its journal, and where it cannot become active: systemd
+        does not know it, cannot use its file, or it is masked. `WaitTimeout` with its journal.
         """
         __tracebackhide__ = True
         manager = "systemctl" if user is None else f"systemctl --user --machine={shlex.quote(user)}@.host"
-        command = f"{manager} show --property=ActiveState --value -- {shlex.quote(unit)}"
-        last: list[str] = []
+        last: list[UnitState] = []
 
         def attempt() -> bool | None:
-            result = self.run(command, timeout=timeout, check=True)
-            last[:] = [result.text.strip()]
-            if last == ["failed"]:
-                raise CommandFailed(f"the unit {unit} failed\n{self._journal(unit)}", result=result)
-            return last == ["active"] or None
+            result = self.run(units.show(manager, unit), timeout=timeout, check=True)
+            state = units.parsed(result.text)
+            last[:] = [state]
+            if state.active == "failed":
+                raise CommandFailed(f"the unit {unit} failed\n{self._journal(unit, user)}", result=result)
+            if trouble := units.trouble(unit, state):
+                known = self.run(units.names(of_user=user is not None)).text.split()
+                raise CommandFailed(f"{trouble}\n{units.advice(unit, state, known)}", result=result)
+            return state.active == "active" or None
 
         self._poll(
-            attempt, f"the unit {unit} to be active", timeout, None, lambda: f"{last[0]}\n{self._journal(unit)}"
+            attempt,
+            f"the unit {unit} to be active",
+            timeout,
+            None,
+            lambda: f"{last[0].active}\n{self._journal(unit, user)}",
         )
 
-    def _journal(self, unit: str) -> str:
-        command = f"journalctl --no-pager -o short-monotonic -n {JOURNAL_LINES} -u {shlex.quote(unit)}"
+    def _journal(self, unit: str, user: str | None) -> str:
+        whose = "-u" if user is None else "--user-unit"
+        command = f"journalctl --no-pager -o short-monotonic -n {JOURNAL_LINES} {whose} {shlex.quote(unit)}"
         return self.run(command).text
 
     def wait_for_file(self, path: str, *, timeout: float | None = None) -> None:

@@ -116,7 +116,7 @@ def _boot(template: Template, channel: Channel, deadlines: Deadlines) -> None:
     seconds = BOOT_SECONDS * deadlines.factor
     try:
         channel.open(timeout=seconds)
-        settle(channel, timeout=seconds)
+        settle(channel, template.domain, timeout=seconds)
         if stopped := stop_calendar_timers(channel, timeout=seconds):
             log.info("stopped before the save: %s", ", ".join(stopped))
     except ChannelError as error:

@@ -66,9 +66,32 @@ def test_a_unit_that_failed_ends_the_wait_with_its_journal(vm: Machine) -> None:
         vm.wait_for_unit("bad.service", timeout=30)
 
 
-def test_a_unit_that_is_not_there_is_named_at_the_deadline(vm_module: Machine) -> None:
-    with pytest.raises(WaitTimeout, match=r"(?s)nowhere\.service.*inactive"):
-        vm_module.wait_for_unit("nowhere.service", timeout=0.5)
+def test_a_unit_that_systemd_does_not_know_ends_the_wait_with_names_like_it(vm_module: Machine) -> None:
+    with pytest.raises(CommandFailed, match=r"(?s)knows no such unit.*is it one of: systemd-journald\.service"):
+        vm_module.wait_for_unit("systemd-journal")
+
+
+def test_a_unit_whose_file_systemd_cannot_use_ends_the_wait_with_its_words(vm: Machine) -> None:
+    vm.write_text("/run/systemd/system/odd.service", "[Service]\nType=oneshot\n")
+    with pytest.raises(CommandFailed, match=r"(?s)cannot use its file \(bad-setting\).*has a bad unit file"):
+        vm.wait_for_unit("odd")
+    vm.succeed("ln -s /dev/null /run/systemd/system/off.service")
+    with pytest.raises(CommandFailed, match=r"(?s)off cannot become active: it is masked\n.*systemctl unmask"):
+        vm.wait_for_unit("off")
+
+
+def test_a_unit_that_is_about_to_be_started_or_made_is_waited_for(vm: Machine) -> None:
+    vm.write_text("/run/systemd/system/late.service", UNIT.format("sleep 1000"))
+    vm.succeed(
+        "(sleep 2; systemctl start late; mkdir -p /tmp/here; mount -t tmpfs here /tmp/here) >/dev/null 2>&1 &"
+    )
+    vm.wait_for_unit("late.service")
+    vm.wait_for_unit("tmp-here.mount")
+
+
+def test_a_unit_that_stays_inactive_is_named_at_the_deadline(vm_module: Machine) -> None:
+    with pytest.raises(WaitTimeout, match=r"(?s)nowhere\.mount.*inactive"):
+        vm_module.wait_for_unit("nowhere.mount", timeout=0.5)
 
 
 def test_a_port_is_waited_for_until_it_opens_and_until_it_closes(vm: Machine) -> None:

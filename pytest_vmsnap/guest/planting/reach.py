@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Protocol
 
 from pytest_vmsnap.errors import ChannelError, GuestGone, GuestHung
+from pytest_vmsnap.guest.boot_watch import BootWatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -42,20 +43,21 @@ def reach(
     """Return when the guest answers by `channel`; what that needs is planted if it does not by itself.
 
     With `at_boot` the guest is known to start it, and for half of the time nothing else is tried. Raises
-    `GuestGone` where the guest ended, `GuestHung` where its kernel panicked, or after `timeout` seconds, with
-    what kept each way.
+    `GuestGone` where the guest ended, `BootError` where its boot has come to a dead end, `GuestHung` where its
+    kernel panicked, or after `timeout` seconds, with what kept each way.
     """
     started = time.monotonic()
     deadline = started + timeout
     patience = timeout / 2 if at_boot else min(timeout / 2, FIRST_TRY_SECONDS)
     failed: dict[str, str] = {}
+    watch = BootWatch(domain)
     try:
         while not channel.greet(min(deadline, time.monotonic() + ROUND_SECONDS)):
             if (now := time.monotonic()) >= deadline:
                 break
-            if trouble := domain().trouble():
-                raise GuestHung(trouble, console=domain().console_text())
-            if ways and now > started + patience:
+            watch.look()
+            # a way by the console would press Enter in emergency mode, and take its shell for the system's
+            if ways and now > started + patience and not watch.suspects:
                 _try(ways, failed, channel.planted(), deadline)
         else:
             return

@@ -7,6 +7,7 @@ import logging
 import os
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 from xml.etree import ElementTree
 
@@ -23,6 +24,7 @@ log = logging.getLogger("pytest_vmsnap.libvirt")
 
 CONSOLE_END = 64 << 10  # bytes
 PANIC = "Kernel panic - not syncing"  # Linux, kernel/panic.c
+PANIC_BYTES = 256 << 10  # of the console's end, in which a panic is looked for
 Condition = Literal["running", "paused", "stopped"]
 
 
@@ -64,6 +66,8 @@ class Domain:
         self.serial = serial
         self.ports = ports
         self.events = Events()
+        self.boot_mark = 0  # the byte of the console at which the boot began that it is in
+        self.watches: list[Callable[[], None]] = []  # called while an answer of its guest is waited for
         self._pid: int | None = None
 
     def condition(self) -> Condition:
@@ -88,7 +92,7 @@ class Domain:
             return "its processors stand still"
         if (pid := self.pid()) and is_stopped(pid):
             return f"its QEMU (process {pid}) was stopped by a signal"
-        if PANIC in self.console_text():
+        if PANIC in self.console_end(PANIC_BYTES):
             return "the guest's kernel panicked"
         return ""
 
@@ -97,6 +101,14 @@ class Domain:
         if self._pid is None:
             self._pid = qemu_of(self.name)
         return self._pid
+
+    def memory_mib(self) -> int:
+        """The guest's memory in MiB; raises `GuestGone` where it has ended."""
+        libvirt, _ = library.modules()
+        try:
+            return int(self.handle.maxMemory()) >> 10
+        except libvirt.libvirtError as error:
+            raise GuestGone(f"{self.name} has ended", console=self.console_text()) from error
 
     def xml(self) -> str:
         """libvirt's description of the running domain."""
@@ -212,8 +224,8 @@ class Domain:
             for target in found.iterfind("devices/channel/target")
         )
 
-    def wait_for_agent(self, *, timeout: float) -> None:
-        """Return when the guest agent answers; `timeout` in seconds.
+    def wait_for_agent(self, *, timeout: float, meanwhile: Callable[[], None] = lambda: None) -> None:
+        """Return when the guest agent answers; `timeout` in seconds. `meanwhile` is called now and then.
 
         Raises `GuestGone` as soon as the guest has ended, `GuestHung` at the time-out.
         """
@@ -227,15 +239,28 @@ class Domain:
                         f"the guest agent of {self.name} did not answer within {timeout:.0f} s",
                         console=self.console_text(),
                     ) from None
+                meanwhile()
                 self.events.wait(0.5)  # libvirt tells when the guest opens its end; a ping proves it
             else:
                 return
 
     def console_text(self) -> str:
         """The end of what the serial console has shown: 64 KiB, for messages."""
+        return self._console(0, CONSOLE_END)
+
+    def console_end(self, size: int) -> str:
+        """What the serial console has shown since `boot_mark`, at most the last `size` bytes of it."""
+        return self._console(self.boot_mark, size)
+
+    def _console(self, start: int, size: int) -> str:
         try:
             with self.console.open("rb") as file:
-                file.seek(max(0, file.seek(0, os.SEEK_END) - CONSOLE_END))
-                return file.read(CONSOLE_END).decode(errors="replace")
+                file.seek(max(start, file.seek(0, os.SEEK_END) - size))
+                return file.read(size).decode(errors="replace")
         except OSError:
             return ""
+
+    def mark_boot(self) -> None:
+        """What the serial console shows from now on is of another boot."""
+        with suppress(OSError):
+            self.boot_mark = self.console.stat().st_size

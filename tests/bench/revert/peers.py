@@ -138,7 +138,7 @@ def peer(vmsnap: VmsnapSession, spec: MachineSpec, fill: str) -> Iterator[Peer]:
         assert "memory-backend" not in json.dumps(template.domain.xml())
         with closing(vmsnap._engine.access.channel_to(template, image)) as channel:
             channel.open(timeout=SECONDS)
-            settle(channel, timeout=SECONDS)
+            settle(channel, template.domain, timeout=SECONDS)
             assert channel.run(Request(text=fill or "true"), timeout=SECONDS).status == 0
             by_agent(template.domain)
             yield Peer(template, channel)

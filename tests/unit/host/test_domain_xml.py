@@ -119,3 +119,12 @@ def test_an_image_without_a_kernel_boots_from_its_disk() -> None:
     tree = describe(replace(PLAN, image=replace(IMAGE, kernel=None, initrd=None, cmdline=None)))
     assert tree.find("os/kernel") is None
     assert tree.find("os/boot[@dev='hd']") is not None
+
+
+def test_the_bios_speaks_on_the_serial_console_where_it_boots_and_there_is_no_screen() -> None:
+    from_disk = replace(PLAN, image=replace(IMAGE, kernel=None, initrd=None, cmdline=None))
+    serial = "os/bios[@useserial='yes']"
+    assert describe(from_disk).find(serial) is not None
+    assert describe(replace(from_disk, incoming=True)).find(serial) is not None
+    assert describe(replace(from_disk, spec=MachineSpec(screen=True))).find(serial) is None
+    assert describe(PLAN).find(serial) is None

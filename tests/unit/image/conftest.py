@@ -31,7 +31,7 @@ def store(tmp_path: Path, progress: Progress) -> Store:
 
 @pytest.fixture
 def make_disk(tmp_path: Path) -> Callable[..., Path]:
-    """Makes a disk image with something in it: name, format, backing file."""
+    """Makes a disk image with a boot sector and something behind it: name, format, backing file."""
 
     def make(name: str, kind: str = "qcow2", backing: str | None = None, size: str = "8M") -> Path:
         path = tmp_path / name
@@ -39,10 +39,10 @@ def make_disk(tmp_path: Path) -> Callable[..., Path]:
         subprocess.run(
             ["qemu-img", "create", "-q", "-f", kind, *options, path.name, size], cwd=tmp_path, check=True
         )
-        if kind == "qcow2":
-            subprocess.run(
-                ["qemu-io", "-f", "qcow2", "-c", "write -P 7 0 4M", path], check=True, capture_output=True
-            )
+        if kind in ("qcow2", "raw"):
+            writes = ["write -P 7 0 4M", "write -P 0x55 510 1", "write -P 0xaa 511 1"]
+            commands = [part for write in writes for part in ("-c", write)]
+            subprocess.run(["qemu-io", "-f", kind, *commands, path], check=True, capture_output=True)
         return path
 
     return make

@@ -75,7 +75,9 @@ def test_the_key_is_the_same_for_an_unchanged_image(make_disk: MakeDisk, ask: As
 def test_the_key_changes_with_the_image(make_disk: MakeDisk, ask: Ask) -> None:
     path = make_disk("a.qcow2")
     before = ask("a.qcow2").key
-    subprocess.run(["qemu-io", "-f", "qcow2", "-c", "write -P 9 0 64k", path], check=True, capture_output=True)
+    subprocess.run(
+        ["qemu-io", "-f", "qcow2", "-c", "write -P 9 64k 64k", path], check=True, capture_output=True
+    )
     assert ask("a.qcow2").key != before
 
 
