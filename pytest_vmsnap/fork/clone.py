@@ -128,6 +128,7 @@ class Clone:
         began = time.monotonic()
         try:
             size = self.snapshot.spec.memory << 20
+            blocks = running.other_blocks(self.domain)
             runs, trouble = running.runs_to_save(self.domain, self._memory, size)
             if trouble:
                 self._forge.say_once(
@@ -142,8 +143,8 @@ class Clone:
                     hint=MORE_ROOM,
                 )
             running.save_memory(self.domain, runs, pages, size, memory=self._memory, place=self._forge.to_write)
-            devices = self._forge.to_write(directory / "device-state")
-            running.save_devices(self.domain, devices)
+            devices = directory / "device-state"
+            running.save_devices(self.domain, devices, blocks, place=self._forge.to_write)
             disks = self._disks_saved(directory)
         finally:
             if ran:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from pytest_vmsnap.model import Image, MachineSpec, Network
 
+MAIN_MEMORY = "ram0"  # the id of its memory backend, and QEMU's name of the RAM block
 QEMU_NAMESPACE = "http://libvirt.org/schemas/domain/qemu/1.0"
 register_namespace("qemu", QEMU_NAMESPACE)
 
@@ -214,14 +215,14 @@ def _command_line(domain: Element, plan: Blueprint) -> None:
 
     backend: dict[str, Any] = {
         "qom-type": "memory-backend-file",
-        "id": "ram0",
+        "id": MAIN_MEMORY,
         "size": plan.spec.memory << 20,
         "mem-path": str(plan.memory.path),
         "share": plan.memory.share,
     }
     if plan.memory.sealed:
         backend |= {"readonly": True, "rom": "off"}
-    add("-object", json.dumps(backend), "-machine", "memory-backend=ram0")
+    add("-object", json.dumps(backend), "-machine", f"memory-backend={MAIN_MEMORY}")
     if plan.spec.network == "isolated":  # libvirt's XML knows no `restrict`
         backend_name = netdev_of("isolated")
         add("-netdev", json.dumps({"type": "user", "id": backend_name, "restrict": True}))

@@ -1,0 +1,183 @@
+"""Which RAM blocks of a machine are saved beside its main memory, and where the guest sees them.
+
+QEMU itself is asked: ``info ramblock`` (ram_block_format in softmmu/physmem.c, now in system/) lists the
+blocks, ``info mtree -f`` (mtree_print_flatview in system/memory.c) the guest-physical addresses. A read-only
+block is not saved: a new QEMU fills it from its own files. QEMU says which ones these are since 8.0. QEMU 7.2
+does not, but gives them names that show it: ``/rom@...`` (rom_set_mr in hw/core/loader.c), ``....rom``
+(pci_add_option_rom in hw/pci/pci.c, pc_memory_init in hw/i386/pc.c), ``pc.bios`` (x86_bios_rom_init).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from pytest_vmsnap.errors import HostError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+BLOCK = re.compile(
+    r"^ *(?P<name>\S.*?)?  +\d+ [KMGT]?i?B  0x[0-9a-f]{16} 0x(?P<used>[0-9a-f]{16}) 0x[0-9a-f]{16}"
+    r"(?: 0x[0-9a-f]{16} +(?P<access>r[ow]))?\s*$",
+    re.MULTILINE,
+)
+# The accelerator's name follows in capitals where it has the range too, as KVM does.
+RANGE = re.compile(
+    r"^ +(?P<first>[0-9a-f]{16})-(?P<last>[0-9a-f]{16}) \(prio -?\d+, (?P<kind>[^)]+)\): (?P<name>.+?)"
+    r"(?: @(?P<offset>[0-9a-f]{16}))?(?: [A-Z]+)?\s*$",
+    re.MULTILINE,
+)
+READABLE = ("ram", "rom", "romd", "nv-ram", "nv-romd")
+DEVICE_MEMORY = ("ramd", "nv-ramd")  # memory of a device on the host; QEMU does not migrate it
+ROM_NAME = re.compile(r"/rom@.*|(?:.*[./])?[^/]*\.rom|pc\.bios")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """A RAM block: QEMU's `name` for it, and how many bytes of it are `used`.
+
+    `read_only` is None where QEMU does not say it.
+    """
+
+    name: str
+    used: int
+    read_only: bool | None = None
+
+    @property
+    def region(self) -> str:
+        """The name of its memory region; a device's address may precede it in `name`."""
+        return self.name if self.name.startswith("/rom@") else self.name.rpartition("/")[2]
+
+    @property
+    def filled_by_qemu(self) -> bool:
+        """Whether a new QEMU has the same content in it."""
+        return bool(ROM_NAME.fullmatch(self.name)) if self.read_only is None else self.read_only
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mapped:
+    """`length` bytes at `offset` in the region `name`, which the guest has at its physical `address`."""
+
+    name: str
+    kind: str
+    address: int
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """`length` bytes of a block, at the guest's physical `address`."""
+
+    address: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SavedBlock:
+    """A block that is saved: its `pieces`, one behind the other, are all of it."""
+
+    name: str
+    used: int
+    pieces: tuple[Piece, ...]
+
+
+def blocks_in(text: str) -> list[Block]:
+    """The blocks that ``info ramblock`` lists; raises `HostError` where it lists none."""
+    found = [
+        Block(
+            name=line["name"] or "",
+            used=int(line["used"], 16),
+            read_only=line["access"] == "ro" if line["access"] else None,
+        )
+        for line in BLOCK.finditer(text)
+    ]
+    rows = [line for line in text.splitlines() if line.strip()]
+    if not found or len(found) != len(rows) - 1:  # but for the heading
+        raise HostError(f"QEMU's list of RAM blocks cannot be understood:\n{text}")
+    return found
+
+
+def others(blocks: Iterable[Block], *, main: str) -> list[Block]:
+    """The blocks, beside the `main` memory, that are to be saved, or that have no name.
+
+    QEMU gives no name to a block that it does not migrate. One of these, of the main memory's size, is in no
+    use: libvirt describes a main memory too, and ours takes its place (``-machine memory-backend=``).
+    """
+    blocks = list(blocks)
+    size = next((block.used for block in blocks if block.region == main), 0)
+    unused = next((block for block in blocks if not block.name and block.used == size), None)
+    return [
+        block for block in blocks if block.region != main and block is not unused and not block.filled_by_qemu
+    ]
+
+
+def mapped_in(text: str) -> list[Mapped]:
+    """What the processors see, as ``info mtree -f`` says it."""
+    views = [view for view in text.split("FlatView #") if 'AS "memory"' in view]
+    return [
+        Mapped(
+            name=line["name"],
+            kind=line["kind"],
+            address=int(line["first"], 16),
+            offset=int(line["offset"] or "0", 16),
+            length=int(line["last"], 16) - int(line["first"], 16) + 1,
+        )
+        for view in views
+        for line in RANGE.finditer(view)
+    ]
+
+
+def to_save(
+    blocks: Iterable[Block], mapped: Iterable[Mapped], *, main: str, shared: Iterable[str]
+) -> list[SavedBlock]:
+    """Which of `blocks` are saved beside the `main` memory, and where the content of each is read.
+
+    `shared` are the memory backends that others may write to. Raises `HostError`, which names the block, where
+    one cannot be saved.
+    """
+    blocks, mapped, shared = list(blocks), list(mapped), set(shared)
+    known = {block.region for block in blocks}
+    for part in mapped:
+        if part.kind in DEVICE_MEMORY or (part.kind in READABLE and part.name not in known):
+            raise _refused(part.name, "QEMU does not migrate it")
+    return [
+        SavedBlock(name=block.name, used=block.used, pieces=_pieces(block, blocks, mapped, shared))
+        for block in others(blocks, main=main)
+        if block.name
+    ]
+
+
+def _pieces(block: Block, blocks: list[Block], mapped: list[Mapped], shared: set[str]) -> tuple[Piece, ...]:
+    region = block.region
+    if region in shared:
+        raise _refused(block.name, "it is shared, and a revert would change it for others too")
+    if sum(other.region == region for other in blocks) > 1:
+        raise _refused(block.name, f"QEMU has several memory regions named {region}")
+    pieces = _covering(block.used, [part for part in mapped if part.name == region and part.kind in READABLE])
+    if pieces is None:
+        raise _refused(block.name, "the guest has it, or a part of it, at no address at this moment")
+    return pieces
+
+
+def _covering(used: int, parts: list[Mapped]) -> tuple[Piece, ...] | None:
+    """Where bytes 0 to `used` are; None where `parts` leave some out."""
+    bounds = sorted({0, used, *(edge for part in parts for edge in (part.offset, part.offset + part.length))})
+    pieces = []
+    for start, end in pairwise(bound for bound in bounds if bound <= used):
+        part = next((one for one in parts if one.offset <= start and end <= one.offset + one.length), None)
+        if part is None:
+            return None
+        pieces.append(Piece(address=part.address + start - part.offset, length=end - start))
+    return tuple(pieces)
+
+
+def _refused(name: str, reason: str) -> HostError:
+    return HostError(
+        f"the machine cannot be saved: the content of its RAM block {name} cannot be saved: {reason}",
+        hint="remove the device that has this block from the machine (pytest_vmsnap_domain_xml), or take the "
+        "snapshot when the guest's driver has set the device up",
+    )
