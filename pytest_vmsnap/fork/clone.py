@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from pytest_vmsnap.errors import ChannelError, HostError, RevertError, StoreFull
-from pytest_vmsnap.fork import files, migration, ram_blocks, running
+from pytest_vmsnap.fork import files, migration, running
 from pytest_vmsnap.fork.memory import LayeredMemory, filled_in
 from pytest_vmsnap.fork.snapshot import Snapshot
 from pytest_vmsnap.host import MORE_ROOM, Memory, netdev_of
@@ -118,8 +118,8 @@ class Clone:
         What is kept is what changed since the snapshot that it was made from. Its memory file is made when it
         is first wanted, in a directory that `provide` gives, None for `directory` itself.
 
-        Raises `StoreFull` where there is no space, `SpecError` where it has memory that cannot be saved,
-        `HostError` with QEMU's words where QEMU refuses.
+        Raises `StoreFull` where there is no space, `HostError` with QEMU's words, or with the name of the RAM block
+        that cannot be saved.
         """
         space = files.free_mib(directory)
         pages = self._forge.to_write_in(directory / "pages")
@@ -129,14 +129,14 @@ class Clone:
         began = time.monotonic()
         try:
             size = self.snapshot.spec.memory << 20
-            blocks = ram_blocks.find_blocks(self.domain)
+            blocks = running.other_blocks(self.domain)
             runs, trouble = running.runs_to_save(self.domain, self._memory, size)
             if trouble:
                 self._forge.say_once(
                     "a machine is saved with all of its memory, not only what changed: the pages of its QEMU "
                     f"are not to be seen in /proc ({trouble})"
                 )
-            needed = (sum(run.length for run in runs) + sum(block.size for block in blocks)) >> 20
+            needed = (sum(run.length for run in runs) + sum(block.used for block in blocks)) >> 20
             if needed + SPARE_MIB > space:
                 raise StoreFull(
                     f"a snapshot of {needed} MiB, and {SPARE_MIB} MiB to go on with, have no room in "
@@ -144,12 +144,8 @@ class Clone:
                     hint=MORE_ROOM,
                 )
             running.save_memory(self.domain, runs, pages, size, memory=self._memory, place=self._forge.to_write)
-            devices = self._forge.to_write(directory / "device-state")
-            running.save_devices(self.domain, devices)
-            if blocks:
-                ram_blocks.insert_blocks(
-                    self.domain, blocks, devices, scratch=self.scratch("block"), place=self._forge.to_write
-                )
+            devices = directory / "device-state"
+            running.save_devices(self.domain, devices, blocks, place=self._forge.to_write)
             disks = self._disks_saved(directory)
         finally:
             if ran:

@@ -1,173 +1,183 @@
-"""The RAM blocks of a machine beside its main memory, such as a display's.
+"""Which RAM blocks of a machine are saved beside its main memory, and where the guest sees them.
 
-``xen-save-devices-state`` leaves them out. They are found by what QEMU's monitor says of its memory
-(``info ramblock``, ``info mtree``), read by their guest-physical addresses (``pmemsave``), and put into the
-saved stream as a section of the kind that a migration has for memory. QEMU loads that as it loads any (QEMU,
-"Migration framework"; migration/ram.c, `ram_load`, takes the blocks that are listed and does not miss others).
-
-Blocks that the guest cannot write to are left out: a new QEMU has the same in them.
+QEMU itself is asked: ``info ramblock`` (ram_block_format in softmmu/physmem.c, now in system/) lists the
+blocks, ``info mtree -f`` (mtree_print_flatview in system/memory.c) the guest-physical addresses. A read-only
+block is not saved: a new QEMU fills it from its own files. QEMU says which ones these are since 8.0. QEMU 7.2
+does not, but gives them names that show it: ``/rom@...`` (rom_set_mr in hw/core/loader.c), ``....rom``
+(pci_add_option_rom in hw/pci/pci.c, pc_memory_init in hw/i386/pc.c), ``pc.bios`` (x86_bios_rom_init).
 """
 
 from __future__ import annotations
 
 import re
-import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO
+from itertools import pairwise
+from typing import TYPE_CHECKING
 
-from pytest_vmsnap.errors import HostError, SpecError
-from pytest_vmsnap.host import MEMORY_ID
+from pytest_vmsnap.errors import HostError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-    from pathlib import Path
+    from collections.abc import Iterable
 
-    from pytest_vmsnap.host import Domain
-
-# name, page size, offset, used and total length; newer QEMUs have further columns
-BLOCK = re.compile(r"^\s*(\S*)\s+\d+ [KMG]iB\s+0x[0-9a-f]+\s+0x([0-9a-f]+)\s+0x[0-9a-f]+", re.MULTILINE)
-REGION = re.compile(
-    r"^\s*[0-9a-f]+-[0-9a-f]+ \(prio -?\d+, (\S+)\): (?!alias )(.+?)(?: \[disabled\])?$", re.MULTILINE
+BLOCK = re.compile(
+    r"^ *(?P<name>\S.*?)?  +\d+ [KMGT]?i?B  0x[0-9a-f]{16} 0x(?P<used>[0-9a-f]{16}) 0x[0-9a-f]{16}"
+    r"(?: 0x[0-9a-f]{16} +(?P<access>r[ow]))?\s*$",
+    re.MULTILINE,
 )
-MAPPED = re.compile(
-    r"^  ([0-9a-f]{16})-([0-9a-f]{16}) \(prio -?\d+, (\S+)\): (.+?)(?: @([0-9a-f]+))?(?: \S+)?$"
+# The accelerator's name follows in capitals where it has the range too, as KVM does.
+RANGE = re.compile(
+    r"^ +(?P<first>[0-9a-f]{16})-(?P<last>[0-9a-f]{16}) \(prio -?\d+, (?P<kind>[^)]+)\): (?P<name>.+?)"
+    r"(?: @(?P<offset>[0-9a-f]{16}))?(?: [A-Z]+)?\s*$",
+    re.MULTILINE,
 )
-SYSTEM_VIEW = re.compile(r"^ Root memory region: system$", re.MULTILINE)
-READ_ONLY = ("rom",)
-
-# migration/qemu-file.h, savevm.c and ram.c: the same from QEMU 7.2 to 11
-MAGIC_AND_VERSION = struct.pack(">II", 0x5145564D, 3)
-SECTION_FULL, SECTION_FOOTER = 0x04, 0x7E
-SECTION_ID = 0
-RAM_VERSION = 4
-FLAG_ZERO, FLAG_MEM_SIZE, FLAG_PAGE, FLAG_EOS, FLAG_CONTINUE = 0x02, 0x04, 0x08, 0x10, 0x20
-PAGE = 4096
-ZERO_PAGE = bytes(PAGE)
+READABLE = ("ram", "rom", "romd", "nv-ram", "nv-romd")
+DEVICE_MEMORY = ("ramd", "nv-ramd")  # memory of a device on the host; QEMU does not migrate it
+ROM_NAME = re.compile(r"/rom@.*|(?:.*[./])?[^/]*\.rom|pc\.bios")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RamBlock:
-    """A RAM block that the guest may have written to: QEMU's `name` for it, and where it is mapped.
+class Block:
+    """A RAM block: QEMU's `name` for it, and how many bytes of it are `used`.
 
-    `address` is guest-physical, `size` in bytes.
+    `read_only` is None where QEMU does not say it.
     """
 
     name: str
+    used: int
+    read_only: bool | None = None
+
+    @property
+    def region(self) -> str:
+        """The name of its memory region; a device's address may precede it in `name`."""
+        return self.name if self.name.startswith("/rom@") else self.name.rpartition("/")[2]
+
+    @property
+    def filled_by_qemu(self) -> bool:
+        """Whether a new QEMU has the same content in it."""
+        return bool(ROM_NAME.fullmatch(self.name)) if self.read_only is None else self.read_only
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mapped:
+    """`length` bytes at `offset` in the region `name`, which the guest has at its physical `address`."""
+
+    name: str
+    kind: str
     address: int
-    size: int
+    offset: int
+    length: int
 
 
-def find_blocks(domain: Domain) -> list[RamBlock]:
-    """The blocks of a domain beside its main memory that are to be saved.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """`length` bytes of a block, at the guest's physical `address`."""
 
-    Raises `SpecError` where one cannot be, since the guest has not mapped it, with its name.
-    """
-
-    def monitor(line: str) -> str:
-        answer = str(domain.qmp("human-monitor-command", {"command-line": line}))
-        return answer.replace("\r\n", "\n")
-
-    blocks = dict(_blocks(monitor("info ramblock")))
-    if not blocks:
-        return []
-    kinds = {name: kind for kind, name in REGION.findall(monitor("info mtree"))}
-    wanted = {
-        block: region
-        for block in blocks
-        if (region := _region_of(block, kinds)) and kinds[region] not in READ_ONLY
-    }
-    if not wanted:
-        return []
-    mapped = _mapped(monitor("info mtree -f"))
-    found = []
-    for block, region in wanted.items():
-        places = mapped.get(region, [])
-        if len(places) != 1 or places[0][1] != blocks[block]:
-            raise SpecError(
-                f"{domain.name} cannot be saved: the guest has not mapped its RAM block {block!r} "
-                f"({blocks[block] >> 10} KiB) as one piece, so its content cannot be read",
-                hint="leave the device that it belongs to out of the machine (pytest_vmsnap_domain_xml)",
-            )
-        found.append(RamBlock(name=block, address=places[0][0], size=blocks[block]))
-    return found
+    address: int
+    length: int
 
 
-def insert_blocks(
-    domain: Domain, blocks: list[RamBlock], devices: Path, *, scratch: Path, place: Callable[[Path], Path]
-) -> None:
-    """Put the content of `blocks`, as it is now, into the saved stream in the file `devices`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SavedBlock:
+    """A block that is saved: its `pieces`, one behind the other, are all of it."""
 
-    The guest stands still. `scratch` is a path for a file that is removed, `place` lets QEMU write a file.
-    Raises `HostError` where the stream is none that is known.
-    """
-    rest = devices.read_bytes()
-    if not rest.startswith(MAGIC_AND_VERSION):
-        raise HostError(
-            f"QEMU of {domain.name} saved its devices in a format that is not known: {rest[:8].hex()}"
+    name: str
+    used: int
+    pieces: tuple[Piece, ...]
+
+
+def blocks_in(text: str) -> list[Block]:
+    """The blocks that ``info ramblock`` lists; raises `HostError` where it lists none."""
+    found = [
+        Block(
+            name=line["name"] or "",
+            used=int(line["used"], 16),
+            read_only=line["access"] == "ro" if line["access"] else None,
         )
-    with devices.open("r+b") as stream:
-        stream.write(MAGIC_AND_VERSION)
-        _write_section(stream, [(block, _content(domain, block, scratch, place)) for block in blocks])
-        stream.write(rest[len(MAGIC_AND_VERSION) :])
-
-
-def _content(domain: Domain, block: RamBlock, scratch: Path, place: Callable[[Path], Path]) -> Iterator[bytes]:
-    domain.qmp("pmemsave", val=block.address, size=block.size, filename=str(place(scratch)))
-    try:
-        with scratch.open("rb") as file:
-            while page := file.read(PAGE):
-                yield page
-    finally:
-        scratch.unlink()
-
-
-def _write_section(stream: BinaryIO, blocks: Iterable[tuple[RamBlock, Iterator[bytes]]]) -> None:
-    blocks = list(blocks)
-    stream.write(struct.pack(">BI", SECTION_FULL, SECTION_ID) + _text("ram"))
-    stream.write(struct.pack(">II", 0, RAM_VERSION))
-    stream.write(struct.pack(">Q", sum(block.size for block, _ in blocks) | FLAG_MEM_SIZE))
-    # with the capability x-ignore-shared, an address follows each, which counts for shared memory only
-    stream.writelines(_text(block.name) + struct.pack(">QQ", block.size, 0) for block, _ in blocks)
-    for block, pages in blocks:
-        continued = 0
-        for number, page in enumerate(pages):
-            is_zero = page == ZERO_PAGE
-            flags = (FLAG_ZERO if is_zero else FLAG_PAGE) | continued
-            stream.write(struct.pack(">Q", number * PAGE | flags))
-            if not continued:
-                stream.write(_text(block.name))
-            stream.write(b"\0" if is_zero else page.ljust(PAGE, b"\0"))
-            continued = FLAG_CONTINUE
-    stream.write(struct.pack(">Q", FLAG_EOS))
-    stream.write(struct.pack(">BI", SECTION_FOOTER, SECTION_ID))
-
-
-def _text(text: str) -> bytes:
-    data = text.encode()
-    return bytes([len(data)]) + data
-
-
-def _blocks(text: str) -> Iterator[tuple[str, int]]:
-    """Name and used length of what ``info ramblock`` lists, but for the main memory and what has no name."""
-    for name, used in BLOCK.findall(text):
-        if name not in ("", MEMORY_ID):
-            yield name, int(used, 16)
-
-
-def _region_of(block: str, regions: Iterable[str]) -> str | None:
-    """The memory region of a block, whose name has the path of its device before that of the region."""
-    return next((name for name in regions if block == name or block.endswith(f"/{name}")), None)
-
-
-def _mapped(text: str) -> dict[str, list[tuple[int, int]]]:
-    """Of the memory that the processors see (``info mtree -f``): address and length of each region's pieces."""
-    found: dict[str, list[tuple[int, int]]] = {}
-    for view in re.split(r"^FlatView #\d+$", text, flags=re.MULTILINE):
-        if not SYSTEM_VIEW.search(view):
-            continue
-        for line in view.splitlines():
-            if (match := MAPPED.match(line)) and match[3] != "i/o":
-                start, end = int(match[1], 16), int(match[2], 16)
-                found.setdefault(match[4], []).append((start, end - start + 1))
-        break
+        for line in BLOCK.finditer(text)
+    ]
+    rows = [line for line in text.splitlines() if line.strip()]
+    if not found or len(found) != len(rows) - 1:  # but for the heading
+        raise HostError(f"QEMU's list of RAM blocks cannot be understood:\n{text}")
     return found
+
+
+def others(blocks: Iterable[Block], *, main: str) -> list[Block]:
+    """The blocks, beside the `main` memory, that are to be saved, or that have no name.
+
+    QEMU gives no name to a block that it does not migrate. One of these, of the main memory's size, is in no
+    use: libvirt describes a main memory too, and ours takes its place (``-machine memory-backend=``).
+    """
+    blocks = list(blocks)
+    size = next((block.used for block in blocks if block.region == main), 0)
+    unused = next((block for block in blocks if not block.name and block.used == size), None)
+    return [
+        block for block in blocks if block.region != main and block is not unused and not block.filled_by_qemu
+    ]
+
+
+def mapped_in(text: str) -> list[Mapped]:
+    """What the processors see, as ``info mtree -f`` says it."""
+    views = [view for view in text.split("FlatView #") if 'AS "memory"' in view]
+    return [
+        Mapped(
+            name=line["name"],
+            kind=line["kind"],
+            address=int(line["first"], 16),
+            offset=int(line["offset"] or "0", 16),
+            length=int(line["last"], 16) - int(line["first"], 16) + 1,
+        )
+        for view in views
+        for line in RANGE.finditer(view)
+    ]
+
+
+def to_save(
+    blocks: Iterable[Block], mapped: Iterable[Mapped], *, main: str, shared: Iterable[str]
+) -> list[SavedBlock]:
+    """Which of `blocks` are saved beside the `main` memory, and where the content of each is read.
+
+    `shared` are the memory backends that others may write to. Raises `HostError`, which names the block, where
+    one cannot be saved.
+    """
+    blocks, mapped, shared = list(blocks), list(mapped), set(shared)
+    known = {block.region for block in blocks}
+    for part in mapped:
+        if part.kind in DEVICE_MEMORY or (part.kind in READABLE and part.name not in known):
+            raise _refused(part.name, "QEMU does not migrate it")
+    return [
+        SavedBlock(name=block.name, used=block.used, pieces=_pieces(block, blocks, mapped, shared))
+        for block in others(blocks, main=main)
+        if block.name
+    ]
+
+
+def _pieces(block: Block, blocks: list[Block], mapped: list[Mapped], shared: set[str]) -> tuple[Piece, ...]:
+    region = block.region
+    if region in shared:
+        raise _refused(block.name, "it is shared, and a revert would change it for others too")
+    if sum(other.region == region for other in blocks) > 1:
+        raise _refused(block.name, f"QEMU has several memory regions named {region}")
+    pieces = _covering(block.used, [part for part in mapped if part.name == region and part.kind in READABLE])
+    if pieces is None:
+        raise _refused(block.name, "the guest has it, or a part of it, at no address at this moment")
+    return pieces
+
+
+def _covering(used: int, parts: list[Mapped]) -> tuple[Piece, ...] | None:
+    """Where bytes 0 to `used` are; None where `parts` leave some out."""
+    bounds = sorted({0, used, *(edge for part in parts for edge in (part.offset, part.offset + part.length))})
+    pieces = []
+    for start, end in pairwise(bound for bound in bounds if bound <= used):
+        part = next((one for one in parts if one.offset <= start and end <= one.offset + one.length), None)
+        if part is None:
+            return None
+        pieces.append(Piece(address=part.address + start - part.offset, length=end - start))
+    return tuple(pieces)
+
+
+def _refused(name: str, reason: str) -> HostError:
+    return HostError(
+        f"the machine cannot be saved: the content of its RAM block {name} cannot be saved: {reason}",
+        hint="remove the device that has this block from the machine (pytest_vmsnap_domain_xml), or take the "
+        "snapshot when the guest's driver has set the device up",
+    )

@@ -3,7 +3,9 @@
 Its memory is private, so ``x-ignore-shared`` would not leave it out; the pages that are its own are read from
 its process, or, where a user may not do that, written by QEMU (``pmemsave``, which took five times as long).
 Its devices are written by ``xen-save-devices-state`` (QEMU, "QMP reference"; no Xen is involved. With ``live``
-true it would inactivate the disks).
+true it would inactivate the disks). It leaves out every RAM block: the main memory and the display's alike.
+QEMU writes the content of such others to files (``pmemsave``), and they become a section of the stream
+(`ram_section`).
 """
 
 from __future__ import annotations
@@ -12,12 +14,15 @@ import re
 from typing import TYPE_CHECKING
 
 from pytest_vmsnap.errors import GuestGone, HostError
+from pytest_vmsnap.fork import ram_blocks, ram_section
 from pytest_vmsnap.fork.pages import Run, copy_runs, own_runs
+from pytest_vmsnap.host import MAIN_MEMORY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from pytest_vmsnap.fork.ram_blocks import SavedBlock
     from pytest_vmsnap.host import Domain
 
 # hw/i386/pc_piix.c: no machine has its hole below that
@@ -70,9 +75,48 @@ def save_memory(
         domain.qmp("pmemsave", val=address, size=run.length, filename=str(place(pages / f"{run.offset:012x}")))
 
 
-def save_devices(domain: Domain, path: Path) -> None:
-    """Write the state of all devices but the memory to `path`; the guest stands still."""
-    domain.qmp("xen-save-devices-state", filename=str(path), live=False)
+def other_blocks(domain: Domain) -> list[SavedBlock]:
+    """The RAM blocks that have to be saved beside the main memory; the guest stands still.
+
+    Takes one question to QEMU where there are none. Raises `HostError`, which names the block, where one cannot
+    be saved.
+    """
+    blocks = ram_blocks.blocks_in(_monitor(domain, "info ramblock"))
+    if not ram_blocks.others(blocks, main=MAIN_MEMORY):
+        return []
+    backends = domain.qmp("query-memdev")
+    shared = [backend["id"] for backend in backends if backend.get("share") and "id" in backend]
+    mapped = ram_blocks.mapped_in(_monitor(domain, "info mtree -f"))
+    return ram_blocks.to_save(blocks, mapped, main=MAIN_MEMORY, shared=shared)
+
+
+def save_devices(
+    domain: Domain, path: Path, blocks: Sequence[SavedBlock], *, place: Callable[[Path], Path]
+) -> None:
+    """Write the state of all devices, and the RAM blocks `blocks`, to `path`; the guest stands still.
+
+    `place` lets QEMU write a file; those for the blocks are beside `path` meanwhile.
+    """
+    domain.qmp("xen-save-devices-state", filename=str(place(path)), live=False)
+    if not blocks:
+        return
+    written: list[Path] = []
+    try:
+        contents = []
+        for block in blocks:
+            first = len(written)
+            for piece in block.pieces:
+                written.append(place(path.with_name(f"ram-block{len(written)}")))
+                domain.qmp("pmemsave", val=piece.address, size=piece.length, filename=str(written[-1]))
+            contents.append(ram_section.Content(name=block.name, size=block.used, files=tuple(written[first:])))
+        ram_section.insert(path, contents)
+    finally:
+        for file in written:
+            file.unlink(missing_ok=True)
+
+
+def _monitor(domain: Domain, line: str) -> str:
+    return str(domain.qmp("human-monitor-command", {"command-line": line}))
 
 
 def _parted(run: Run, low: int) -> list[Run]:
@@ -86,7 +130,7 @@ def _low_end(domain: Domain, size: int) -> int:
     """How many bytes of the memory are below the hole for devices; what is more begins at 4 GiB."""
     if size <= ALWAYS_LOW:
         return size
-    tree = str(domain.qmp("human-monitor-command", {"command-line": "info mtree"}))
+    tree = _monitor(domain, "info mtree")
     if not (found := BELOW_4G.search(tree)):
         raise HostError(f"QEMU of {domain.name} does not say where its memory lies")
     return int(found[2], 16) - int(found[1], 16) + 1

@@ -1,7 +1,7 @@
 """The host: its libvirt, its accelerator, its processes, and the description of a domain."""
 
 from pytest_vmsnap.host.abilities import IGNORE_SHARED, Abilities, abilities_of
-from pytest_vmsnap.host.domain_xml import MEMORY_ID, Blueprint, Memory, describe, netdev_of
+from pytest_vmsnap.host.domain_xml import MAIN_MEMORY, Blueprint, Memory, describe, netdev_of
 from pytest_vmsnap.host.files import replacing, write_whole
 from pytest_vmsnap.host.forwards import Forward, Protocol, add_forward, forwards, remove_forward
 from pytest_vmsnap.host.host import MORE_ROOM, Facts, Host, choose_uri, default_store, open_host, space_for
@@ -25,8 +25,8 @@ __all__ = [
     "abilities_of",
     "IGNORE_SHARED",
     "Blueprint",
-    "MEMORY_ID",
     "Memory",
+    "MAIN_MEMORY",
     "describe",
     "netdev_of",
     "Forward",

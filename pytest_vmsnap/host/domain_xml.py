@@ -24,7 +24,7 @@ register_namespace("qemu", QEMU_NAMESPACE)
 
 AGENT_PORT = "org.qemu.guest_agent.0"
 MACHINE_TYPE = "pc"
-MEMORY_ID = "ram0"  # of the memory backend, and so the name of its RAM block
+MAIN_MEMORY = "ram0"  # of the memory backend, and so the name of its RAM block
 # Each machine sits on a network of its own, so one address serves all; the guest keeps it in its memory.
 MAC = "52:54:00:12:34:56"
 
@@ -217,14 +217,14 @@ def _command_line(domain: Element, plan: Blueprint) -> None:
 
     backend: dict[str, Any] = {
         "qom-type": "memory-backend-file",
-        "id": MEMORY_ID,
+        "id": MAIN_MEMORY,
         "size": plan.spec.memory << 20,
         "mem-path": str(plan.memory.path),
         "share": plan.memory.share,
     }
     if plan.memory.sealed:
         backend |= {"readonly": True, "rom": "off"}
-    add("-object", json.dumps(backend), "-machine", f"memory-backend={MEMORY_ID}")
+    add("-object", json.dumps(backend), "-machine", f"memory-backend={MAIN_MEMORY}")
     if plan.spec.network == "isolated":  # libvirt's XML knows no `restrict`
         backend_name = netdev_of("isolated")
         add("-netdev", json.dumps({"type": "user", "id": backend_name, "restrict": True}))
