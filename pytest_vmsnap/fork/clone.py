@@ -118,7 +118,7 @@ class Clone:
         What is kept is what changed since the snapshot that it was made from. Its memory file is made when it
         is first wanted, in a directory that `provide` gives, None for `directory` itself.
 
-        Raises `StoreFull` where there is no space, `HostError` with QEMU's words, or with the name of the RAM block
+        Raises `StoreFull` where there is no space, `HostError` with QEMU's words, or that names the RAM block
         that cannot be saved.
         """
         space = files.free_mib(directory)
