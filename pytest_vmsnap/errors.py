@@ -38,6 +38,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pytest_vmsnap.readable import readable, words_of_qemu
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -55,8 +57,8 @@ def tail(text: str, lines: int = TAIL_LINES) -> str:
 
 
 def _block(title: str, text: str, lines: int = TAIL_LINES) -> str:
-    """`text`'s last lines, indented under a title; empty if there are none."""
-    body = tail(text, lines)
+    """`text`'s last lines, readable and indented under a title; empty if there are none."""
+    body = tail(readable(text[-SHOWN_BYTES:]), lines)
     return f"\n{title}:\n" + "\n".join(f"  {line}" for line in body.splitlines()) if body else ""
 
 
@@ -132,7 +134,7 @@ class BootError(VmsnapError):
         return (
             super().__str__()
             + (_block("the console's last lines", self.console) or "\nthe console is empty")
-            + _block("QEMU's last lines", self.log)
+            + _block("QEMU says", words_of_qemu(self.log))
         )
 
 
@@ -173,14 +175,19 @@ class RepairFailed(RevertError):
 
 
 class ChannelError(VmsnapError):
-    """Commands or data do not reach the guest; `console` is what the guest printed."""
+    """Commands or data do not reach the guest; `console` is what the guest printed, `log` what QEMU did."""
 
-    def __init__(self, message: str, *, hint: str = "", console: str = "") -> None:
+    def __init__(self, message: str, *, hint: str = "", console: str = "", log: str = "") -> None:
         super().__init__(message, hint=hint)
         self.console = console
+        self.log = log
 
     def __str__(self) -> str:
-        return super().__str__() + _block("the console's last lines", self.console)
+        return (
+            super().__str__()
+            + _block("the console's last lines", self.console)
+            + _block("QEMU says", words_of_qemu(self.log))
+        )
 
 
 class GuestHung(ChannelError):

@@ -10,6 +10,7 @@ import pytest
 from pytest_vmsnap import hookspecs, selection, states
 from pytest_vmsnap.errors import PromiseBroken, StateError
 from pytest_vmsnap.fixtures import vm, vm_class, vm_factory, vm_module, vm_session, vm_spec, vmsnap
+from pytest_vmsnap.host import keep_taints_quiet
 from pytest_vmsnap.interrupt import Interrupt
 from pytest_vmsnap.options import BY_NAME, OPTIONS, OptionError, changed, native_table, resolve, strangers
 from pytest_vmsnap.session import (
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Generator, Sequence
 
     from pytest_vmsnap.model import Settings
+
+keep_taints_quiet()  # now: a conftest may import libvirt
 
 # fixtures, for pytest to find
 __all__ = ["vm", "vm_class", "vm_factory", "vm_module", "vm_session", "vm_spec", "vmsnap"]
@@ -70,6 +73,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[SESSION_KEY] = VmsnapSession(
         settings,
         write=terminal.write,
+        quiet=config.get_verbosity() < 0,
         hooks=config.hook,
         at_terminal=terminal.handed_over,
         timings=timings,

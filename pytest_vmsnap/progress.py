@@ -51,16 +51,17 @@ class Step:
 class Progress:
     """Says what is waited for, through `write`, which takes a line without its end.
 
-    Steps of less than a second are not shown; all are logged.
+    Steps of less than a second are not shown, and none where it is `quiet`; all are logged.
     """
 
-    def __init__(self, write: Callable[[str], None]) -> None:
+    def __init__(self, write: Callable[[str], None], *, quiet: bool = False) -> None:
         self._write = write
+        self._write_step = log.debug if quiet else write
 
     @contextmanager
     def step(self, what: str) -> Iterator[Step]:
         """Show `what` for as long as the body runs."""
-        step = Step(what, self._write)
+        step = Step(what, self._write_step)
         watcher = threading.Thread(target=step.watch, name="vmsnap-progress", daemon=True)
         watcher.start()
         outcome = "failed"

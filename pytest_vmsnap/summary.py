@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_vmsnap.session import Totals, totals
-from pytest_vmsnap.terminal import SILENT_VERBOSITY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -51,7 +50,7 @@ class Summary:
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
         found = totals(self._timings)
-        if found is None or config.get_verbosity() <= SILENT_VERBOSITY:
+        if found is None or (config.get_verbosity() < 0 and not self._settings.timings):
             return
         if self._settings.timings:
             terminalreporter.write_sep("=", "vmsnap timings")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from pytest_vmsnap.errors import SHOWN_BYTES, tail
 from pytest_vmsnap.evidence.archive import Archive
 from pytest_vmsnap.evidence.collectors import collect, told
+from pytest_vmsnap.readable import readable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -80,7 +81,7 @@ def _sections(trail: Trail) -> list[tuple[str, str]]:
     lines = [line for deed in trail.deeds[-COMMANDS:] for line in told(deed, lines=OUTPUT_LINES)]
     when = "during this test" if trail.since else f"({trail.label})"
     found = [
-        (f"Console of {name} {when}", tail(trail.console(SHOWN_BYTES), CONSOLE_LINES)),
-        (f"Last commands in {name}", "\n".join(lines)),
+        (f"Console of {name} {when}", tail(readable(trail.console(SHOWN_BYTES)), CONSOLE_LINES)),
+        (f"Last commands in {name}", readable("\n".join(lines))),
     ]
     return [(title, text) for title, text in found if text]

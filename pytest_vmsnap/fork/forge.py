@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     Seed = Callable[[Path], None]
 
 log = logging.getLogger("pytest_vmsnap.fork")
+
+LOG_BYTES = 256 << 10  # of the end of a QEMU's log
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,9 +201,11 @@ class Forge:
         return f"127.{64 + a % 64}.{b}.{1 + c % 254}"
 
     def log_of(self, domain: Domain) -> str:
-        """What QEMU itself printed; empty where this user cannot read it."""
+        """The end of QEMU's log; empty where this user cannot read it."""
         try:
-            return (self.host.log_directory / f"{domain.name}.log").read_text(errors="replace")
+            with (self.host.log_directory / f"{domain.name}.log").open("rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - LOG_BYTES))
+                return file.read(LOG_BYTES).decode(errors="replace")
         except OSError:
             return ""
 

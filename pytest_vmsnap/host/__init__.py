@@ -5,7 +5,7 @@ from pytest_vmsnap.host.domain_xml import MAIN_MEMORY, Blueprint, Memory, descri
 from pytest_vmsnap.host.files import replacing, write_whole
 from pytest_vmsnap.host.forwards import Forward, Protocol, add_forward, forwards, remove_forward
 from pytest_vmsnap.host.host import MORE_ROOM, Facts, Host, choose_uri, default_store, open_host, space_for
-from pytest_vmsnap.host.libvirt import Connection, Domain
+from pytest_vmsnap.host.libvirt import Connection, Domain, keep_taints_quiet
 from pytest_vmsnap.host.processes import is_stopped
 from pytest_vmsnap.host.run import Run, sweep
 from pytest_vmsnap.host.uri import UriChoice
@@ -39,4 +39,5 @@ __all__ = [
     "is_stopped",
     "replacing",
     "write_whole",
+    "keep_taints_quiet",
 ]

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from pytest_vmsnap.errors import (
+    SHOWN_BYTES,
     ChannelError,
     CommandFailed,
     CommandSucceeded,
@@ -225,12 +226,13 @@ class Commands:
         if isinstance(error, GuestGone):  # its ports end a moment before libvirt says so
             domain.events.stopped.wait(ENDING_SECONDS)
         name, condition = self._body.name, domain.condition()
-        console = self.console_log + (
-            "\n" + log if (log := self._body.log()) and condition == "stopped" else ""
-        )
+        console = self._trail.console(SHOWN_BYTES)
         if condition == "stopped":
             return GuestGone(
-                f"the machine {name} is off {when}", hint="vm.start() boots it again", console=console
+                f"the machine {name} is off {when}",
+                hint="vm.start() boots it again",
+                console=console,
+                log=self._body.log(),
             )
         if condition == "paused":
             return GuestHung(

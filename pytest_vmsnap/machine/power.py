@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 
-from pytest_vmsnap.errors import ChannelError, GuestGone, GuestHung, WaitTimeout
+from pytest_vmsnap.errors import SHOWN_BYTES, ChannelError, GuestGone, GuestHung, WaitTimeout
 from pytest_vmsnap.guest import Request, settle
 from pytest_vmsnap.machine.commands import Commands
+from pytest_vmsnap.readable import readable
 
 BOOT_SECONDS = 120.0
 POLL_SECONDS = 0.2
@@ -19,7 +20,7 @@ POWER_OFF = "(systemctl poweroff || poweroff) >/dev/null 2>&1 &"
 
 
 class Power(Commands):
-    """A machine's power: off, on, and cut. Time-outs are in seconds, None for two minutes."""
+    """A machine's power: off, on, and cut. Time-outs are in seconds; what boots has two minutes by default."""
 
     def start(self) -> None:
         """Boot it again after it ended; returns when its boot has come to its end. Nothing happens if it runs.
@@ -38,20 +39,26 @@ class Power(Commands):
     def shutdown(self, *, timeout: float | None = None) -> None:
         """Ask the guest to power off, and wait until it has; nothing happens if it is off.
 
-        Raises `WaitTimeout` with the console where it stays on.
+        `timeout` in seconds, None for the option's. Raises `WaitTimeout` where it stays on, with what its
+        console showed last: what it still does.
         """
         __tracebackhide__ = True
         self._expect_usable()
         if self._body.domain.condition() == "stopped":
             return
-        seconds = self._boot_seconds(timeout)
+        seconds = self._deadlines.seconds(timeout)
         deadline = time.monotonic() + seconds
         with suppress(GuestGone, GuestHung):  # it may be quicker than its answer
             self._channel.run(Request(text=POWER_OFF), timeout=seconds)
         while self._body.domain.condition() != "stopped":
             if time.monotonic() > deadline:
+                shown = self._trail.console(SHOWN_BYTES)
+                last = readable(shown).strip().rpartition("\n")[2].strip()
                 raise WaitTimeout(
-                    f"the machine did not power off within {seconds:g} s", detail=self.console_log
+                    f"the machine did not power off within {seconds:g} s"
+                    + (f"; its console says: {last}" if last else "; its console says nothing"),
+                    hint="give it more time with timeout=, or cut its power with vm.crash()",
+                    detail=shown,
                 )
             self._body.domain.events.wait(POLL_SECONDS)
 

@@ -37,7 +37,7 @@ class VmsnapSession:
     """The plugin's handle, which the fixture ``vmsnap`` gives: host facts, store, states, timings.
 
     Nothing is connected or started before the first machine is asked for, or `describe`. `timings` is where its
-    figures go, `asker` is this process, to others.
+    figures go, `asker` is this process, to others. Where it is `quiet`, only what is wrong is written.
     """
 
     def __init__(
@@ -45,6 +45,7 @@ class VmsnapSession:
         settings: Settings,
         *,
         write: Callable[[str], None],
+        quiet: bool = False,
         hooks: Any,
         at_terminal: AtTerminal = nullcontext,
         timings: Timings | None = None,
@@ -54,7 +55,8 @@ class VmsnapSession:
         self._at_terminal = at_terminal
         self.timings = timings or Timings()
         self._asker = asker or Asker()
-        self._progress = Progress(write)
+        self._progress = Progress(write, quiet=quiet)
+        self._quiet = quiet
         self._hooks = hooks
         self._engine: Engine | None = None
         self._failures = Failures()
@@ -103,13 +105,19 @@ class VmsnapSession:
         settings = self.settings
         cpus = settings.cpus or facts.cpus
         warnings = [*facts.warnings, *filter(None, [facts.doubts(cpus)])]
-        lines = [
-            f"vmsnap: {facts.uri.uri} ({facts.uri.reason}), libvirt {facts.libvirt_version}, "
-            f"QEMU {facts.qemu_version}, {facts.accelerator.name} ({facts.accelerator.reason})",
-            *(f"        {line}" for line in facts.accelerator.hint.splitlines()),
-            f"vmsnap: image {settings.image or 'none'}, {settings.memory} MiB, {_counted(cpus)}, "
-            f"network {settings.network}, revert {settings.revert}",
-        ]
+        why = facts.accelerator.reason
+        if facts.accelerator.hint:
+            why = f"{why.partition(': ')[0]}; `vmsnap doctor` says more"
+        lines = (
+            []
+            if self._quiet
+            else [
+                f"vmsnap: {facts.uri.uri} ({facts.uri.reason}), libvirt {facts.libvirt_version}, "
+                f"QEMU {facts.qemu_version}, {facts.accelerator.name} ({why})",
+                f"vmsnap: image {settings.image or 'none'}, {settings.memory} MiB, {_counted(cpus)}, "
+                f"network {settings.network}, revert {settings.revert}",
+            ]
+        )
         return lines + [f"vmsnap: warning: {warning}" for warning in warnings]
 
     @contextmanager

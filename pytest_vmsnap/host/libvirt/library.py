@@ -6,6 +6,7 @@ It has no wheels and needs libvirt's own library, so a machine without it must s
 from __future__ import annotations
 
 import logging
+import os
 from functools import cache
 from importlib import metadata
 from typing import TYPE_CHECKING
@@ -29,6 +30,15 @@ libvirt-python is built where it is installed, which needs libvirt's headers and
   Fedora:          sudo dnf install libvirt-devel pkgconf gcc python3-devel
   Arch:            sudo pacman -S libvirt pkgconf gcc
 then: pip install libvirt-python"""
+
+
+def keep_taints_quiet() -> None:
+    """Have libvirt say nothing of a domain that is "tainted", as every domain with arguments for QEMU is.
+
+    In embed mode it would print that to our stderr. It reads its environment once, when it is initialised
+    (libvirt.org, "Logging in the library"): a conftest may import it before we do.
+    """
+    os.environ.setdefault("LIBVIRT_LOG_FILTERS", "4:qemu.qemu_domain")
 
 
 @cache
