@@ -4,7 +4,8 @@ QEMU itself is asked: ``info ramblock`` (ram_block_format in softmmu/physmem.c, 
 blocks, ``info mtree -f`` (mtree_print_flatview in system/memory.c) the guest-physical addresses. A read-only
 block is not saved: a new QEMU fills it from its own files. QEMU says which ones these are since 8.0. QEMU 7.2
 does not, but gives them names that show it: ``/rom@...`` (rom_set_mr in hw/core/loader.c), ``....rom``
-(pci_add_option_rom in hw/pci/pci.c, pc_memory_init in hw/i386/pc.c), ``pc.bios`` (x86_bios_rom_init).
+(pci_add_option_rom in hw/pci/pci.c, pc_memory_init in hw/i386/pc.c), ``pc.bios`` (x86_bios_rom_init),
+``isa-bios`` (pc_isa_bios_init in hw/i386/pc_sysfw.c).
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ RANGE = re.compile(
 )
 READABLE = ("ram", "rom", "romd", "nv-ram", "nv-romd")
 DEVICE_MEMORY = ("ramd", "nv-ramd")  # memory of a device on the host; QEMU does not migrate it
-ROM_NAME = re.compile(r"/rom@.*|(?:.*[./])?[^/]*\.rom|pc\.bios")
+ROM_NAME = re.compile(r"/rom@.*|(?:.*[./])?[^/]*\.rom|pc\.bios|isa-bios")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -84,6 +84,8 @@ def test_refused_and_kept(vm):
 TEXT = "dd if=/dev/vcs1 bs=17 count=1 2>/dev/null"
 
 
+@pytest.mark.smoke
+@pytest.mark.thorough
 def test_the_screen_is_what_it_was_wherever_a_machine_is_saved(
     project: pytest.Pytester,
     vmsnap: VmsnapSession,
