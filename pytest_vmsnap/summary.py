@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_vmsnap.session import Totals, totals
+from pytest_vmsnap.terminal import SILENT_VERBOSITY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -50,7 +51,8 @@ class Summary:
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
         found = totals(self._timings)
-        if found is None or (config.get_verbosity() < 0 and not self._settings.timings):
+        least = SILENT_VERBOSITY if self._settings.timings else -1
+        if found is None or config.get_verbosity() <= least:
             return
         if self._settings.timings:
             terminalreporter.write_sep("=", "vmsnap timings")

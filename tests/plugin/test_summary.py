@@ -27,13 +27,18 @@ def _project(project: pytest.Pytester) -> None:
     project.makepyfile(test_it=TESTS)
 
 
-@pytest.mark.parametrize("arguments", [(), ("-q",), ("-v",), ("-n2",)])
+@pytest.mark.parametrize("arguments", [(), ("-v",), ("-n2",)])
 def test_they_are_a_line_of_the_summary(project: pytest.Pytester, arguments: tuple[str, ...]) -> None:
     if "-n2" in arguments:
         pytest.importorskip("xdist")
     lines = project.runpytest_subprocess(*arguments).outlines
     assert lines.count(LINE) == 1
     assert not any("vmsnap timings" in line for line in lines)
+
+
+def test_with_quiet_nothing_is_shown_that_was_not_asked_for(project: pytest.Pytester) -> None:
+    assert LINE not in project.runpytest_subprocess("-q").outlines
+    assert LINE in project.runpytest_subprocess("-q", "--vmsnap-timings").outlines
 
 
 @pytest.mark.parametrize("arguments", [("-qq",), ("-k", "nothing"), ("--collect-only",)])

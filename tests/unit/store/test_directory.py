@@ -133,7 +133,7 @@ def test_a_build_that_was_killed_is_never_seen_and_removed_by_the_next(path: Pat
     assert store.entry("images", "k") is None
     entry = store.provide("images", "k", "image k", whole)
     assert left_in(path) == ["k"]
-    assert sorted(file.name for file in entry.iterdir()) == ["built", "disk", "used"]
+    assert sorted(file.name for file in entry.iterdir()) == ["built", "disk", "manifest.json", "used"]
 
 
 def test_whoever_waits_is_told_of_the_one_that_took_over(path: Path, tmp_path: Path) -> None:

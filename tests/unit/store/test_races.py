@@ -81,7 +81,7 @@ def test_runs_that_trim_at_once_remove_what_is_too_much_and_no_more(tmp_path: Pa
         store = Store(tmp_path / str(number), progress=silent())
         for key in range(8):
             store.provide("images", str(key), "image", lambda draft: _fill(draft / "disk"))
-        assert at_once(*[lambda store=store: trim(store, 3)] * 3) == []
+        assert at_once(*[lambda store=store: trim(store, 4)] * 3) == []
         assert len(holdings(store)) == 3
 
 
