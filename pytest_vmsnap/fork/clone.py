@@ -51,7 +51,7 @@ class Clone:
             memory = Memory(path=self._memory, share=False, sealed=snapshot.abilities.sealed_memory)
             self.domain = self._start(memory, incoming=True)
             migration.load_devices(
-                self.domain, snapshot.devices, abilities=snapshot.abilities, timeout=LOAD_SECONDS
+                self.domain, snapshot.devices, abilities=snapshot.abilities, timeout=forge.scaled(LOAD_SECONDS)
             )
         except (HostError, ChannelError) as error:  # QEMU may end while it loads
             self.end()

@@ -34,7 +34,7 @@ class Forge:
     """Makes the domains of a run; `customize` may change each one's description before it is used.
 
     `ports` are the names of the virtio-serial ports that each has beside the guest agent's. `say` shows a
-    person a line.
+    person a line, `scaled` makes of a deadline's seconds those that hold here.
     """
 
     host: Host
@@ -42,6 +42,7 @@ class Forge:
     customize: Customize
     ports: tuple[str, ...] = ()
     say: Callable[[str], None] = log.warning
+    scaled: Callable[[float], float] = float
     _said: set[str] = field(default_factory=set)
 
     def say_once(self, line: str) -> None:

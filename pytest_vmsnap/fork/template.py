@@ -120,7 +120,9 @@ class Template:
         self._forge.host.access.to_write(devices)
         abilities = abilities_of(self.domain.qmp)
         self.domain.suspend()
-        migration.save_devices(self.domain, devices, abilities=abilities, timeout=SAVE_SECONDS)
+        migration.save_devices(
+            self.domain, devices, abilities=abilities, timeout=self._forge.scaled(SAVE_SECONDS)
+        )
         self._forge.end(self.domain)
         for path in (*self.disks, devices):
             path.chmod(self._forge.read_only)

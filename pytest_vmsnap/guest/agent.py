@@ -85,8 +85,9 @@ class AgentChannel:
     name = "agent"
     needs_network = False
 
-    def __init__(self, domain: Callable[[], Domain]) -> None:
+    def __init__(self, domain: Callable[[], Domain], *, scaled: Callable[[float], float] = float) -> None:
         self._domain = domain
+        self._scaled = scaled
         self._numbers = itertools.count(1)
         self._spent: list[str] = []
         self._place = self._lead = ""
@@ -137,7 +138,7 @@ class AgentChannel:
         streams_on = not (isinstance(out, Captured) and isinstance(err, Captured))
         if streams_on:  # it may be more than the guest has memory
             stem = f"{LARGE_PLACE}/.vmsnap-{secrets.token_hex(8)}"
-        seconds = max(timeout, ANSWER_SECONDS)
+        seconds = max(timeout, self._scaled(ANSWER_SECONDS))
         input_file = ""
         if request.source:
             input_file = (
@@ -155,7 +156,7 @@ class AgentChannel:
         ended = self._wait(pid, (began if not request.transfer else started) + timeout)
         if timed_out := ended is None:
             self._start(f"kill -TERM {pid}")
-            ended = self._wait(pid, time.monotonic() + GRACE_SECONDS)
+            ended = self._wait(pid, time.monotonic() + self._scaled(GRACE_SECONDS))
         filled = _stream(ended, "out-data").decode().split() if ended else ["out", "err"]
         try:
             for name, sink in (("out", out), ("err", err)):
@@ -192,7 +193,7 @@ class AgentChannel:
         """
         with self._lock:
             if not self._place:
-                ended = self._wait(self._start(MAKE_DIRECTORY), time.monotonic() + ANSWER_SECONDS)
+                ended = self._wait(self._start(MAKE_DIRECTORY), time.monotonic() + self._scaled(ANSWER_SECONDS))
                 if ended is None or ended["exitcode"]:
                     raise ChannelError(f"the guest has no place for a command's output: none of {PLACES}")
                 self._place, *env = _stream(ended, "out-data").decode().split()
@@ -280,7 +281,7 @@ class AgentChannel:
 
     def _call(self, command: str, *, timeout: float | None = None, **arguments: Any) -> Any:
         try:
-            return self._domain().agent(command, timeout=timeout or ANSWER_SECONDS, **arguments)
+            return self._domain().agent(command, timeout=timeout or self._scaled(ANSWER_SECONDS), **arguments)
         except ChannelError as error:
             if "has been disabled" in error.message or "not found" in error.message:
                 raise ChannelError(

@@ -16,6 +16,7 @@ from pytest_vmsnap.host import accelerator, access, embed, emulator, uri
 from pytest_vmsnap.host.cpu import guest_cpu
 from pytest_vmsnap.host.domain_xml import MACHINE_TYPE
 from pytest_vmsnap.host.libvirt import Connection, library
+from pytest_vmsnap.host.processes import end_qemus
 from pytest_vmsnap.host.run import Run, domain_prefix, libvirt_logs, remove_logs, sweep
 from pytest_vmsnap.host.watchdog import Watchdog
 
@@ -155,6 +156,11 @@ class Host:
         """Go on with software emulation, in this run and in later ones: KVM does not run a real guest here."""
         accelerator.demote(self._store, self.facts.emulator, reason)
         self.facts = replace(self.facts, accelerator=accelerator.Accelerator(name="tcg", reason=reason))
+
+    def kill_machines(self) -> None:
+        """Kill every QEMU of this run, whatever it does: one that hangs does not answer libvirt."""
+        if pids := end_qemus(self.run.prefix):
+            log.info("QEMU processes that did not end were killed: %s", pids)
 
     def __enter__(self) -> Self:
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 from pytest_vmsnap import hooks as hook_calls
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from pytest_vmsnap.store import Asker
 
 STANDBY = "standby"
+ENDING_SECONDS = 5.0  # until the machines that have not ended are killed
 TCG_FACTOR = 3.0  # software emulation is slower: what takes a second under KVM takes tens
 
 
@@ -62,13 +64,14 @@ class Engine:
         )
         with progress.step(f"connecting to {choice.uri}"):
             self.host = open_host(settings, choice, store=self.store.path)
-        self.access = _access(settings, self.store.path)
+        self.access = _access(settings, self.store.path, self._scaled)
         forge = Forge(
             host=self.host,
             root=settings.root,
             customize=self._customize,
             ports=self.access.ports,
             say=progress.say,
+            scaled=self._scaled,
         )
         self.store.claims.run = self.host.run.data
         maker = Maker(
@@ -101,6 +104,10 @@ class Engine:
         if factor is None:
             factor = 1.0 if self.host.facts.accelerator.name == "kvm" else TCG_FACTOR
         return Deadlines(command=self.settings.timeout, factor=factor, output=self.settings.output_limit << 20)
+
+    def _scaled(self, seconds: float) -> float:
+        """A deadline of so many seconds, as it holds with the accelerator that there is."""
+        return seconds * self.deadlines.factor
 
     def taken(self, snapshot: Snapshot) -> Tenancy:
         """A clean machine in the state of `snapshot`; raises `RevertError` where none can be given."""
@@ -136,24 +143,31 @@ class Engine:
     def close(self) -> None:
         """End every machine but those that somebody has, and remove what the run had on disk.
 
-        Where a Ctrl-C breaks it off, the host stays open: a machine may be in the making, and who closes again
+        A machine whose making hangs is killed after a few seconds: a worker of xdist has ten for its end. Where
+        a Ctrl-C breaks it off, the host stays open: a machine may be in the making, and who closes again
         waits for it. Raises `StoreDamaged` where a snapshot was written to.
         """
+        by_force = threading.Timer(ENDING_SECONDS, self.host.kill_machines)
+        by_force.daemon = True
+        by_force.start()
         try:
             self.pool.close()
             self.library.expect_unchanged()
         except Exception:
             self.host.close()
             raise
+        finally:
+            by_force.cancel()
         self.host.close()
 
     def _customize(self, domain: Any, spec: MachineSpec) -> None:
         hook_calls.call_outermost_first(self._hooks.pytest_vmsnap_domain_xml, domain=domain, spec=spec)
 
 
-def _access(settings: Settings, store: Path) -> Access:
+def _access(settings: Settings, store: Path, scaled: Callable[[float], float]) -> Access:
     return Access(
         channel=settings.channel,
         ssh=SshLogin(directory=store / "ssh", user=settings.ssh_user or "root", given=settings.ssh_key),
         console=ConsoleLogin(user=settings.console_user, password=settings.console_password or ""),
+        scaled=scaled,
     )

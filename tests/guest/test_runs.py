@@ -359,3 +359,35 @@ def test_a_host_that_cannot_is_told_in_full_by_the_first_test_and_in_a_line_by_t
     result.stdout.fnmatch_lines(
         ["KVM was asked for*", "*--vmsnap-accel=auto*", "KVM was asked for*(see *::test_one)"]
     )
+
+
+def test_a_machine_whose_making_hangs_does_not_hold_the_end_of_the_run(
+    project: pytest.Pytester,
+    runner: list[str],
+    light: tuple[str, ...],
+    qemus: Callable[[str], list[int]],
+) -> None:
+    project.makepyfile(
+        """
+        import os, signal, time
+        from pytest_vmsnap.host import processes
+
+        def test_whose_successor_never_comes(vm, vmsnap):
+            prefix = vmsnap._engine.host.run.prefix
+            print(f"run {prefix}")
+            deadline = time.monotonic() + 150
+            seen = vm._body.domain.pid()
+            while time.monotonic() < deadline:  # as soon as it is there, and long before it is loaded
+                for pid, name in processes.qemus():
+                    if name.startswith(prefix) and pid != seen:
+                        os.kill(pid, signal.SIGSTOP)
+                        assert 0, "stopped"
+
+        def test_that_is_made_ahead_for(vm): ...
+        """
+    )
+    result = project.run(*runner, "-x", "-p", "no:cacheprovider", "--vmsnap-standby=1", *light, timeout=170)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["E * AssertionError: stopped"])
+    (prefix,) = [line.removeprefix("run ") for line in result.outlines if line.startswith("run ")]
+    assert qemus(prefix) == []

@@ -80,7 +80,8 @@ class ShellChannel:
     """The shell that was planted in a domain; `domain` gives the one that is there now.
 
     It is planted by one of `ways` where the guest does not start it by itself, as `at_boot` says that it does.
-    `known` is what is known of the guest in the first domain from before it was saved.
+    `known` is what is known of the guest in the first domain from before it was saved. `scaled` makes of a
+    deadline's seconds those that hold here.
     """
 
     name = "shell"
@@ -93,8 +94,10 @@ class ShellChannel:
         ways: Sequence[Way] = (),
         at_boot: bool = False,
         known: GuestNotes | None = None,
+        scaled: Callable[[float], float] = float,
     ) -> None:
         self._domain = domain
+        self._scaled = scaled
         self._ways = ways
         self._at_boot = at_boot
         self._known = known
@@ -135,7 +138,7 @@ class ShellChannel:
         if self._connected is not self._domain():
             self.connect()
         known, self._known = self._known, None
-        patience = time.monotonic() + min(timeout, FIRST_SECONDS)
+        patience = time.monotonic() + min(timeout, self._scaled(FIRST_SECONDS))
         if known and any(known.shells[:COMMAND_SLOTS]) and self._is_as_saved(known, patience):
             return
         reach(self, self._domain, self._ways, at_boot=self._at_boot, timeout=timeout)
@@ -223,7 +226,7 @@ class ShellChannel:
 
     def nudge(self) -> None:
         if self._nudged is None:
-            slot = self._taken(time.monotonic() + KILL_SECONDS)
+            slot = self._taken(time.monotonic() + self._scaled(KILL_SECONDS))
             IDLE.leave(slot.wire)
             self._nudged, self._nudged_at = slot, time.monotonic()
             slot.wire.ask(_mark())
@@ -269,7 +272,7 @@ class ShellChannel:
         return self._completed(line, source, timeout, out=out, err=err, transfer=request.transfer)
 
     def interact(self, terminal: Terminal) -> None:
-        slot = self._taken(time.monotonic() + KILL_SECONDS)
+        slot = self._taken(time.monotonic() + self._scaled(KILL_SECONDS))
         try:
             IDLE.leave(slot.wire)
             size = f"stty rows {terminal.rows} cols {terminal.columns}"
@@ -395,7 +398,7 @@ class ShellChannel:
     def _meet(self, slot: Slot) -> None:
         """Learn the process id of the slot's shell, which is another than before."""
         self._say_hello(slot)
-        if not self._answered(slot, time.monotonic() + KILL_SECONDS):
+        if not self._answered(slot, time.monotonic() + self._scaled(KILL_SECONDS)):
             raise GuestHung("the guest does not answer", console=self._domain().console_text())
 
     def _put_back(self, slot: Slot) -> None:
@@ -411,7 +414,7 @@ class ShellChannel:
         """
         rescue = self._slots[-1]
         with self._rescue:
-            deadline = time.monotonic() + KILL_SECONDS
+            deadline = time.monotonic() + self._scaled(KILL_SECONDS)
             IDLE.leave(rescue.wire)
             reply = None
             while reply is None:
@@ -433,7 +436,7 @@ class ShellChannel:
         end = _mark()
         until = b"<LC_ALL=C grep -q " + end + b" <&4"
         slot.wire.send(until, _mark(), source_of(b"\n" + end + b"\n"))
-        if slot.wire.finish(time.monotonic() + KILL_SECONDS) is None:
+        if slot.wire.finish(time.monotonic() + self._scaled(KILL_SECONDS)) is None:
             raise GuestHung("the guest does not answer", console=self._domain().console_text())
 
     def set_clock(self, *, timeout: float) -> None:

@@ -23,7 +23,7 @@ from pytest_vmsnap.guest.streams import source_of
 from pytest_vmsnap.model import GuestNotes
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
 
     from pytest_vmsnap.guest.channel import Site
@@ -44,11 +44,18 @@ class SshChannel:
     name = "ssh"
     needs_network = True
 
-    def __init__(self, site: Site, login: SshLogin, *, ways: Sequence[Way] = ()) -> None:
+    def __init__(
+        self,
+        site: Site,
+        login: SshLogin,
+        *,
+        ways: Sequence[Way] = (),
+        scaled: Callable[[float], float] = float,
+    ) -> None:
         self._site = site
         self._login = login
         self._ways = ways
-        self._connection = SshConnection(site, login)
+        self._connection = SshConnection(site, login, scaled=scaled)
 
     def connect(self) -> None:
         """Nothing: the connection of a saved moment is dead, and a new one is made by `open`."""

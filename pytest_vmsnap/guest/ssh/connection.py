@@ -45,8 +45,9 @@ RUNNER = """echo "$$"; (eval "$1"); status=$?; echo "$2" >&2; echo "$2 $status";
 class SshConnection:
     """An SSH connection to the machine at `site`, made when it is wanted, and again after a new boot."""
 
-    def __init__(self, site: Site, login: SshLogin) -> None:
+    def __init__(self, site: Site, login: SshLogin, *, scaled: Callable[[float], float] = float) -> None:
         self._site = site
+        self._scaled = scaled
         self._login = login
         self._transport: Any = None
         self._boot: tuple[Domain, int] | None = None
@@ -94,9 +95,9 @@ class SshConnection:
             try:
                 plug = self._knocks.answered(self.endpoint(), deadline)
                 transport = library.Transport(plug)
-                transport.banner_timeout = transport.handshake_timeout = CONNECT_SECONDS
-                transport.auth_timeout = CONNECT_SECONDS
-                transport.start_client(timeout=CONNECT_SECONDS)
+                transport.banner_timeout = transport.handshake_timeout = self._scaled(CONNECT_SECONDS)
+                transport.auth_timeout = self._scaled(CONNECT_SECONDS)
+                transport.start_client(timeout=self._scaled(CONNECT_SECONDS))
                 transport.auth_publickey(self._login.user, key)
             except (OSError, EOFError, library.SSHException) as error:
                 if transport:
@@ -185,12 +186,12 @@ class SshConnection:
         """Kill what runs in a session, and wait for its end."""
         if streams.pid:
             self._kill(streams.pid)
-            deadline = time.monotonic() + CONNECT_SECONDS
+            deadline = time.monotonic() + self._scaled(CONNECT_SECONDS)
             streams.finish(lambda: time.monotonic() > deadline, lambda: None)
 
     def interact(self, terminal: Terminal) -> None:
         """Run a login shell at the terminal, until it ends."""
-        session = self._transport.open_session(timeout=CONNECT_SECONDS)
+        session = self._transport.open_session(timeout=self._scaled(CONNECT_SECONDS))
         session.get_pty(term=terminal.kind, width=terminal.columns, height=terminal.rows)
         session.invoke_shell()
         try:
@@ -206,7 +207,7 @@ class SshConnection:
     def _kill(self, pid: int) -> None:
         session = self._session(f"kill -s KILL -- -{pid}")
         try:
-            session.settimeout(CONNECT_SECONDS)
+            session.settimeout(self._scaled(CONNECT_SECONDS))
             session.recv(1)
         except TimeoutError as error:
             raise GuestHung("the guest does not answer", console=self._site.domain.console_text()) from error
@@ -218,7 +219,7 @@ class SshConnection:
         if self._login.user != "root":
             command = f"sudo -n {command}"
         try:
-            session = self._transport.open_session(timeout=CONNECT_SECONDS)
+            session = self._transport.open_session(timeout=self._scaled(CONNECT_SECONDS))
             session.exec_command(command)
         except (OSError, EOFError, AttributeError, library.SSHException) as error:
             expect_alive(self._site.domain)
