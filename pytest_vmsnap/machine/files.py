@@ -31,7 +31,7 @@ PAGE = 4096
 
 # $1: where to; $2: the name that it has in a directory; $3: the name beside its place that it is unpacked to.
 FIND = r"""
-[ ! -d "$1" ] || set -- "${1%/}/$2" "$2" "$3"
+[ ! -d "$1" ] || set -- "${1%/}/$2" "$2" "$3" "$4" "$5" "$6"
 draft=${1%/*}/$3
 """
 STAGE = """

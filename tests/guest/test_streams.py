@@ -305,3 +305,39 @@ def test_a_console_of_any_length_is_searched_and_kept_in_little_memory(vm: Machi
         assert vm.wait_for_console_text("early-word")
         assert vm.wait_for_console_text("late-.ord")
     assert found.mib < MOST_MIB
+
+
+@pytest.mark.thorough
+def test_holes_stay_holes_where_the_guests_tar_knows_none(
+    project: pytest.Pytester, light: tuple[str, ...], runner: list[str]
+) -> None:
+    project.makepyfile(
+        """
+        import os
+
+        def test_it(vm, tmp_path):
+            tree = tmp_path / "tree"
+            tree.mkdir()
+            with (tree / "sparse").open("wb") as file:
+                file.write(b"begin")
+                file.seek(100 << 20)
+                file.write(b"middle")
+                file.truncate(300 << 20)
+            os.utime(tree / "sparse", (10**9, 10**9))
+            (tree / "small").write_text("small")
+            assert vm.run("tar --version 2>&1 | grep GNU").returncode
+            vm.succeed("mkdir /root/there")
+            for target, place in (("/root/new", "/root/new"), ("/root/there", "/root/there/tree")):
+                vm.upload(tree, target)
+                size, blocks, time = vm.succeed(f"stat -c '%s %b %Y' {place}/sparse").split()
+                assert (int(size), int(blocks) < 2048, int(time)) == (300 << 20, True, 10**9)
+                assert vm.succeed(f"head -c 5 {place}/sparse; cat {place}/small") == "beginsmall"
+                middle = f"dd if={place}/sparse bs=1048576 skip=100 count=1 2>/dev/null | head -c 6"
+                assert vm.succeed(middle) == "middle"
+            vm.download("/root/new", tmp_path / "back")
+            assert (tmp_path / "back/sparse").stat().st_blocks < 2048
+            assert (tmp_path / "back/sparse").stat().st_size == 300 << 20
+        """
+    )
+    result = project.run(*runner, "-p", "no:cacheprovider", *light)
+    result.assert_outcomes(passed=1)
