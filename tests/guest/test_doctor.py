@@ -53,7 +53,8 @@ def test_the_doctor_finds_what_a_run_finds_and_leaves_nothing(
     assert findings["qemu"]["found"] == f"{facts.qemu_version} ({facts.emulator})"
     assert "x-ignore-shared" in findings["qemu-snapshots"]["found"]
     assert findings["accelerator"]["found"].startswith(facts.accelerator.name)
-    assert findings["accelerator"]["found"].endswith(facts.accelerator.reason)
+    # the details of a probe that fails depend on how busy the host is
+    assert facts.accelerator.reason.partition(": ")[0] in findings["accelerator"]["found"]
     is_well = facts.accelerator.name == "kvm" or facts.accelerator.reason == "asked for"
     assert (findings["accelerator"]["status"] == "ok") is is_well
     assert findings["store"]["found"].startswith(f"{vmsnap.store.path}: ")
