@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 OUTPUT_LIMIT = 64 << 20  # bytes of a stream that are kept in memory, where nobody says otherwise
+GATHERED = 1 << 20  # bytes that are gathered from small pieces
 EDGE = 16 << 10  # bytes of the beginning and of the end of a stream that was too long
 BEHIND_MARK = 16  # bytes behind a mark that are read, at most: " 255 died\n"
 
@@ -33,6 +34,7 @@ class Captured:
     def __init__(self, limit: int = OUTPUT_LIMIT) -> None:
         self.limit = limit
         self.size = 0
+        self._pieces: list[bytes] = []  # a growing bytearray would be copied as it grows
         self._data = bytearray()
         self._end = bytearray()
 
@@ -44,17 +46,21 @@ class Captured:
         self.size += len(piece)
         if not self.is_closed:
             self._data += piece
+            if len(self._data) >= GATHERED:
+                self._pieces.append(bytes(self._data))
+                self._data.clear()
             return
         if not self._end:
-            self._end = self._data[-EDGE:]
-            del self._data[EDGE:]
+            self._end = bytearray(b"".join(self._pieces[-1:]) + self._data)[-EDGE:]
+            self._data = bytearray(b"".join(self._pieces[:1]) or self._data)[:EDGE]
+            self._pieces.clear()
         self._end += piece[-EDGE:]
         del self._end[:-EDGE]
 
     def content(self) -> bytes:
         """All of it, or what is kept of it: its first and its last 16 KiB, and a line between them."""
         if not self.is_closed:
-            return bytes(self._data)
+            return b"".join([*self._pieces, self._data])
         left_out = self.size - len(self._data) - len(self._end)
         if left_out <= 0:
             return bytes(self._data)

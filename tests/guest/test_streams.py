@@ -299,7 +299,7 @@ def test_a_name_that_no_variable_can_have_is_refused(vm_module: Machine) -> None
 
 @pytest.mark.thorough
 def test_a_console_of_any_length_is_searched_and_kept_in_little_memory(vm: Machine) -> None:
-    vm.succeed("echo early-word >/dev/ttyS0; head -c 3000000 /dev/zero | tr '\\0' x >/dev/ttyS0", timeout=600)
+    vm.succeed("echo early-word >/dev/ttyS0; head -c 1500000 /dev/zero | tr '\\0' x >/dev/ttyS0", timeout=600)
     vm.succeed("echo late-word >/dev/ttyS0")
     with peak() as found:
         assert vm.wait_for_console_text("early-word")
