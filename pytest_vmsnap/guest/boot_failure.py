@@ -21,7 +21,7 @@ OUT_OF_MEMORY = re.compile(r"Out of memory: Kill(?:ed)? process \d+ \(([^)]*)\)"
 # As often as systemd starts a service that fails before it gives it up (systemd-system.conf(5),
 # DefaultStartLimitBurst). One or two may be processes that the boot does without.
 MOST_KILLS = 5
-MOST_RESETS = 5  # some images reboot once or twice before they are what they are to be
+MOST_RESETS = 30  # libvirt told of one reset up to six times (9.0, qemu:///session)
 END_CHARACTERS = 16 << 10  # of a console, which are looked at
 LAST_LINES = 60  # in which the reason for a shell is looked for
 

@@ -66,6 +66,8 @@ class BootWatch:
         """What has failed for good, whatever comes next."""
         if kills(text) >= MOST_KILLS:
             return lacks_memory(text, memory=domain.memory_mib())
+        if domain.boot_mark:
+            return None  # a reboot that was asked for is a reset too
         return resets_itself(domain.events.reboots - self._resets)
 
 
