@@ -17,7 +17,8 @@ CONTROL_SEQUENCES = re.compile(
 )
 # The kernel's own lines come when they like, behind a prompt too.
 KERNEL_LINES = re.compile(r"\[ *\d+\.\d{6}\][^\n]*(?:\n|\Z)")
-OUT_OF_MEMORY = re.compile(r"Out of memory: Kill(?:ed)? process \d+ \(([^)]*)\)")  # Linux, mm/oom_kill.c
+# Linux, mm/oom_kill.c; a name of up to 15 characters may have brackets of its own: ((udev-worker))
+OUT_OF_MEMORY = re.compile(r"Out of memory: Kill(?:ed)? process \d+ \((.{1,15}?)\)[ ,]")
 # As often as systemd starts a service that fails before it gives it up (systemd-system.conf(5),
 # DefaultStartLimitBurst). One or two may be processes that the boot does without.
 MOST_KILLS = 5

@@ -140,6 +140,13 @@ def test_an_older_kernels_words_count() -> None:
     assert lacks_memory(killed(MOST_KILLS, "Out of memory: Kill process"), memory=96)
 
 
+def test_a_process_whose_name_has_brackets_of_its_own_is_named_whole() -> None:
+    text = killed(MOST_KILLS).replace("systemd-network", "(udev-worker)")
+    found = lacks_memory(text, memory=96)
+    assert found
+    assert "memory, (udev-worker) among them" in found.where
+
+
 def test_a_guest_that_is_reset_over_and_over_will_not_come_up() -> None:
     assert resets_itself(MOST_RESETS - 1) is None
     found = resets_itself(MOST_RESETS)
