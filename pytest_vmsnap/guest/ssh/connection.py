@@ -8,6 +8,7 @@ import select
 import shlex
 import threading
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pytest_vmsnap.errors import ChannelError, GuestHung, SpecError
@@ -18,7 +19,7 @@ from pytest_vmsnap.guest.streams import Captured, MarkedStream
 from pytest_vmsnap.host import add_forward, forwards
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from pytest_vmsnap.guest.channel import Site
     from pytest_vmsnap.guest.ssh.login import SshLogin
@@ -192,9 +193,10 @@ class SshConnection:
     def interact(self, terminal: Terminal) -> None:
         """Run a login shell at the terminal, until it ends."""
         session = self._transport.open_session(timeout=self._scaled(CONNECT_SECONDS))
-        session.get_pty(term=terminal.kind, width=terminal.columns, height=terminal.rows)
-        session.invoke_shell()
         try:
+            with answered_within(self._scaled(CONNECT_SECONDS), self._transport):
+                session.get_pty(term=terminal.kind, width=terminal.columns, height=terminal.rows)
+                session.invoke_shell()
             while not (session.closed or session.eof_received) or session.recv_ready():
                 ready, _, _ = select.select([session, terminal.source], [], [], LOOK_SECONDS)
                 if terminal.source in ready:
@@ -219,8 +221,10 @@ class SshConnection:
         if self._login.user != "root":
             command = f"sudo -n {command}"
         try:
-            session = self._transport.open_session(timeout=self._scaled(CONNECT_SECONDS))
-            session.exec_command(command)
+            seconds = self._scaled(CONNECT_SECONDS)
+            session = self._transport.open_session(timeout=seconds)
+            with answered_within(seconds, self._transport):
+                session.exec_command(command)
         except (OSError, EOFError, AttributeError, library.SSHException) as error:
             expect_alive(self._site.domain)
             if isinstance(error, library.ChannelException):  # sshd refuses, e.g. by its MaxSessions
@@ -229,6 +233,21 @@ class SshConnection:
             console = self._site.domain.console_text()
             raise GuestHung(f"the guest does not answer: {error}", console=console) from error
         return session
+
+
+@contextmanager
+def answered_within(seconds: float, transport: Any) -> Iterator[None]:
+    """Close the connection where the block takes longer: paramiko waits for some answers without end.
+
+    What waits then ends with paramiko's error. A guest that is reset in between answers to nothing any more.
+    """
+    timer = threading.Timer(seconds, transport.close)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 class _Feeder(threading.Thread):
