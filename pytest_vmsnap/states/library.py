@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, cast
 
 from pytest_vmsnap import image as images
-from pytest_vmsnap.errors import RevertError, StoreDamaged
+from pytest_vmsnap.errors import BootError, ChannelError, HostError, RevertError, StoreDamaged
 from pytest_vmsnap.guest import stop_calendar_timers
 from pytest_vmsnap.machine import Machine, Trail
 from pytest_vmsnap.states import entries, keys
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pytest_vmsnap.progress import Progress
     from pytest_vmsnap.states.declared import Declaration
     from pytest_vmsnap.states.tree import StateTree
-    from pytest_vmsnap.store import Fingerprint, Kind, Store
+    from pytest_vmsnap.store import Damage, Fingerprint, Kind, Store
 
 log = logging.getLogger("pytest_vmsnap.states")
 
@@ -82,6 +82,7 @@ class Library:
         self._images: dict[MachineSpec, Image] = {}
         self._keys: dict[tuple[MachineSpec, str], str] = {}
         self._healed: set[tuple[MachineSpec, str]] = set()
+        self._images_healed: set[MachineSpec] = set()
 
     @property
     def found(self) -> dict[tuple[MachineSpec, str], Snapshot]:
@@ -124,11 +125,7 @@ class Library:
         if not damaged:
             return None
         self._healed.add((spec, state))
-        for each in damaged:
-            self._progress.say(f"{each.name} in the store is damaged, and is made anew: {each.what}")
-        remove_damaged(self._store, damaged)
-        self._found.clear()
-        self._images.clear()
+        self._remove(damaged)
         return self.snapshot(spec, state)
 
     def expect_unchanged(self) -> None:
@@ -175,29 +172,55 @@ class Library:
 
     def _entry(self, spec: MachineSpec, state: str) -> Path:
         __tracebackhide__ = True
-        key = self.key(spec, state)
-        what = f"state {state}"
         if state == BASE:
-            return self._store.provide(
-                entries.KIND,
-                key,
-                what,
-                lambda draft: self._build_base(draft, spec),
-                made_on=self._below(spec),
-                anew=state in self._settings.refresh_state,
-            )
+            try:
+                return self._base_entry(spec)
+            except (BootError, ChannelError, HostError):
+                if not self._heals_image(spec):
+                    raise
+                return self._base_entry(spec)
         declaration = self._tree.declaration(state)
         parent = Name(kind=entries.KIND, key=self.key(spec, declaration.parent))
         if self._refreshed(declaration.parent):
             self.snapshot(spec, declaration.parent)  # what was made from the one before goes with it
         return self._store.provide(
             entries.KIND,
-            key,
-            what,
+            self.key(spec, state),
+            f"state {state}",
             lambda draft: self._build(draft, spec, declaration),
             made_on=[parent],
             anew=state in self._settings.refresh_state,
         )
+
+    def _base_entry(self, spec: MachineSpec) -> Path:
+        return self._store.provide(
+            entries.KIND,
+            self.key(spec, BASE),
+            f"state {BASE}",
+            lambda draft: self._build_base(draft, spec),
+            made_on=self._below(spec),
+            anew=BASE in self._settings.refresh_state,
+        )
+
+    def _heals_image(self, spec: MachineSpec) -> bool:
+        """Whether the image was damaged, and has been removed so that it is built anew; once in a run."""
+        if spec in self._images_healed or not (below := self._below(spec)):
+            return False
+        origin = self._image(spec).origin
+        with self._progress.step(f"checking the image {origin} in the store"):
+            damaged = [damage for name in below for damage in damage_of(self._store, name)]
+        if not damaged:
+            return False
+        self._images_healed.add(spec)
+        self._remove(damaged)
+        return True
+
+    def _remove(self, damaged: Sequence[Damage]) -> None:
+        for each in damaged:
+            self._progress.say(f"{each.name} in the store is damaged, and is made anew: {each.what}")
+        remove_damaged(self._store, damaged)
+        self._found.clear()
+        self._images.clear()
 
     def _refreshed(self, state: str) -> bool:
         """Whether `state`, or one that it is made from, is to be made anew."""

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from pytest_vmsnap.model import Image, MachineSpec
     from pytest_vmsnap.session import VmsnapSession
 
 CONFTEST = """
@@ -129,6 +130,26 @@ def test_a_state_that_cannot_be_loaded_is_made_anew_once(
     again.assert_outcomes(passed=2)
     again.stdout.no_fnmatch_line("*damaged*")
     assert project.run(command, "verify").ret == 0
+
+
+@pytest.mark.thorough
+def test_an_image_whose_header_is_gone_is_built_anew(
+    project: pytest.Pytester,
+    monkeypatch: pytest.MonkeyPatch,
+    provided: Callable[[MachineSpec], Image],
+    vm_spec: MachineSpec,
+    runner: list[str],
+) -> None:
+    disk = provided(vm_spec).disk
+    assert disk
+    store = project.path / "store"
+    entry = shutil.copytree(disk.parent, store / "images" / disk.parent.name)
+    change(entry / disk.name, zero_header)
+    monkeypatch.setenv("VMSNAP_STORE", str(store))
+    project.makepyfile("def test_it(vm): vm.succeed('true')")
+    result = project.run(*runner)
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["*in the store is damaged, and is made anew: *disk.qcow2 changed*"])
 
 
 def test_a_changed_page_of_memory_is_found_by_verify(
