@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from pytest_vmsnap.errors import ChannelError, HostError, RevertError, StoreFull
@@ -123,6 +124,7 @@ class Clone:
         """
         space = files.free_mib(directory)
         pages = self._forge.to_write_in(directory / "pages")
+        provide, mode = provide or filled_in(directory), self._forge.read_only
         ran = self.domain.condition() == "running"
         if ran:
             self.domain.suspend()
@@ -146,13 +148,13 @@ class Clone:
             running.save_memory(self.domain, runs, pages, size, memory=self._memory, place=self._forge.to_write)
             devices = directory / "device-state"
             running.save_devices(self.domain, devices, blocks, place=self._forge.to_write)
-            disks = self._disks_saved(directory)
+            disks = self._disks_saved(directory)  # last: from then on it stands on what is saved
         finally:
             if ran:
                 self.domain.resume()
         log.info("%s: %d MiB saved, stood still for %.3f s", self.name, needed, time.monotonic() - began)
         for path in (*disks, devices):
-            path.chmod(self._forge.read_only)
+            path.chmod(mode)
         return Snapshot(
             directory=directory,
             spec=self.snapshot.spec,
@@ -162,7 +164,7 @@ class Clone:
                 below=None if trouble else self._mapped,
                 layers=(pages,),
                 size=size,
-                provide=provide or filled_in(directory),
+                provide=provide,
             ),
             devices=devices,
             abilities=self.snapshot.abilities,
@@ -178,12 +180,14 @@ class Clone:
             os.link(path, saved[-1])  # its own name ends with the machine
         self._layers += 1
         layer = self._forge.to_write_in(self.directory / f"layer{self._layers}")
-        self._disks = self._forge.overlays(tuple(saved), layer)
-        self.domain.change_disks(self._disks)
+        overlays = self._forge.overlays(tuple(saved), layer)
+        self.domain.change_disks(overlays)
+        self._disks = overlays  # until here it goes on with those that it had
         return tuple(saved)
 
     def end(self) -> None:
         """End it and remove its files. Takes up to 2 s where process 1 reaps slowly."""
-        if hasattr(self, "domain"):
-            self._forge.end(self.domain)
-        files.remove(self.directory)
+        with ExitStack() as steps:  # each is taken, whatever another raises
+            steps.callback(files.remove, self.directory)
+            if hasattr(self, "domain"):
+                steps.callback(self._forge.end, self.domain)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,7 +53,12 @@ class Forge:
 
     def directory(self, name: str) -> Path:
         """A new directory for the files of the machine `name`, which QEMU may write in."""
-        return self.to_write_in(self.host.run.data / name)
+        path = self.host.run.data / name
+        try:
+            return self.to_write_in(path)
+        except BaseException:
+            files.remove(path)
+            raise
 
     def to_write_in(self, path: Path) -> Path:
         """The directory `path`, made if it is not there, which QEMU may write in."""
@@ -212,7 +217,11 @@ class Forge:
 
     def end(self, domain: Domain) -> None:
         """End a domain at once, and remove its log. Takes up to 2 s where process 1 reaps slowly."""
-        domain.destroy()
-        self.host.connection.forget(domain)
+        with ExitStack() as steps:  # each is taken, whatever another raises
+            steps.callback(self._remove_log, domain)
+            steps.callback(self.host.connection.forget, domain)
+            steps.callback(domain.destroy)
+
+    def _remove_log(self, domain: Domain) -> None:
         with suppress(OSError):  # another user's, in system mode
             (self.host.log_directory / f"{domain.name}.log").unlink()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Self
 
 from pytest_vmsnap.errors import BootError, HostError
@@ -57,19 +58,24 @@ class Template:
             self.memory = self._forge.memory(self._into, self.spec.memory)
             self.boot()
         except HostError as error:
-            files.remove(self.directory)
+            self._end()
             raise BootError(error.message, hint=error.hint) from error
         except BaseException:
-            files.remove(self.directory)
+            self._end()
             raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._forge.end(self.domain)
-        if kind is not None or self._into != self.directory:
-            files.remove(self.directory)
+        self._end(keep=kind is None and self._into == self.directory)
+
+    def _end(self, *, keep: bool = False) -> None:
+        with ExitStack() as steps:  # each is taken, whatever another raises
+            if not keep:
+                steps.callback(files.remove, self.directory)
+            if hasattr(self, "domain"):
+                steps.callback(self._forge.end, self.domain)
 
     def boot(self) -> None:
         """Start QEMU on its disks: the first time, and again after it ended."""

@@ -72,9 +72,10 @@ class Lease:
 
     def end(self) -> None:
         """End it, with all that it has. Takes up to 2 s where process 1 reaps slowly."""
-        self.channel.close()
         try:
-            self.clone.end()
+            with ExitStack() as steps:  # each is taken, whatever another raises
+                steps.callback(self.clone.end)
+                steps.callback(self.channel.close)
         except Exception:
             log.exception("%s could not be ended", self.clone.name)
 

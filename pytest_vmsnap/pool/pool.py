@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from pytest_vmsnap.pool.budget import has_room
@@ -127,6 +128,7 @@ class Pool:
 
     def close(self) -> None:
         """Wait until all machines have ended, but those that somebody has."""
-        self._quiet.end()
-        self._standbys.close()
-        self._discarders.shutdown(wait=True)
+        with ExitStack() as steps:  # each is taken, whatever another raises
+            steps.callback(self._discarders.shutdown, wait=True)
+            steps.callback(self._standbys.close)
+            steps.callback(self._quiet.end)

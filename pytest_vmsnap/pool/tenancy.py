@@ -96,9 +96,9 @@ class Tenancy:
         given.
         """
         lease = self._pool.take(moment.snapshot, nonce=moment.nonce)
-        self._pool.returned(moment.snapshot)
         old, self.lease, self._mapped, self._at = self.lease, lease, moment, moment
         try:
+            self._pool.returned(moment.snapshot)
             moved(lease)
         finally:
             self._pool.discard(old)

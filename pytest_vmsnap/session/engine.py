@@ -111,7 +111,12 @@ class Engine:
 
     def taken(self, snapshot: Snapshot) -> Tenancy:
         """A clean machine in the state of `snapshot`; raises `RevertError` where none can be given."""
-        return Tenancy(self.pool, self.pool.take(snapshot), snapshot)
+        lease = self.pool.take(snapshot)
+        try:
+            return Tenancy(self.pool, lease, snapshot)
+        except BaseException:
+            self.pool.discard(lease)
+            raise
 
     def taken_of(self, spec: MachineSpec, state: str) -> Tenancy:
         """A clean machine in `state`, which is made anew, once, where it is damaged in the store.

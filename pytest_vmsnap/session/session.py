@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager, nullcontext
+import logging
+from contextlib import ExitStack, contextmanager, nullcontext
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from pytest_vmsnap.model import MachineSpec
     from pytest_vmsnap.pool import Tenancy
     from pytest_vmsnap.store import Store
+
+log = logging.getLogger("pytest_vmsnap.session")
 
 
 class VmsnapSession:
@@ -136,7 +139,6 @@ class VmsnapSession:
         else:
             held, self._kept = self._kept, None
             held.owner = where
-        self._look_ahead(node, spec)
         if mark == "readonly" and self.settings.verify == "audit":
             self._audited[where] = held
         else:
@@ -145,6 +147,7 @@ class VmsnapSession:
         lent = self._lent("vm", where, held.tenancy, spec, wishes.state, clean=is_clean)
         lent.ends = not grant.keep
         try:
+            self._look_ahead(node, spec)
             if where in self._audited:
                 held.list_before(factor=self._factor())
             yield lent.machine
@@ -265,8 +268,12 @@ class VmsnapSession:
 
         Where a Ctrl-C broke it off, the second time waits for what is left.
         """
-        self._let_go()
-        self._discard_kept()
+        with ExitStack() as steps:  # each is taken, whatever another raises
+            steps.callback(self._close_engine)
+            steps.callback(self._discard_kept)
+            steps.callback(self._let_go)
+
+    def _close_engine(self) -> None:
         if engine := self._engine:
             try:
                 with self._progress.step("ending the machines"):
@@ -293,12 +300,16 @@ class VmsnapSession:
 
     def _let_go(self) -> None:
         """What was told of is of no use any more."""
-        leaving, self._leaving = self._leaving, []
-        for lent in leaving:
-            if lent.ends:
-                lent.tenancy.end()
-            else:
-                lent.tenancy.forget_all()
+        while self._leaving:
+            lent = self._leaving.pop(0)
+            try:
+                if lent.ends:
+                    lent.tenancy.end()
+                else:
+                    lent.tenancy.forget_all()
+            except Exception as error:
+                log.exception("%s could not be let go", lent.machine)
+                self._progress.say(f"{lent.machine.name} may end only with the run: {error}")
 
     def _last(self, spec: MachineSpec, state: str, where: str) -> selection.Last | None:
         kept = self._kept

@@ -163,12 +163,22 @@ class Connection:
         self._domains[uuid] = domain  # before it starts: its first events come within createXML
         try:
             domain.handle = self._create(description, flags)
-        except libvirt.libvirtError as error:
+        except BaseException as error:
             del self._domains[uuid]
+            if not isinstance(error, libvirt.libvirtError):  # Ctrl-C may come when it has started
+                self._end_started(uuid)
+                raise
             raise HostError(
                 f"libvirt could not start a machine: {error}", hint=_start_advice(str(error))
             ) from error
         return domain
+
+    def _end_started(self, uuid: str) -> None:
+        libvirt, _ = library.modules()
+        try:
+            self._handle.lookupByUUIDString(uuid).destroy()
+        except libvirt.libvirtError as error:
+            log.debug("%s: %s", uuid, error)
 
     def _create(self, description: Element, flags: int) -> Any:
         libvirt, _ = library.modules()
