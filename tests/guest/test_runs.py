@@ -278,15 +278,17 @@ def test_a_guest_that_cannot_learn_that_it_is_a_clone_is_given_other_random_numb
     project.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=4)
 
 
-# ioctl(open("/dev/urandom", O_RDONLY), RNDRESEEDCRNG, 0) as a program of x86-64 alone, for a guest without perl: it
-# has just reseeded when the state is saved, and does not by itself in the seconds after (drivers/char/random.c)
-RESEEDS = bytes.fromhex(
-    "b802000000488d3d1d00000031f60f0589c7b810000000be0752000031d20f0589c7b83c0000000f05"
-) + b"/dev/urandom\0"
+# ioctl(open("/dev/urandom", 0), RNDRESEEDCRNG, 0) as a program of x86-64, for a guest without perl. It has
+# just reseeded when its state is saved, and does not by itself in the seconds after (drivers/char/random.c).
+RESEEDS = (
+    bytes.fromhex("b802000000488d3d1d00000031f60f0589c7b810000000be0752000031d20f0589c7b83c0000000f05")
+    + b"/dev/urandom\0"
+)
 PREPARED = f"""
 def pytest_vmsnap_prepare(vm):
     code = {RESEEDS!r}
-    header = struct.pack("<16sHHIQQQIHHHHHH", b"\\x7fELF\\2\\1\\1", 2, 62, 1, 0x400078, 64, 0, 0, 64, 56, 1, 0, 0, 0)
+    magic = b"\\x7fELF\\2\\1\\1"
+    header = struct.pack("<16sHHIQQQIHHHHHH", magic, 2, 62, 1, 0x400078, 64, 0, 0, 64, 56, 1, 0, 0, 0)
     segment = struct.pack("<IIQQQQQQ", 1, 5, 0, 0x400000, 0x400000, 120 + len(code), 120 + len(code), 4096)
     vm.write_bytes("/reseeds", header + segment + code)
     vm.succeed("chmod +x /reseeds && /reseeds")

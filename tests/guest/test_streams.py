@@ -55,9 +55,9 @@ def test_an_output_goes_to_a_file_of_the_host_as_it_comes(vm_module: Machine, tm
     target = tmp_path / "out"
     target.write_text("before")
     with peak() as found:
-        result = vm_module.run("head -c 200000000 /dev/zero; echo err >&2", stdout=target, timeout=600)
+        result = vm_module.run("head -c 80000000 /dev/zero; echo err >&2", stdout=target, timeout=600)
     assert (result.stdout, result.stderr) == (b"", b"err\n")
-    assert target.stat().st_size == 200_000_000
+    assert target.stat().st_size == 80_000_000
     assert found.mib < MOST_MIB
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
