@@ -68,6 +68,7 @@ def pytest_configure(config: pytest.Config) -> None:
     terminal = Terminal(config, relay=worker.say if worker else None)
     timings = Timings(tell=worker.record if worker else None)
     config.pluginmanager.register(Order(), "vmsnap-order")
+    config.pluginmanager.register(terminal, "vmsnap-terminal")
     config.stash[SETTINGS_KEY] = settings
     config.stash[TERMINAL_KEY] = terminal
     config.stash[SESSION_KEY] = VmsnapSession(

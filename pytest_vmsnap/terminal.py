@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TextIO
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
 log = logging.getLogger("pytest_vmsnap.progress")
 
@@ -31,7 +31,7 @@ class Terminal:
     def __init__(self, config: pytest.Config, *, relay: Callable[[str], None] | None = None) -> None:
         self._config = config
         self._relay = relay
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # Ctrl-C may come while its thread writes
         self._stream: TextIO | None = None
         self._owned = False
         self._unended = False
@@ -52,6 +52,22 @@ class Terminal:
         with capture.global_and_fixture_disabled():
             capture.suspend_global_capture(in_=True)
             yield
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_logstart(self) -> Generator[None, object, object]:
+        """Let pytest write in one go: a line of another thread comes before or behind it."""
+        with self._lock:
+            return (yield)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_logreport(self) -> Generator[None, object, object]:
+        with self._lock:
+            return (yield)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_logfinish(self) -> Generator[None, object, object]:
+        with self._lock:
+            return (yield)
 
     def write(self, line: str) -> None:
         """Show `line`, without its end, at once, as the plugin's."""

@@ -108,9 +108,30 @@ def test_under_xdist_a_line_has_its_workers_name(project: pytest.Pytester) -> No
     ]
 
 
-def test_under_xdist_with_verbose_every_line_stands_alone(project: pytest.Pytester) -> None:
+SLOWLY = """
+import time
+
+import pytest
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config):
+    if not hasattr(config, "workerinput"):
+        write = config.get_terminal_writer().write
+        def slowly(text, **markup):
+            if ".py::" in text:
+                time.sleep(0.3)
+            write(text, **markup)
+        config.get_terminal_writer().write = slowly
+"""
+
+
+@pytest.mark.parametrize("slowly", [False, True])
+def test_under_xdist_with_verbose_every_line_stands_alone(project: pytest.Pytester, slowly: bool) -> None:
     pytest.importorskip("xdist")
-    found = lines(project, "-n1", "-v", "-o", "console_output_style=classic")
+    if slowly:  # the worker's lines come while pytest is in the midst of its own
+        project.makepyfile(slow=SLOWLY)
+    args = ("-pslow",) if slowly else ()
+    found = lines(project, "-n1", "-v", "-o", "console_output_style=classic", *args)
     # a worker's lines come by a way of their own: some before xdist's, some behind them
     wanted = [
         "test_a.py::test_one",
