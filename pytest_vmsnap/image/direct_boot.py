@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from pytest_vmsnap.model import ImageRequest
 
-DEFAULT_CMDLINE = "root=/dev/vda rw console=ttyS0"
+DEFAULT_CMDLINE = "root=/dev/vda rw console=ttyS0 no_timer_check"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ import pytest
 from pytest_vmsnap import BootError
 from pytest_vmsnap.image import commands
 
-from .images import SHELL_PLANTED, booting, busybox
+from .images import CMDLINE, SHELL_PLANTED, booting, busybox
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,7 +83,7 @@ def bootable(target: Path, kernel: Path, initrd: Path) -> None:
     (directory / "initrd").write_bytes(initrd.read_bytes())
     config = target.with_suffix(".cfg")
     config.write_text(
-        "set root=(hd0,msdos1)\necho GRUB-was-here\nlinux /kernel console=ttyS0 panic=0\ninitrd /initrd\nboot\n"
+        f"set root=(hd0,msdos1)\necho GRUB-was-here\nlinux /kernel {CMDLINE}\ninitrd /initrd\nboot\n"
     )
     grub(target, "linux", "echo", "boot", "-c", str(config))
     start, size = 1 << 20, 48 << 20

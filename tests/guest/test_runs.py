@@ -13,6 +13,8 @@ import pytest
 
 from pytest_vmsnap.host.run import libvirt_logs
 
+from .images import CMDLINE
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -304,12 +306,16 @@ def test_a_guest_whose_random_numbers_would_repeat_is_refused_unless_that_is_acc
     result = project.runpytest_subprocess(*light, "-p", "no:cacheprovider")
     result.assert_outcomes(errors=4)
     result.stdout.fnmatch_lines(["*would all draw the same random numbers*", "*vmsnap_entropy=warn*"])
-    options = ("--vmsnap-entropy=warn", "--vmsnap-standby=0", "-p", "no:cacheprovider")
-    result = project.runpytest_subprocess(*light, *options)
-    outcomes = result.parseoutcomes()
-    assert outcomes.get("failed", 0) >= 1  # as is to be feared
-    assert outcomes.get("failed", 0) + outcomes.get("passed", 0) == 4
-    result.stdout.fnmatch_lines(["*warning: *would all draw the same random numbers*"])
+    options = ("--vmsnap-entropy=warn", "--vmsnap-standby=0", "--vmsnap-refresh", "-p", "no:cacheprovider")
+    repeats = 0
+    for _ in range(5):  # it reseeds by itself some seconds later, which on a busy host is before the first draw
+        result = project.runpytest_subprocess(*light, *options)
+        result.stdout.fnmatch_lines(["*warning: *would all draw the same random numbers*"])
+        outcomes = result.parseoutcomes()
+        assert outcomes.get("failed", 0) + outcomes.get("passed", 0) == 4
+        if repeats := outcomes.get("failed", 0):
+            break
+    assert repeats  # as is to be feared
 
 
 def test_each_machine_is_proved_clean_where_that_is_asked_for(
@@ -354,7 +360,7 @@ def test_a_guest_that_does_not_boot_shows_its_console(
     project.makepyfile("def test_one(vm): ...")
     result = project.runpytest_subprocess(
         *("--vmsnap-image=none", f"--vmsnap-kernel={kernel}"),
-        *("--vmsnap-cmdline=console=ttyS0 panic=0", "-p", "no:cacheprovider", "--vmsnap-timeout-factor=0.25"),
+        *(f"--vmsnap-cmdline={CMDLINE}", "-p", "no:cacheprovider", "--vmsnap-timeout-factor=0.25"),
     )
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(

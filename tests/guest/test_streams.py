@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_vmsnap import ChannelError, CommandTimeout, OutputTooLong
+from pytest_vmsnap.evidence import collectors
 
 from .memory import peak
 
@@ -304,6 +305,17 @@ def test_a_console_of_any_length_is_searched_and_kept_in_little_memory(vm: Machi
     with peak() as found:
         assert vm.wait_for_console_text("early-word")
         assert vm.wait_for_console_text("late-.ord")
+    assert found.mib < MOST_MIB
+
+
+@pytest.mark.thorough
+def test_the_end_of_a_journal_of_any_size_is_evidence(vm: Machine) -> None:
+    prints = "#!/bin/sh\nhead -c 500000000 /dev/zero | tr '\\0' x\necho\necho the end\n"
+    vm.write_text("/usr/bin/journalctl", prints, mode=0o755)
+    with peak() as found:
+        journal = collectors.journal(vm._trail, 600)
+    assert journal.endswith(b"x\nthe end\n")
+    assert len(journal) == collectors.JOURNAL_BYTES
     assert found.mib < MOST_MIB
 
 

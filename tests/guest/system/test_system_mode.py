@@ -21,7 +21,7 @@ import pytest
 
 from pytest_vmsnap.host import processes, uri
 
-from ..images import SHELL_PLANTED, busybox
+from ..images import CMDLINE, SHELL_PLANTED, busybox
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -109,7 +109,7 @@ def command(daemon: None, image: Path, store: Path, monkeypatch: pytest.MonkeyPa
     return [
         *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"--vmsnap-store={store}"),
         *(f"--vmsnap-image={image}/disk.qcow2", f"--vmsnap-kernel={image}/kernel"),
-        *(f"--vmsnap-initrd={image}/initrd", "--vmsnap-cmdline=console=ttyS0 panic=0"),
+        *(f"--vmsnap-initrd={image}/initrd", f"--vmsnap-cmdline={CMDLINE}"),
     ]
 
 

@@ -209,7 +209,7 @@ def test_a_kernel_without_cmdline_gets_one_that_shows_its_console(
     (tmp_path / "vmlinuz").write_bytes(b"kernel")
     image = ask("a.qcow2", kernel="vmlinuz")
     assert image.kernel == tmp_path / "vmlinuz"
-    assert image.cmdline == "root=/dev/vda rw console=ttyS0"
+    assert image.cmdline == "root=/dev/vda rw console=ttyS0 no_timer_check"
 
 
 def test_a_cmdline_is_taken_as_it_is_even_if_empty(tmp_path: Path, make_disk: MakeDisk, ask: Ask) -> None:
