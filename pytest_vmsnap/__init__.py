@@ -1,4 +1,4 @@
-"""A clean virtual machine for every test: boot once, save, and revert in milliseconds."""
+"""A clean virtual machine for every test: boot once, save a snapshot, revert in milliseconds."""
 
 from pytest_vmsnap.errors import (
     AcceleratorError,

@@ -1,4 +1,4 @@
-"""The fixtures: what users see, and the seams where a project puts its own."""
+"""The fixtures that the plugin provides."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ log = logging.getLogger("pytest_vmsnap.fixtures")
 
 @pytest.fixture(scope="session")
 def vmsnap(pytestconfig: pytest.Config) -> VmsnapSession:
-    """The plugin's own handle: facts of the host, store, states, timings."""
+    """The plugin's session: facts about the host, the store, the states in use, and timings."""
     return pytestconfig.stash[SESSION_KEY]
 
 
 @pytest.fixture(scope="session")
 def vm_spec(pytestconfig: pytest.Config) -> MachineSpec:
-    """The machine that tests get, a MachineSpec from the options; override it to change the machine."""
+    """The `MachineSpec` of the machine that tests get, from the options; override it to change the machine."""
     return pytestconfig.stash[SETTINGS_KEY].spec()
 
 
 @pytest.fixture
 def vm(request: pytest.FixtureRequest, vmsnap: VmsnapSession, vm_spec: MachineSpec) -> Iterator[Machine]:
-    """A clean virtual machine (a Machine), by the policy and the test's markers."""
+    """A virtual machine (a `Machine`): clean, unless the policy or the test's markers let tests share one."""
     __tracebackhide__ = True
-    wishes = _wishes(request)
+    requirements = _requirements(request)
     with _errors_told(vmsnap):
-        lent = vmsnap.lend(request.node, vm_spec.replace(**wishes.changes), wishes)
+        lent = vmsnap.provide(request.node, vm_spec.replace(**requirements.changes), requirements)
         machine = lent.__enter__()
     try:
         yield machine
@@ -50,13 +50,13 @@ def vm(request: pytest.FixtureRequest, vmsnap: VmsnapSession, vm_spec: MachineSp
 
 @pytest.fixture(scope="class")
 def vm_class(request: pytest.FixtureRequest, vmsnap: VmsnapSession, vm_spec: MachineSpec) -> Iterator[Machine]:
-    """A virtual machine that the tests of a class share, clean at its start."""
+    """A virtual machine that all tests of a class share; clean when the first one gets it."""
     yield from _shared("vm_class", request, vmsnap, vm_spec)
 
 
 @pytest.fixture(scope="module")
 def vm_module(request: pytest.FixtureRequest, vmsnap: VmsnapSession, vm_spec: MachineSpec) -> Iterator[Machine]:
-    """A virtual machine that the tests of a module share, clean at its start."""
+    """A virtual machine that all tests of a module share; clean when the first one gets it."""
     yield from _shared("vm_module", request, vmsnap, vm_spec)
 
 
@@ -64,7 +64,7 @@ def vm_module(request: pytest.FixtureRequest, vmsnap: VmsnapSession, vm_spec: Ma
 def vm_session(
     request: pytest.FixtureRequest, vmsnap: VmsnapSession, vm_spec: MachineSpec
 ) -> Iterator[Machine]:
-    """A virtual machine that all tests of the run share, clean at its start."""
+    """A virtual machine that all tests of the run share; clean when the first one gets it."""
     yield from _shared("vm_session", request, vmsnap, vm_spec)
 
 
@@ -72,19 +72,20 @@ def vm_session(
 def vm_factory(
     request: pytest.FixtureRequest, vmsnap: VmsnapSession, vm_spec: MachineSpec
 ) -> Iterator[Callable[..., Machine]]:
-    """``vm_factory(state="base", *, name=None, **spec)``: one more clean machine, until the test ends.
+    """A function ``vm_factory(state="base", *, name=None, **spec)`` that returns another clean machine.
 
-    `name` is what it is called in reports, `spec` are fields of `MachineSpec` that differ from the test's.
+    The machine ends with the test. Reports call it `name`, or a number without one; `spec` are the fields of
+    `MachineSpec` that differ from the test's machine.
     """
     __tracebackhide__ = True
-    changes = _wishes(request).changes
+    changes = _requirements(request).changes
     with ExitStack() as stack:
 
         def make(state: str = BASE, *, name: str | None = None, **spec: Any) -> Machine:
             __tracebackhide__ = True
             with _errors_told(vmsnap):
                 wanted = vm_spec.replace(**changes | spec)
-                return stack.enter_context(vmsnap.lend_further(request.node, wanted, state, name=name))
+                return stack.enter_context(vmsnap.provide_further(request.node, wanted, state, name=name))
 
         yield make
 
@@ -94,8 +95,10 @@ def _shared(
 ) -> Iterator[Machine]:
     __tracebackhide__ = True
     with _errors_told(vmsnap):
-        wishes = _wishes(request)
-        lent = vmsnap.lend_shared(fixture, request.node, vm_spec.replace(**wishes.changes), wishes.state)
+        requirements = _requirements(request)
+        lent = vmsnap.provide_shared(
+            fixture, request.node, vm_spec.replace(**requirements.changes), requirements.state
+        )
         machine = lent.__enter__()
     try:
         yield machine
@@ -103,13 +106,13 @@ def _shared(
         lent.__exit__(None, None, None)
 
 
-def _wishes(request: pytest.FixtureRequest) -> selection.Wishes:
-    return selection.wishes(request.node.iter_markers(), request.node.nodeid)
+def _requirements(request: pytest.FixtureRequest) -> selection.Requirements:
+    return selection.requirements(request.node.iter_markers(), request.node.nodeid)
 
 
 @contextmanager
 def _errors_told(vmsnap: VmsnapSession) -> Iterator[None]:
-    """Turn what went wrong into what a person reads: the message, without the plugin's inner frames."""
+    """Turn the plugin's errors into what pytest shows: the message, without the plugin's own frames."""
     __tracebackhide__ = True
     try:
         yield
@@ -121,6 +124,6 @@ def _errors_told(vmsnap: VmsnapSession) -> Iterator[None]:
         raise pytest.fail.Exception(str(error), pytrace=False) from None
     except VmsnapError as error:
         if isinstance(error, StateFailed) and error.__cause__ is not None:
-            raise  # the project's own preparation: its traceback is what counts
+            raise  # the project's own preparation failed: show its traceback
         log.debug("no machine", exc_info=error)
         raise pytest.fail.Exception(str(error), pytrace=False) from None

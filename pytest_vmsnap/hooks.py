@@ -1,4 +1,4 @@
-"""The calling of this plugin's hooks: all implementations, the outermost conftest's first."""
+"""Call this plugin's hooks: all implementations, the outermost conftest's first."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ if TYPE_CHECKING:
 
 
 def call_outermost_first(caller: Any, **arguments: Any) -> None:
-    """Call every implementation of the hook behind `caller`, in the order in which they were registered.
+    """Call every implementation of the hook that `caller` calls, in the order of registration.
 
-    pluggy's own order is the reverse, so that the innermost conftest has the first word; a machine is prepared
-    from the outside in. ``tryfirst`` and ``trylast`` hold; wrappers are not called.
+    pluggy's own order is the reverse: it calls the innermost conftest first. A machine is prepared from the
+    outermost conftest to the innermost. ``tryfirst`` and ``trylast`` are respected; wrappers are not called.
     """
     for hook in _ordered(caller):
         hook.function(*(arguments[name] for name in hook.argnames))
 
 
 def implementations(caller: Any) -> list[Callable[..., object]]:
-    """The functions that `call_outermost_first` calls, in that order."""
+    """The functions that `call_outermost_first` calls, in the order in which it calls them."""
     return [hook.function for hook in _ordered(caller)]
 
 

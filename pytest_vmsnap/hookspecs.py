@@ -1,4 +1,4 @@
-"""The plugin's hooks; implement them in a ``conftest.py`` or in a plugin."""
+"""The hooks of the plugin; implement them in a ``conftest.py`` or in a plugin."""
 
 from __future__ import annotations
 
@@ -15,17 +15,19 @@ if TYPE_CHECKING:
 
 @pytest.hookspec
 def pytest_vmsnap_prepare(vm: Machine, spec: MachineSpec) -> None:
-    """Prepare the base state: install, configure, start what every test needs.
+    """Prepare the base state: install, configure and start what every test needs.
 
-    Runs once, on the booted machine, before it is saved. All implementations run, the outermost conftest's
-    first. `vm` is the machine, `spec` its `MachineSpec`.
+    Called once for each base state that is built, after the machine has booted and before it is saved. `vm` is
+    the machine, `spec` its `MachineSpec`. All implementations are called, the outermost conftest's first. If
+    one raises, the tests that need the state fail with `StateFailed`.
     """
 
 
 @pytest.hookspec
 def pytest_vmsnap_domain_xml(domain: Element, spec: MachineSpec) -> None:
-    """Change the libvirt domain's element tree in place before it is used, for template and clones alike.
+    """Change a libvirt domain before it starts, by changing its element tree in place.
 
-    `domain` is the ``<domain>`` element (libvirt's domain XML format); devices whose state QEMU cannot save
-    make the save fail. All implementations run, the outermost conftest's first.
+    Called for templates and for clones, and when the key of the base state is computed. `domain` is the
+    ``<domain>`` element (libvirt's domain XML format), `spec` the machine's `MachineSpec`. Saving fails if you
+    add a device whose state QEMU cannot save. All implementations are called, the outermost conftest's first.
     """

@@ -1,4 +1,4 @@
-"""pytest's hooks: options in, header, markers, order, reports."""
+"""The plugin's implementations of pytest's hooks: options, header, markers, order, reports."""
 
 from __future__ import annotations
 
@@ -10,9 +10,17 @@ import pytest
 from pytest_vmsnap import hookspecs, selection, states
 from pytest_vmsnap.errors import PromiseBroken, StateError
 from pytest_vmsnap.fixtures import vm, vm_class, vm_factory, vm_module, vm_session, vm_spec, vmsnap
-from pytest_vmsnap.host import keep_taints_quiet
+from pytest_vmsnap.host import silence_taint_warnings
 from pytest_vmsnap.interrupt import Interrupt
-from pytest_vmsnap.options import BY_NAME, OPTIONS, OptionError, changed, native_table, resolve, strangers
+from pytest_vmsnap.options import (
+    BY_NAME,
+    OPTIONS,
+    OptionError,
+    changed,
+    native_table,
+    resolve,
+    unknown_variables,
+)
 from pytest_vmsnap.session import (
     KEPT_PROPERTY,
     SESSION_KEY,
@@ -30,27 +38,27 @@ if TYPE_CHECKING:
 
     from pytest_vmsnap.model import Settings
 
-keep_taints_quiet()  # now: a conftest may import libvirt
+silence_taint_warnings()  # on import, because a conftest may import libvirt
 
-# fixtures, for pytest to find
+# the fixtures, which pytest finds here
 __all__ = ["vm", "vm_class", "vm_factory", "vm_module", "vm_session", "vm_spec", "vmsnap"]
 
 TERMINAL_KEY = pytest.StashKey[Terminal]()
 INTERRUPT_KEY = pytest.StashKey[Interrupt]()
-LISTINGS = ("collectonly", "showfixtures", "show_fixtures_per_test", "setupplan")  # collect, and run nothing
-USAGE_ERROR = "vmsnap_usage_error"  # in what an xdist worker leaves to its controller
+LISTINGS = ("collectonly", "showfixtures", "show_fixtures_per_test", "setupplan")  # collect without running
+USAGE_ERROR = "vmsnap_usage_error"  # key in the workeroutput that an xdist worker sends to its controller
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup(
         "vmsnap",
-        "virtual machines (each also as VMSNAP_NAME in the environment, vmsnap_NAME in the configuration file, "
-        "if it is not for the command line only)",
+        "virtual machines (set each option also as VMSNAP_NAME in the environment or vmsnap_NAME in the "
+        "configuration file, unless it is for the command line only)",
     )
     for option in OPTIONS:
         group.addoption(option.flag, **option.argument)
         if not option.command_line_only:
-            kind: Literal["linelist", "string"] = "linelist" if option.many else "string"
+            kind: Literal["linelist", "string"] = "linelist" if option.multiple else "string"
             parser.addini(option.key, option.description, type=kind, default=None)
 
 
@@ -61,12 +69,12 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     for line in selection.marker_lines():
         config.addinivalue_line("markers", line)
-    if config.option.help:  # help for who has a wrong value too
+    if config.option.help:  # show the help even if an option has a wrong value
         return
     settings = settings_of(config)
     worker = Worker(config) if hasattr(config, "workerinput") else None
     terminal = Terminal(config, relay=worker.say if worker else None)
-    timings = Timings(tell=worker.record if worker else None)
+    timings = Timings(on_record=worker.record if worker else None)
     config.pluginmanager.register(Order(), "vmsnap-order")
     config.pluginmanager.register(terminal, "vmsnap-terminal")
     config.stash[SETTINGS_KEY] = settings
@@ -76,9 +84,9 @@ def pytest_configure(config: pytest.Config) -> None:
         write=terminal.write,
         quiet=config.get_verbosity() < 0,
         hooks=config.hook,
-        at_terminal=terminal.handed_over,
+        at_terminal=terminal.capture_disabled,
         timings=timings,
-        asker=worker.asker if worker else None,
+        lock_owner=worker.lock_owner if worker else None,
     )
     config.pluginmanager.register(Summary(settings, timings), "vmsnap-summary")
     if worker:
@@ -91,13 +99,13 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_sessionstart(session: pytest.Session) -> None:
     config = session.config
     has_workers = hasattr(config, "workerinput") or bool(getattr(config.option, "tx", None))
-    at_terminal = config.stash[TERMINAL_KEY].handed_over
+    at_terminal = config.stash[TERMINAL_KEY].capture_disabled
     expect_terminal(config.stash[SETTINGS_KEY], is_worker=has_workers, at_terminal=at_terminal)
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
     found = [f"{name}={text} ({origin})" for name, text, origin in changed(config.stash[SETTINGS_KEY])]
-    found += [f"{name} in the environment is no option" for name in strangers(os.environ)]
+    found += [f"{name} in the environment is not a known option" for name in unknown_variables(os.environ)]
     return [f"vmsnap: {', '.join(found)}"] if found else []
 
 
@@ -110,7 +118,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             selection.check(item.iter_markers(), _fixtures(item), item.nodeid, tree)
     except (selection.MarkerError, StateError) as error:
-        items.clear()  # nothing is reported as collected, or begun by xdist
+        items.clear()  # so that pytest reports none as collected, and xdist starts none
         if hasattr(config, "workerinput"):
             config.workeroutput[USAGE_ERROR] = str(error)  # type: ignore[attr-defined] # xdist's
         raise pytest.UsageError(str(error)) from error
@@ -118,18 +126,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 class Order:
-    """The order of tests, in a plugin of its own that comes after those that select and shuffle."""
+    """Sorts the tests; a plugin of its own, so that it runs after plugins that select or shuffle tests."""
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
-        # stepwise counts on the order in which it saw them
+        # --stepwise relies on the order in which it saw the tests
         if config.stash[SETTINGS_KEY].order == "state" and not config.getoption("stepwise", False):
-            items[:] = selection.arranged(items, config.stash[SESSION_KEY].tree)
+            items[:] = selection.in_order(items, config.stash[SESSION_KEY].tree)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: object) -> None:
-    """Raise in xdist's controller what a worker found wrong, which xdist itself does not show."""
+    """Raise a worker's usage error in xdist's controller, because xdist does not show it."""
     if message := getattr(node, "workeroutput", {}).get(USAGE_ERROR):
         raise pytest.UsageError(message)
 
@@ -142,7 +150,7 @@ def pytest_report_collectionfinish(config: pytest.Config, items: Sequence[pytest
         return []
     lines = config.stash[SESSION_KEY].describe()
     if worker := config.stash.get(WORKER_KEY, None):
-        worker.head(lines)
+        worker.send_header(lines)
     return lines
 
 
@@ -156,7 +164,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     item.config.stash[SESSION_KEY].begin(item)
 
 
-@pytest.hookimpl(wrapper=True, trylast=True)  # within what others measure of the test
+@pytest.hookimpl(wrapper=True, trylast=True)  # inside other wrappers, for example those that measure the test
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
     session = item.config.stash[SESSION_KEY]
     try:
@@ -175,14 +183,14 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     session = item.config.stash[SESSION_KEY]
-    # an expected failure leaves as much behind as any other
+    # a test that fails as expected (xfail) leaves as much behind in its machine as any failed test
     session.note_outcome(item, report.failed or (hasattr(report, "wasxfail") and call.excinfo is not None))
-    session.testify(item, report)
+    session.record_evidence(item, report)
     return report
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Name the commands that open what was kept, whichever worker kept it."""
+    """Show the commands that open the kept machines, whichever worker kept them."""
     reports = [report for reports in terminalreporter.stats.values() for report in reports]
     properties = [pair for report in reports for pair in getattr(report, "user_properties", ())]
     if lines := list(dict.fromkeys(text for name, text in properties if name == KEPT_PROPERTY)):
@@ -191,7 +199,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             terminalreporter.line(line)
 
 
-@pytest.hookimpl(trylast=True)  # after the fixtures of the session are gone
+@pytest.hookimpl(trylast=True)  # after the session's fixtures are torn down
 def pytest_sessionfinish(session: pytest.Session) -> None:
     _close(session.config)
     if terminal := session.config.stash.get(TERMINAL_KEY, None):
@@ -207,7 +215,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def settings_of(config: pytest.Config) -> Settings:
-    """What the options say; raises `pytest.UsageError`."""
+    """The settings from all sources of options; raises `pytest.UsageError` if an option is wrong."""
     try:
         return resolve(
             vars(config.option),
@@ -221,7 +229,7 @@ def settings_of(config: pytest.Config) -> Settings:
 
 
 def _ini(config: pytest.Config) -> dict[str, object]:
-    """The configuration file's values, None where it has none."""
+    """The values in the configuration file, by option; None for options that it does not set."""
     values: dict[str, object] = {}
     for option in OPTIONS:
         if option.command_line_only:
@@ -229,7 +237,7 @@ def _ini(config: pytest.Config) -> dict[str, object]:
         try:
             values[option.key] = config.getini(option.key)
         except (TypeError, pytest.UsageError):
-            # pytest 9's native table: what has several types there (1024 or "2G") fits none of addini's
+            # pytest 9's native table: a value of several types there (1024 or "2G") fits no type of addini()
             native = native_table(config.inipath)
             if option.key not in native:
                 raise

@@ -1,4 +1,4 @@
-"""What a person sees while something takes longer than a second."""
+"""Progress lines for steps that take longer than a second."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ REPEAT_SECONDS = 15.0
 
 
 class Step:
-    """One thing that is waited for; `say` adds a detail that the next line shows."""
+    """A step that the user waits for; `say` sets a detail that the next line shows."""
 
     def __init__(self, what: str, write: Callable[[str], None]) -> None:
         self._what = what
@@ -29,11 +29,11 @@ class Step:
         self.shown = False
 
     def say(self, detail: str) -> None:
-        """Note how far the step is, e.g. ``"120 of 300 MB"``; shown at the next line that is due."""
+        """Set how far the step is, e.g. ``"120 of 300 MB"``; the next line that is due shows it."""
         self._detail = detail
 
     def watch(self) -> None:
-        """Write a line after the first second, and from then on now and again, until the step has ended."""
+        """Write a line after `QUIET_SECONDS`, then every `REPEAT_SECONDS`, until the step ends."""
         wait = QUIET_SECONDS
         while not self._ended.wait(wait):
             seconds = f" ({time.monotonic() - self._started:.0f} s)" if self.shown else ""
@@ -49,9 +49,9 @@ class Step:
 
 
 class Progress:
-    """Says what is waited for, through `write`, which takes a line without its end.
+    """Reports the steps that the user waits for, with `write`, which takes a line without its line end.
 
-    Steps of less than a second are not shown, and none where it is `quiet`; all are logged.
+    Steps that take less than a second are not shown, and with `quiet` no steps are; all are logged.
     """
 
     def __init__(self, write: Callable[[str], None], *, quiet: bool = False) -> None:
@@ -60,7 +60,7 @@ class Progress:
 
     @contextmanager
     def step(self, what: str) -> Iterator[Step]:
-        """Show `what` for as long as the body runs."""
+        """Show the step `what` while the ``with`` block runs."""
         step = Step(what, self._write_step)
         watcher = threading.Thread(target=step.watch, name="vmsnap-progress", daemon=True)
         watcher.start()
@@ -78,5 +78,5 @@ class Progress:
 
 
 def silent() -> Progress:
-    """Progress that only logs."""
+    """A `Progress` that only logs."""
     return Progress(log.debug)

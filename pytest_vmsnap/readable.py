@@ -1,4 +1,4 @@
-"""What a guest or QEMU printed, as a person can read it."""
+"""Make the output of a guest or of QEMU readable."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ SEQUENCES = re.compile(
 )
 OVERWRITTEN = re.compile("[^\b]\b")
 CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-# libvirt begins a QEMU's log with its own words: versions, the environment, and a page of command line
+# libvirt's lines at the start of QEMU's log: versions, the environment, and a page of command line
 PREAMBLE = re.compile(r"^\S+ \S+: starting up libvirt version.*\n(?:.* \\\n)*.*\n?", re.MULTILINE)
 OF_LIBVIRT = re.compile(
     r"^(?:\S+ \S+: )?(?:Domain id=\d+ is tainted.*|shutting down, reason=.*|char device redirected to .*)\n?",
@@ -19,9 +19,9 @@ OF_LIBVIRT = re.compile(
 
 
 def readable(text: str) -> str:
-    """`text` as a terminal would leave it: no control characters but tab and newline.
+    """Return `text` as a terminal would show it, without control characters except tab and newline.
 
-    What a carriage return or a backspace overwrites is gone.
+    Text that a carriage return or a backspace overwrites is removed.
     """
     plain = SEQUENCES.sub("", text.replace("\r\n", "\n"))
     return "\n".join(_line(line) for line in plain.split("\n"))
@@ -37,6 +37,6 @@ def _line(line: str) -> str:
     return CONTROLS.sub("", line)
 
 
-def words_of_qemu(log: str) -> str:
-    """What QEMU itself said in its log, without what libvirt writes there."""
+def qemu_output(log: str) -> str:
+    """Return what QEMU itself wrote to its log, without libvirt's lines."""
     return OF_LIBVIRT.sub("", PREAMBLE.sub("", log))

@@ -1,4 +1,4 @@
-"""What a run's states and reverts took: a line at its end, tables if asked for, and the same in junit."""
+"""How long a run's states and reverts took: a line at its end, tables on request, properties in JUnit XML."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from pytest_vmsnap.session import Revert, StateUse, Timings
 
 PER_TEST = ("vmsnap_state", "vmsnap_revert_seconds", "vmsnap_standby")
-WITHIN = "(within a test)"  # a moment that a test saved itself, in place of a state
+WITHIN = "(within a test)"  # in place of a state's name: the test reverted to a snapshot of its own
 
 
 class Summary:
-    """The plugin's part of reports and of the summary."""
+    """Adds the plugin's figures to test reports, to JUnit XML and to the terminal summary."""
 
     def __init__(self, settings: Settings, timings: Timings) -> None:
         self._settings = settings
@@ -30,22 +30,22 @@ class Summary:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
-        """Forget what an earlier attempt at the test has got, where a plugin runs it again."""
+        """Drop the properties of an earlier attempt, if a plugin reruns the test."""
         item.user_properties[:] = [pair for pair in item.user_properties if pair[0] not in PER_TEST]
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_makereport(self, item: pytest.Item) -> None:
-        """Add the machines that the test has got to its report: junit shows them, and xdist sends them."""
-        for revert in self._timings.news():
+        """Add the machines that the test got to its report, for JUnit XML; xdist sends it to the controller."""
+        for revert in self._timings.take_new_reverts():
             item.user_properties += properties_of(revert)
 
-    @pytest.hookimpl(tryfirst=True)  # before junit's file is written
+    @pytest.hookimpl(tryfirst=True)  # before pytest writes the JUnit XML file
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         if found := totals(self._timings):
             for plugin in session.config.pluginmanager.get_plugins():
                 if add := getattr(
                     plugin, "add_global_property", None
-                ):  # junit's, as of record_testsuite_property
+                ):  # of pytest's LogXML; record_testsuite_property calls it too
                     for name, value in properties(found):
                         add(name, value)
 
@@ -62,7 +62,7 @@ class Summary:
 
 
 def sentence(found: Totals) -> str:
-    """The figures of a run in a line."""
+    """The figures of a run as one line."""
     words = []
     if found.built:
         words.append(f"{_counted(found.built, 'state')} built ({_time(found.build_seconds)})")
@@ -76,7 +76,7 @@ def sentence(found: Totals) -> str:
 
 
 def properties(found: Totals) -> Iterable[tuple[str, object]]:
-    """The figures of a run as junit has them."""
+    """The figures of a run as properties of the suite in JUnit XML."""
     yield "vmsnap_states_built", found.built
     yield "vmsnap_build_seconds", f"{found.build_seconds:.3f}"
     yield "vmsnap_states_from_store", found.reused
@@ -87,13 +87,13 @@ def properties(found: Totals) -> Iterable[tuple[str, object]]:
 
 
 def properties_of(revert: Revert) -> list[tuple[str, object]]:
-    """A machine that a test has got as its report has it."""
+    """A machine that a test got, as properties of the test's report."""
     found = (revert.state or WITHIN, round(revert.seconds, 4), "hit" if revert.ahead else "made")
     return list(zip(PER_TEST, found, strict=True))
 
 
 def tables(states: Sequence[StateUse], reverts: Sequence[Revert]) -> list[str]:
-    """The figures by state and by test, the slowest first."""
+    """The figures by state and by test as lines of two tables, the slowest first."""
     by_state = [
         ("state", "built in", "reverts", "median", "slowest", "made ahead"),
         *_state_rows(states, reverts),
@@ -132,7 +132,7 @@ def _ahead(group: Sequence[Revert]) -> str:
 
 
 def _aligned(rows: Sequence[Sequence[str]], *, left: Sequence[int]) -> list[str]:
-    """Lines of columns, numbers to the right and those in `left` to the left."""
+    """The rows as lines of aligned columns: to the right, those whose number is in `left` to the left."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:

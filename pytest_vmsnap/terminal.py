@@ -1,4 +1,4 @@
-"""Lines that a person sees at once, although pytest captures what tests print."""
+"""Lines that the user sees at once, although pytest captures what tests print."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
 log = logging.getLogger("pytest_vmsnap.progress")
 
 SILENT_VERBOSITY = -2  # -qq
-BEGUN = -2  # pytest's reporter: a line that is no file's
+BEGUN = -2  # currentfspath of pytest's TerminalReporter for an unended line that belongs to no file
 
 
 class Terminal:
-    """Writes lines to where pytest's own go, in the midst of a test too.
+    """Writes lines to pytest's terminal, even while a test runs.
 
-    Create it in ``pytest_configure``, where nothing is captured. A worker of xdist has no terminal: there
-    lines go to `relay`. Without pytest's terminal and with ``-qq`` they are only logged.
+    Create it in ``pytest_configure``, when pytest does not capture yet. An xdist worker has no terminal, so its
+    lines go to `relay`. Without pytest's terminal reporter, and with ``-qq``, lines are only logged.
     """
 
     def __init__(self, config: pytest.Config, *, relay: Callable[[str], None] | None = None) -> None:
         self._config = config
         self._relay = relay
-        self._lock = threading.RLock()  # Ctrl-C may come while its thread writes
+        self._lock = threading.RLock()  # reentrant: Ctrl-C may interrupt the thread that writes
         self._stream: TextIO | None = None
         self._owned = False
         self._unended = False
@@ -40,10 +40,10 @@ class Terminal:
             self._stream, self._owned = _uncaptured()
 
     @contextmanager
-    def handed_over(self) -> Iterator[None]:
-        """Leave the terminal to whoever is within: nothing is captured, of the keyboard neither.
+    def capture_disabled(self) -> Iterator[None]:
+        """Turn off capturing, also of stdin, so that the ``with`` block can use the terminal.
 
-        Afterwards pytest captures if it did before: within a test it does, between its phases it does not.
+        Afterwards pytest captures again if it did before: it does during a test's phases, not between them.
         """
         capture = self._config.pluginmanager.get_plugin("capturemanager")
         if capture is None:
@@ -55,7 +55,7 @@ class Terminal:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_logstart(self) -> Generator[None, object, object]:
-        """Let pytest write in one go: a line of another thread comes before or behind it."""
+        """Hold the lock while pytest writes, so that lines of other threads come before or after its output."""
         with self._lock:
             return (yield)
 
@@ -70,14 +70,14 @@ class Terminal:
             return (yield)
 
     def write(self, line: str) -> None:
-        """Show `line`, without its end, at once, as the plugin's."""
+        """Show `line` (without a line end) at once, marked as the plugin's; log and relay it."""
         log.debug("%s", line)
         if self._relay:
             self._relay(line)
         self.show(f"vmsnap: {line}")
 
     def show(self, line: str) -> None:
-        """Show `line` as it is, without its end, at once."""
+        """Show `line` (without a line end) at once, as it is."""
         reporter = self._config.pluginmanager.get_plugin("terminalreporter")
         with self._lock:
             if self._stream and isinstance(reporter, pytest.TerminalReporter):
@@ -85,31 +85,31 @@ class Terminal:
                 self._stream.flush()
 
     def _placed(self, line: str, reporter: pytest.TerminalReporter) -> str:
-        """`line` with the line ends that it needs where the reporter stands."""
+        """`line` with the line ends that it needs at the reporter's current position."""
         verbose = self._config.get_verbosity(pytest.Config.VERBOSITY_TEST_CASES) > 0
         among_workers = self._config.pluginmanager.has_plugin("dsession")
         if verbose and among_workers and reporter.currentfspath is not None:
-            reporter.currentfspath = BEGUN  # xdist's lines begin by ending what they find begun
+            reporter.currentfspath = BEGUN  # so that xdist ends this line before it writes its own
             return f"\n{line}"
         if verbose and not among_workers:
-            # within a test's line: the reporter ends it and names the test anew, if it finds none current
+            # within a test's line: the reporter ends it, and repeats the test's name if none is current
             if reporter.currentfspath is not None:
                 reporter.currentfspath = None
                 self._unended = True
             return f"\n{line}" if self._unended else f"{line}\n"
         width = self._config.get_terminal_writer().width_of_current_line
-        place = (reporter.currentfspath, width)  # does not know of our line ends
+        place = (reporter.currentfspath, width)  # they do not account for the line ends that we write
         start = "\n" if width and place != self._broken_at else ""
         self._broken_at = place
         return f"{start}{line}\n"
 
     def continued(self) -> None:
-        """Note that pytest has written since, from the start of a line."""
+        """Note that pytest has ended our last line since."""
         with self._lock:
             self._unended = False
 
     def close(self) -> None:
-        """Write no more."""
+        """Stop writing."""
         with self._lock:
             if self._stream and self._owned:
                 self._stream.close()
@@ -117,7 +117,7 @@ class Terminal:
 
 
 def _uncaptured() -> tuple[TextIO, bool]:
-    """A stream to where stdout goes now, whatever is captured later; and whether it is to be closed."""
+    """A stream to where stdout goes now, even if pytest captures later; and whether to close it."""
     try:
         copy = os.dup(sys.stdout.fileno())
     except (io.UnsupportedOperation, AttributeError, OSError):  # stdout is an object in memory

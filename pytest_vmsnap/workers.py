@@ -1,7 +1,7 @@
-"""pytest-xdist: what a worker tells its controller as it happens, and what the controller makes of that.
+"""pytest-xdist: what a worker sends to its controller during the run, and what the controller does with it.
 
-They have a channel of execnet's for it, beside xdist's own, whose events are fixed: it comes to the worker in
-its ``workerinput``. What is sent on it arrives before what xdist sends later.
+xdist's own channel only carries a fixed set of events, so the plugin opens another execnet channel and passes
+it to the worker in ``workerinput``. What is sent on it arrives before what xdist sends later.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pytest_vmsnap import selection
 from pytest_vmsnap.errors import HostError
 from pytest_vmsnap.host import choose_uri, default_store, sweep
 from pytest_vmsnap.session import packed, unpacked
-from pytest_vmsnap.store import Asker
+from pytest_vmsnap.store import LockOwner
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,34 +25,34 @@ if TYPE_CHECKING:
     from pytest_vmsnap.session import Record, Timings
     from pytest_vmsnap.terminal import Terminal
 
-CHANNEL, SINCE = "vmsnap_channel", "vmsnap_since"  # in a worker's input
+CHANNEL, SINCE = "vmsnap_channel", "vmsnap_since"  # keys in a worker's workerinput
 
 WORKER_KEY = pytest.StashKey["Worker"]()
 
 
 class Worker:
-    """This process, where it is a worker: its way to the controller, which may not listen."""
+    """This process if it is an xdist worker; sends to the controller, if the plugin is active there."""
 
     def __init__(self, config: pytest.Config) -> None:
         given: dict[str, Any] = config.workerinput  # type: ignore[attr-defined] # xdist's
-        self._channel = given.pop(CHANNEL, None)  # plain data is left, for others
+        self._channel = given.pop(CHANNEL, None)  # removed, so that other plugins only find plain data
         self._workers: int = given["workercount"]
         since = given.pop(SINCE, None) or time.time()
-        self.asker = Asker(worker=given["workerid"], run=given["testrunuid"], since=since)
+        self.lock_owner = LockOwner(worker=given["workerid"], run=given["testrunuid"], since=since)
 
     def say(self, line: str) -> None:
-        """A line for the person who waits."""
+        """Send a line for the user."""
         self._send("line", line)
 
-    def head(self, lines: Sequence[str]) -> None:
-        """Lines for the header; the controller shows those of one worker."""
+    def send_header(self, lines: Sequence[str]) -> None:
+        """Send lines for the header; the controller shows those of one worker."""
         self._send("header", list(lines))
 
     def record(self, record: Record) -> None:
-        """Something for the figures of the run."""
+        """Send a record for the figures of the run."""
         self._send("record", packed(record))
 
-    @pytest.hookimpl(tryfirst=True)  # before xdist says what was collected
+    @pytest.hookimpl(tryfirst=True)  # before xdist sends the collected tests
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         if getattr(session.config.option, "loadgroup", False):
             groups = selection.grouped(session.items, workers=self._workers)
@@ -68,7 +68,7 @@ class Worker:
 
 
 class Controller:
-    """The process that hands the tests out: it shows and counts what its workers do with machines."""
+    """The process that distributes the tests: it shows the lines and records of its workers."""
 
     def __init__(self, settings: Settings, terminal: Terminal, timings: Timings) -> None:
         self._settings = settings
@@ -96,10 +96,10 @@ class Controller:
 
     @pytest.hookimpl(trylast=True)
     def pytest_unconfigure(self) -> None:
-        self._sweep()  # a worker that did not end in time was killed
+        self._sweep()  # xdist kills a worker that does not end in time
 
     def _hear(self, worker: str, kind: str, content: Any) -> None:
-        """A worker's message, in the thread that receives."""
+        """Handle a message of a worker; called in execnet's receiver thread."""
         self._has_machines = self._has_machines or kind != "groups"
         match kind:
             case "line":
@@ -114,25 +114,25 @@ class Controller:
                 self._groups.update(content)
 
     def _sweep(self) -> None:
-        """Remove what workers that were killed have left; those that live are known by their locks."""
+        """Remove what killed workers left behind; living workers hold locks."""
         if not self._has_machines:
             return
         try:
             runs = (self._settings.store or default_store(choose_uri(self._settings))) / "runs"
-        except HostError:  # the URI is none: no worker has a machine
+        except HostError:  # the URI is wrong, so no worker has a machine
             return
         if runs.is_dir():
             sweep(runs)
 
 
 def _scheduler(config: pytest.Config, log: Any, groups: dict[str, str]) -> Any:
-    """xdist's own scheduler by groups, which is told them.
+    """xdist's scheduler for ``--dist=loadgroup``, with `groups` passed to it.
 
-    xdist takes the groups from the ends of node ids, where its workers write them: ours would be seen there,
-    and ``--lf`` would look for a test in vain whose group was called otherwise in the run before. On pytest 9.2
-    xdist 3.8 cannot change node ids so: there a person's own groups hold by this alone.
+    xdist's workers append groups to the node ids, and its scheduler reads them there. The plugin's groups would
+    show in every node id, and ``--lf`` would not find a test whose group had another name in the last run. With
+    pytest 9.2, xdist 3.8 cannot change node ids, so the user's own groups depend on this scheduler too.
     """
-    from xdist.scheduler import LoadGroupScheduling  # there is none without xdist
+    from xdist.scheduler import LoadGroupScheduling  # only there with xdist
 
     class StateScheduling(LoadGroupScheduling):  # type: ignore[misc] # it has no types
         def _split_scope(self, nodeid: str) -> str:

@@ -1,13 +1,13 @@
 #!/bin/sh
-# Installs notesd, and upgrades it; where the new release does not come up, the old one goes on.
+# Installs or upgrades notesd. If the new release does not start, the old one continues.
 #
-#   install.sh [RELEASE]   install or upgrade to the release in the directory RELEASE (this script's)
+#   install.sh [RELEASE]   install or upgrade to the release in the directory RELEASE (default: this script's)
 #   install.sh uninstall   remove the service; the notes stay
 #   install.sh purge       remove the notes too
 #
-# Each release has a directory of its own for its program and one for its notes. An upgrade copies the notes
-# into the new one, and then moves one symbolic link; so a failure or a power cut at any moment leaves the old
-# release with its notes, or the new one. The old notes stay as a backup.
+# Each release has one directory for its program and one for its notes. An upgrade copies the notes into the new
+# directory and then moves one symbolic link. So after a failure or a power cut at any moment, either the old
+# release or the new one is there, with its notes. The old notes stay as a backup.
 set -eu
 umask 022
 
@@ -33,7 +33,7 @@ install_release() {
     fi
     id notesd >/dev/null 2>&1 || useradd --system --no-create-home --home-dir "$notes" notesd
     mkdir -p "$programs" "$notes"
-    rm -rf "${programs:?}/$new" # from an upgrade that did not end
+    rm -rf "${programs:?}/$new" # from an interrupted upgrade
     cp -R "$source" "$programs/$new"
 
     trap roll_back EXIT
@@ -44,19 +44,19 @@ install_release() {
         runuser -u notesd -- "$programs/$new/migrate.py" "$old" "$notes/$old" "$notes/$new"
     fi
     use "$new"
-    systemctl start "$unit" # waits until the service says that it is ready
+    systemctl start "$unit" # waits until the service reports that it is ready
     trap - EXIT
 
     if [ -n "$old" ]; then rm -rf "${programs:?}/$old"; fi
     echo "release $new runs"
 }
 
-# Makes a release the one that systemd starts. All is on disk before the link moves, and by one rename.
+# Makes systemd start a release. Everything is on disk before one rename moves the link.
 use() {
     ln -sfn "$1" "$programs/next"
     sync
     mv -T "$programs/next" "$programs/current"
-    systemctl enable --quiet "$programs/current/$unit" # and systemd reads the unit anew
+    systemctl enable --quiet "$programs/current/$unit" # also makes systemd reload the unit
     sync
 }
 

@@ -1,9 +1,9 @@
 #!/usr/bin/python3
-"""Takes over the notes of release 1, which had all of them in one file.
+"""Migrates the notes of release 1, which kept all of them in one file.
 
 migrate.py OLD_RELEASE OLD_NOTES NEW_NOTES
 
-It only reads the old notes; the installer throws the new ones away where this fails.
+It only reads the old notes. If it fails, the installer deletes the new ones.
 """
 
 import json

@@ -1,13 +1,13 @@
 #!/usr/bin/python3
-"""notesd keeps notes, and gives them to whoever asks by HTTP.
+"""notesd stores notes and serves them over HTTP.
 
-    PUT    /notes/NAME   204: the note is on disk; 507: the disk is full; 413: over 1 MiB
+    PUT    /notes/NAME   204: the note is on disk; 507: the disk is full; 413: it is over 1 MiB
     GET    /notes/NAME   200 and the text; 404
     DELETE /notes/NAME   204; 404
-    GET    /notes        200 and the names, one a line
+    GET    /notes        200 and the names, one per line
     GET    /release      200 and the number of the release
 
-Each note is a file of its own. What was answered with 204 outlasts a power cut.
+Each note is a separate file. A change that was answered with 204 survives a power cut.
 """
 
 import errno
@@ -29,7 +29,7 @@ writing = threading.Lock()
 
 
 def store(path: Path, content: bytes) -> None:
-    """Write the whole note or nothing of it, and return when it is on disk."""
+    """Write the whole note or nothing, and return when it is on disk."""
     draft = path.with_suffix(".draft")
     with writing:
         try:
@@ -52,7 +52,7 @@ def remove(path: Path) -> None:
 
 
 def sync(directory: Path) -> None:
-    """Bring the directory's names to disk: fsync(2) of a file does not."""
+    """Flush the names in the directory to disk: fsync(2) of a file does not."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -99,7 +99,7 @@ class Handler(BaseHTTPRequestHandler):
                 self.answer(HTTPStatus.NO_CONTENT)
 
     def note(self) -> Path | None:
-        """The note's file; where the address names none, that is answered."""
+        """Return the note's file, or answer 404 and return None if the path names no note."""
         if match := NAME.fullmatch(self.path):
             return NOTES / f"{match[1]}.note"
         self.answer(HTTPStatus.NOT_FOUND)

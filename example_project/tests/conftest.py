@@ -1,4 +1,4 @@
-"""The machine that every test starts from, and a client of the service in it."""
+"""The machine that every test starts from, and a client for the service in it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SERVICE = Path(__file__).parent.parent / "notesd"
 
 
 def pytest_vmsnap_prepare(vm: Machine) -> None:
-    """Install the service: this runs once, and each test gets a machine as it is then."""
+    """Install the service. This runs once, and every test starts from the result."""
     vm.upload(SERVICE, "/root/notesd")
     vm.succeed("/root/notesd/install.sh")
     vm.wait_for_open_port(8080)
@@ -23,5 +23,5 @@ def pytest_vmsnap_prepare(vm: Machine) -> None:
 
 @pytest.fixture
 def notes(vm: Machine) -> Notes:
-    """A client of the service in the test's machine."""
+    """A client for the service in the test's machine."""
     return Notes(vm)

@@ -1,4 +1,4 @@
-"""A client of the service."""
+"""A client for the service."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ ADDRESS = "http://localhost:8080"
 
 
 class Notes:
-    """Asks the service from within its machine, by curl."""
+    """Talks to the service with curl, from inside its machine."""
 
     def __init__(self, vm: Machine) -> None:
         self._vm = vm
 
     def put(self, name: str, text: str) -> int:
-        """Store a note; returns the status of the answer."""
+        """Store a note, and return the HTTP status."""
         options = ["-X", "PUT", "--data-binary", "@-", "-o", "/dev/null", "-w", "%{http_code}"]
         return int(self._curl(f"/notes/{name}", *options, text=text))
 
     def get(self, name: str) -> str:
-        """The text of a note."""
+        """Return the text of a note."""
         return self._curl(f"/notes/{name}", "--fail")
 
     def release(self) -> str:
-        """The release that runs."""
+        """Return the release that runs."""
         return self._curl("/release", "--fail").strip()
 
     def _curl(self, path: str, *options: str, text: str = "") -> str:

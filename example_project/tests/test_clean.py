@@ -1,7 +1,7 @@
-"""What pytest-vmsnap promises: of what a test does to its machine, the next one finds nothing.
+"""What pytest-vmsnap promises: the next test finds nothing of what a test does to its machine.
 
-Each test runs twice; each time it finds the machine as it was prepared, and leaves it in ruins. All of them are
-`vm_fresh`: this must hold with ``--vmsnap-revert=marked`` too, where the other tests share a machine.
+Each test runs twice. Each time, it finds the machine as it was prepared, and wrecks it. All tests are
+`vm_fresh`, so they also pass with ``--vmsnap-revert=marked``, which lets the other tests share a machine.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Whatever is done to the service in whatever order, it has the notes that it took: tried by hypothesis."""
+"""No sequence of actions loses a note that the service accepted: Hypothesis searches for one that does."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ END = {"stop": "systemctl stop notesd", "kill": "systemctl kill --signal=KILL no
 ACTIONS = st.lists(st.one_of(PUTS, st.sampled_from(sorted(END))), min_size=1, max_size=4)
 
 
-# Each example is rolled back to where all of them begin, so that one machine serves them all
+# Each example is rolled back, so all examples can use one machine and start from the same point
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(actions=ACTIONS)
 def test_no_order_of_actions_loses_a_note(

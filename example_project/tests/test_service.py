@@ -1,4 +1,4 @@
-"""What the service promises: to be there again, and to keep what it was given."""
+"""What the service promises: it comes back, and it keeps the notes that it accepted."""
 
 from __future__ import annotations
 

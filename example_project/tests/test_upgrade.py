@@ -1,4 +1,4 @@
-"""What the installer promises: whatever becomes of an upgrade, the notes are there."""
+"""What the installer promises: the notes survive every upgrade, even one that fails."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from_release_1 = pytest.mark.vm_state("release_1")
 
 @state(inputs=["release-1/*"])
 def release_1(vm: Machine) -> None:
-    """Release 1 with a note, in place of release 2."""
+    """Release 1 with a note, instead of release 2."""
     vm.upload(RELEASE_1, "/root/release-1")
     vm.succeed("/root/notesd/install.sh purge", "/root/notesd/install.sh /root/release-1")
     Notes(vm).put("colour", "blue")

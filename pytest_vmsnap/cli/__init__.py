@@ -1,4 +1,4 @@
-"""The `vmsnap` command: the store by hand."""
+"""The `vmsnap` command."""
 
 from pytest_vmsnap.cli.command import main
 

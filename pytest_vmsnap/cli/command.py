@@ -1,4 +1,4 @@
-"""The command line of `vmsnap`, and the configuration that it shares with pytest."""
+"""The command line of `vmsnap`, which reads the same configuration as pytest."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FAILED = 1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command with `arguments`, None for the process's own; returns its exit status."""
+    """Run `vmsnap` with `arguments` (None: those of the process); returns its exit status."""
     parser = _parser()
     chosen = parser.parse_args(arguments)
     try:
@@ -36,6 +36,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `vmsnap states | head`
         sys.stderr.close()
         return FAILED
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"vmsnap: {where}{error.strerror or error}", file=sys.stderr)  # noqa: T201 - a command's output
+        return FAILED
     except KeyboardInterrupt:
         return 130
 
@@ -43,11 +47,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="vmsnap",
-        description="The machines that pytest-vmsnap keeps: open them, look at them, take them elsewhere, "
-        "remove them; and what it finds on this host. "
-        "What is configured is read as pytest reads it, from the directory that you are in.",
+        description="Open, list, export, import, check and remove what pytest-vmsnap keeps: states, and "
+        "machines of failed tests. Check whether this host can run machines. "
+        "The configuration is that of pytest in the current directory.",
     )
-    parser.add_argument("--store", metavar="DIR", help="the store, if not the configured one")
+    parser.add_argument("--store", metavar="DIR", help="the store to use instead of the configured one")
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     for verb in VERBS:
         summary = (verb.__doc__ or "").splitlines()[0]
@@ -56,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _configured(chosen: argparse.Namespace) -> tuple[Settings, Any]:
-    """The settings and the hooks that pytest would have here, with the conftests of the test that is named."""
+    """The settings and hooks that pytest would use here, with the conftests of the test that is named."""
     found: list[tuple[Settings, Any]] = []
 
     class Reader:
@@ -65,8 +69,8 @@ def _configured(chosen: argparse.Namespace) -> tuple[Settings, Any]:
             found.append((settings_of(config), config.hook))
             return 0
 
-    # What a conftest prints is none of our output. A project may make errors of warnings, and pytest warns that
-    # we are imported already.
+    # stdout is for our output only, not for what a conftest prints. pytest warns that the plugin is already
+    # imported, and a project may turn warnings into errors.
     arguments = ["--capture=no", "-W", "ignore"]
     if chosen.store:
         arguments.append(f"--vmsnap-store={chosen.store}")
@@ -76,5 +80,5 @@ def _configured(chosen: argparse.Namespace) -> tuple[Settings, Any]:
     with redirect_stdout(sys.stderr):
         status = pytest.main(arguments, plugins=[Reader()])
     if not found:
-        raise SystemExit(int(status))  # pytest has said why
+        raise SystemExit(int(status))  # pytest has printed why
     return found[0]

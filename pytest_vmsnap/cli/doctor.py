@@ -1,6 +1,6 @@
-"""Look at all that machines need of this host, and say what is missing and what to do.
+"""Check everything that machines need on this host, and show what is missing and what to do.
 
-Ends with 0 where machines can run, warnings or not, and with 1 where something keeps them from running.
+The exit status is 0 if machines can run, even with warnings, and 1 if something prevents them from running.
 """
 
 # ruff: noqa: T201 - a command's output
@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from pytest_vmsnap import image, store
 from pytest_vmsnap.errors import HostError, VmsnapError
-from pytest_vmsnap.host import choose_uri, default_store, distribution, doctor, space_for
-from pytest_vmsnap.model import Finding, not_asked, worst
+from pytest_vmsnap.host import choose_uri, default_store, doctor, install_hints, space_for
+from pytest_vmsnap.model import Finding, not_checked, worst
 from pytest_vmsnap.pool import budget
 from pytest_vmsnap.states import image_request
 
@@ -29,29 +29,29 @@ if TYPE_CHECKING:
 
 NAME = "doctor"
 
-INDENT, COLUMN = 9, 14  # of the longest mark, and of the longest name
-WIDTH = 100  # where there is no terminal to tell it
+INDENT, COLUMN = 9, 14  # widths: the longest mark, the longest name
+WIDTH = 100  # without a terminal
 MARKS = {"ok": "ok", "warning": "warning", "failure": "FAILURE"}
 VERDICTS = {
     "ok": "Machines can run here.",
-    "warning": "Machines can run here; mind the warnings.",
-    "failure": "No machine can run here as things are.",
+    "warning": "Machines can run here, with the warnings above.",
+    "failure": "No machine can run here until the failures above are fixed.",
 }
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """The verb's arguments."""
-    parser.add_argument("--json", action="store_true", help="for a program: one object, all findings in it")
+    """Add the arguments of `vmsnap doctor`."""
+    parser.add_argument("--json", action="store_true", help="print all findings as one JSON object")
     parser.set_defaults(run=run)
 
 
 def run(settings: Settings, arguments: argparse.Namespace) -> int:
-    """Look, and print each finding as it is made."""
-    family = distribution.of_this_host()
+    """Examine the host, and print each finding at once; returns 1 if machines cannot run."""
+    family = install_hints.of_this_host()
     found: list[Finding] = []
     told: set[str] = set()
     for finding in _findings(settings):
-        own = dataclasses.replace(finding, advice=distribution.fitting(finding.advice, family))
+        own = dataclasses.replace(finding, advice=install_hints.lines_for(finding.advice, family))
         found.append(own)
         if not arguments.json:
             print(*_lines(own, told), sep="\n", flush=True)
@@ -70,25 +70,25 @@ def _findings(settings: Settings) -> Iterator[Finding]:
     yield from doctor.examine(settings, store=path)
     ahead = budget.most_standbys(settings.standby)
     yield doctor.memory(settings.memory, ahead=ahead, has_room=lambda: budget.has_room(settings.memory))
-    yield from store.look_at(path, limit_mib=settings.store_limit, needed_mib=space_for(settings.memory))
+    yield from store.findings(path, limit_mib=settings.store_limit, needed_mib=space_for(settings.memory))
     try:
         request = image_request(settings.spec(), root=settings.root)
     except VmsnapError as error:
         yield Finding(name="image", status="failure", found=error.message, advice=error.hint)
-        yield not_asked("image-tools", "no image")
+        yield not_checked("image-tools", "no image")
     else:
-        yield from image.look_at(request, path)
+        yield from image.check_image(request, path)
 
 
 def _store(settings: Settings) -> Path:
     try:
         return settings.store or default_store(choose_uri(settings))
-    except HostError:  # of the URI, which has a line of its own
+    except HostError:  # the URI is wrong, which has its own finding
         return default_store(None)
 
 
 def _lines(finding: Finding, told: set[str]) -> Iterator[str]:
-    """The finding's line, and below it its advice, unless that was `told` before."""
+    """The lines of a finding: what was found, and its advice, unless that is in `told` already."""
     first, *further = _wrapped(finding.found, INDENT + COLUMN + 1)
     yield f"{MARKS[finding.status]:{INDENT}}{finding.name:{COLUMN}} {first}"
     yield from (f"{'':{INDENT + COLUMN + 1}}{line}" for line in further)
@@ -96,7 +96,7 @@ def _lines(finding: Finding, told: set[str]) -> Iterator[str]:
         advice = "what to do: as above" if finding.advice in told else finding.advice
         told.add(finding.advice)
         for line in advice.splitlines():
-            whole = [line] if line.startswith(" ") else _wrapped(line, INDENT)  # commands are to be copied
+            whole = [line] if line.startswith(" ") else _wrapped(line, INDENT)  # do not wrap commands
             yield from (f"{'':{INDENT}}{part}" for part in whole)
 
 

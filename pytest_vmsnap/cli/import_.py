@@ -1,4 +1,4 @@
-"""Take a state from a file that `vmsnap export` wrote; such a file is to be trusted like a program."""
+"""Import a state from a file that `vmsnap export` wrote; trust such a file like a program."""
 
 # ruff: noqa: T201 - a command's output
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_vmsnap import states
-from pytest_vmsnap.cli import listing
+from pytest_vmsnap.cli import stored_states
 from pytest_vmsnap.host import choose_uri, open_host
 from pytest_vmsnap.progress import Progress
 
@@ -21,28 +21,28 @@ NAME = "import"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """The verb's arguments."""
-    parser.add_argument("file", metavar="FILE", type=Path, help="what `vmsnap export` wrote")
+    """Add the arguments of `vmsnap import`."""
+    parser.add_argument("file", metavar="FILE", type=Path, help="a file that `vmsnap export` wrote")
     parser.add_argument(
         "--disk-only",
         metavar="OUT.qcow2",
         type=Path,
-        help="write its disk there, and leave its memory, which another host may have no use for",
+        help="only write its disk to this file, without its memory, which another host may not be able to load",
     )
     parser.set_defaults(run=run)
 
 
 def run(settings: Settings, arguments: argparse.Namespace) -> int:
-    """Take the state, or its disk."""
+    """Import the state, or write its disk. Raises as `states.import_` and `states.extract_disk` do."""
     progress = Progress(print)
     if arguments.disk_only:
         with progress.step(f"reading {arguments.file}"):
             states.extract_disk(arguments.file, arguments.disk_only)
         print(f"{arguments.disk_only}: the disk of the state in {arguments.file}")
         return 0
-    store = listing.opened(settings)
+    store = stored_states.open_store(settings)
     with open_host(settings, choose_uri(settings), store=store.path) as host, progress.step("importing"):
         entry = states.import_(store, arguments.file, here=states.made_from(host.facts, ""))
     origin = states.origin_of(entry)
-    print(f"{origin.name}@{entry.name[: listing.SHOWN]}: imported")
+    print(f"{origin.name}@{entry.name[: stored_states.SHOWN]}: imported")
     return 0

@@ -1,4 +1,4 @@
-"""The kept machines, as a person names them."""
+"""Find and list the kept machines."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import time
 from typing import TYPE_CHECKING
 
 from pytest_vmsnap import evidence
-from pytest_vmsnap.cli.listing import SHOWN, ago, size
+from pytest_vmsnap.cli.state_table import ago, size
+from pytest_vmsnap.cli.stored_states import SHOWN
 from pytest_vmsnap.errors import UnknownState
 
 if TYPE_CHECKING:
@@ -16,9 +17,10 @@ if TYPE_CHECKING:
 
 
 def matching(store: Store, settings: Settings, written: str, label: str | None = None) -> list[Kept]:
-    """The kept machines that a person names by ``TEST``, a part of it, or a key; those of this project first.
+    """The kept machines that `written` names: a test, a key, or a part of a test; with `label`, only those.
 
-    A whole name comes before a part of one, and of several with one name only the newest is meant.
+    Machines of this project win over others, and a test or a key over a part of a test. Of several machines of
+    a test with the same label, only the newest is returned.
     """
     everything = [each for each in evidence.kept(store) if label in (None, each.note.label)]
     ours = [each for each in everything if each.note.project == str(settings.root)]
@@ -33,24 +35,27 @@ def matching(store: Store, settings: Settings, written: str, label: str | None =
     return []
 
 
-def chosen(store: Store, settings: Settings, written: str, label: str | None = None) -> Kept:
-    """The one that is meant; raises `UnknownState` with what there is, or with those that it may be."""
+def find_machine(store: Store, settings: Settings, written: str, label: str | None = None) -> Kept:
+    """The kept machine that `written` names; raises `UnknownState` with a list if none or several match."""
     found = matching(store, settings, written, label)
     if len(found) == 1:
         return found[0]
     listed = "\n".join(f"  {line}" for line in rows(found or evidence.kept(store))) or "  none"
     if found:
         raise UnknownState(
-            f"{written!r} may be one of several machines", hint=f"say which, by its key or --machine:\n{listed}"
+            f"{written!r} matches several kept machines",
+            hint=f"choose one by its key or with --machine:\n{listed}",
         )
-    raise UnknownState(f"no machine of {written!r} is kept in {store.path}", hint=f"there are:\n{listed}")
+    raise UnknownState(
+        f"no kept machine in {store.path} matches {written!r}", hint=f"the kept machines are:\n{listed}"
+    )
 
 
 def rows(machines: list[Kept]) -> list[str]:
-    """A line for each, the oldest first."""
+    """One line for each of `machines`."""
     now = time.time()
     return [
-        f"{each.key[:SHOWN]}  {size(each.holding.size):>8}  {ago(now - each.note.when)} ago  "
+        f"{each.key[:SHOWN]}  {size(each.usage.size):>8}  {ago(now - each.note.when)} ago  "
         f"{each.note.title} ({each.note.label}, from {each.note.state}): {each.note.why}"
         for each in machines
     ]

@@ -1,4 +1,4 @@
-"""Open a kept machine, or a state: a clone of it, with a shell on it. Opening it again gives the same again."""
+"""Open a shell in a clone of a kept machine or of a state, which stays as it is."""
 
 # ruff: noqa: T201 - a command's output
 
@@ -11,13 +11,13 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from pytest_vmsnap import evidence, states
-from pytest_vmsnap.cli import listing, machines
-from pytest_vmsnap.cli.desk import Desk
+from pytest_vmsnap.cli import machines, state_table, stored_states
+from pytest_vmsnap.cli.interactive_session import InteractiveSession
 from pytest_vmsnap.errors import HostError, UnknownState
 from pytest_vmsnap.progress import Progress
 from pytest_vmsnap.session import Engine, Timings
 from pytest_vmsnap.states import NO_STATES
-from pytest_vmsnap.store import Asker
+from pytest_vmsnap.store import LockOwner
 
 if TYPE_CHECKING:
     import argparse
@@ -30,7 +30,7 @@ NAME = "open"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """The verb's arguments."""
+    """Add the arguments of `vmsnap open`."""
     parser.add_argument(
         "machine_of",
         metavar="TEST|STATE",
@@ -38,14 +38,20 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--machine", metavar="LABEL", help="which of the test's machines, e.g. vm_module")
     ways = parser.add_mutually_exclusive_group()
-    ways.add_argument("--ssh", action="store_true", help="by an SSH client, if the image has a server")
-    ways.add_argument("--console", action="store_true", help="at its serial console")
-    ways.add_argument("--exec", metavar="CMD", dest="execute", help="run one command, and end")
+    ways.add_argument(
+        "--ssh", action="store_true", help="open it with an SSH client, if the image has an SSH server"
+    )
+    ways.add_argument("--console", action="store_true", help="open its serial console")
+    ways.add_argument("--exec", metavar="CMD", dest="execute", help="run one command and exit")
     parser.set_defaults(run=run)
 
 
 def run(settings: Settings, arguments: argparse.Namespace) -> int:
-    """Open it, and stay until the person leaves."""
+    """Open the machine until the user leaves; returns the status of the command or of the SSH client.
+
+    Raises `UnknownState` if neither a kept machine nor a state matches, `StoreDamaged`, `RevertError`,
+    `HostError`.
+    """
     progress = Progress(lambda line: print(f"vmsnap: {line}", file=sys.stderr))
     engine = Engine(
         settings,
@@ -53,53 +59,55 @@ def run(settings: Settings, arguments: argparse.Namespace) -> int:
         hooks=arguments.hooks,
         progress=progress,
         timings=Timings(),
-        asker=Asker(),
+        lock_owner=LockOwner(),
         observe=lambda _: None,
     )
     with closing(engine):
         with progress.step(f"opening {arguments.machine_of}"):
-            desk = _desk(engine, settings, arguments)
+            session = _session(engine, settings, arguments)
         try:
             if arguments.execute is not None:
-                return _executed(desk.machine, arguments.execute)
+                return _executed(session.machine, arguments.execute)
             if arguments.ssh:
-                return _by_ssh(desk.machine)
+                return _by_ssh(session.machine)
             if arguments.console:
-                desk.at_console()
+                session.at_console()
             else:
-                desk.at_shell()
+                session.at_shell()
         finally:
-            desk.end()
+            session.end()
     return 0
 
 
-def _desk(engine: Engine, settings: Settings, arguments: argparse.Namespace) -> Desk:
-    """The machine that is meant: of a kept test first, else of a state."""
+def _session(engine: Engine, settings: Settings, arguments: argparse.Namespace) -> InteractiveSession:
+    """A session with the kept machine that the arguments name, or else with the state."""
     store, written = engine.store, arguments.machine_of
     if machines.matching(store, settings, written, arguments.machine):
-        found = machines.chosen(store, settings, written, arguments.machine)
+        found = machines.find_machine(store, settings, written, arguments.machine)
         small = evidence.store_of(store, found)
         snapshot = states.use(small, engine.host, evidence.name_of(found))
-        return Desk(engine, snapshot, source=small, title=found.note.title, state=found.note.state)
+        return InteractiveSession(
+            engine, snapshot, source=small, title=found.note.title, state=found.note.state
+        )
     try:
-        state = listing.chosen(store, settings, written, newest=True)
+        state = stored_states.find_state(store, settings, written, newest=True)
     except UnknownState as error:
         raise UnknownState(
             f"neither a kept machine nor a state is called {written!r} in the store {store.path}",
-            hint=f"{_there_is(store, settings)}\na state is there once a test has used it; "
-            "a failed test's machine with pytest --vmsnap-keep=failed",
+            hint=f"{_there_is(store, settings)}\na state is in the store after a test has used it; "
+            "pytest --vmsnap-keep=failed keeps the machines of failed tests",
         ) from error
-    snapshot = states.use(store, engine.host, state.holding.name)
-    return Desk(engine, snapshot, source=store, title=state.title, state=state.origin.name)
+    snapshot = states.use(store, engine.host, state.usage.name)
+    return InteractiveSession(engine, snapshot, source=store, title=state.title, state=state.origin.name)
 
 
 def _there_is(store: Store, settings: Settings) -> str:
-    """What could be opened of this project, a line for each."""
+    """A list of this project's kept machines and states, one line for each."""
     root = str(settings.root)
     kept = [each for each in evidence.kept(store) if each.note.project == root]
-    ours = [each for each in listing.kept(store) if each.origin.project == root]
-    lines = [*machines.rows(kept), *listing.rows(ours)]
-    return "\n".join(["of this project there are:", *(f"  {line}" for line in lines or ["none"])])
+    ours = [each for each in stored_states.all_states(store) if each.origin.project == root]
+    lines = [*machines.rows(kept), *state_table.rows(ours)]
+    return "\n".join(["this project has:", *(f"  {line}" for line in lines or ["none"])])
 
 
 def _by_ssh(machine: Machine) -> int:
@@ -108,7 +116,7 @@ def _by_ssh(machine: Machine) -> int:
         return subprocess.run(command, check=False).returncode
     except FileNotFoundError:
         raise HostError(
-            "there is no SSH client here",
+            "this host has no SSH client",
             hint="Debian, Ubuntu: sudo apt install openssh-client; Fedora: openssh-clients; Arch: openssh",
         ) from None
 

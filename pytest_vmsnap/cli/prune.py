@@ -1,4 +1,4 @@
-"""Remove states from the store: what is over its limit, or those that are named; never what is in use."""
+"""Remove what exceeds the store's limit, or the states that you name; never what is in use."""
 
 # ruff: noqa: T201 - a command's output
 
@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_vmsnap import store as stores
-from pytest_vmsnap.cli import listing
+from pytest_vmsnap.cli import stored_states
 from pytest_vmsnap.host import sweep
 
 if TYPE_CHECKING:
@@ -19,21 +19,25 @@ NAME = "prune"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """The verb's arguments."""
-    parser.add_argument("states", metavar="STATE", nargs="*", help="NAME of this project, or NAME@KEY")
-    parser.add_argument("--all", action="store_true", help="all that no run uses, images too")
-    parser.add_argument("--dry-run", action="store_true", help="say what would go, and remove nothing")
+    """Add the arguments of `vmsnap prune`."""
+    parser.add_argument(
+        "states", metavar="STATE", nargs="*", help="a state to remove: NAME (of this project) or NAME@KEY"
+    )
+    parser.add_argument(
+        "--all", action="store_true", help="remove everything that no run uses, including images"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="show what would be removed, and remove nothing")
     parser.set_defaults(run=run)
 
 
 def run(settings: Settings, arguments: argparse.Namespace) -> int:
-    """Remove, and say what."""
-    store = listing.opened(settings)
+    """Remove the entries, and print each one. Raises `UnknownState`, `StoreError` if a state is in use."""
+    store = stored_states.open_store(settings)
     if not arguments.dry_run:
         sweep(store.runs)
-    titles = {each.key: each.title for each in listing.kept(store)}
+    titles = {each.key: each.title for each in stored_states.all_states(store)}
     if arguments.states:
-        names = [listing.chosen(store, settings, written).holding.name for written in arguments.states]
+        names = [stored_states.find_state(store, settings, written).usage.name for written in arguments.states]
         gone = stores.discard(store, names, dry=arguments.dry_run)
     else:
         limit = 0 if arguments.all else settings.store_limit
@@ -41,6 +45,6 @@ def run(settings: Settings, arguments: argparse.Namespace) -> int:
     for each in gone:
         what = f"{titles[each.name.key]} ({each.name.kind})" if each.name.key in titles else str(each.name)
         print(f"{'would remove' if arguments.dry_run else 'removed'} {what}: {each.size >> 20} MiB")
-    left = sum(each.size for each in stores.holdings(store)) >> 20
+    left = sum(each.size for each in stores.entry_usages(store)) >> 20
     print(f"{store.path}: {left} MiB of {settings.store_limit} MiB" + (", now" if arguments.dry_run else ""))
     return 0

@@ -1,6 +1,6 @@
-"""List the states in the store as a tree: what they weigh, what they were made from, when they were used.
+"""List the states in the store as a tree, with their sizes, what they were made from, and their last use.
 
-The sizes are what is taken on the disk, of what the files say.
+Sizes are the space that is used on the disk, of the apparent size of the files.
 """
 
 # ruff: noqa: T201 - a command's output
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_vmsnap.cli import listing
+from pytest_vmsnap.cli import state_table, stored_states
 
 if TYPE_CHECKING:
     import argparse
@@ -20,15 +20,15 @@ NAME = "states"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """The verb's arguments."""
-    parser.add_argument("--all", action="store_true", help="those of other projects too")
+    """Add the arguments of `vmsnap states`."""
+    parser.add_argument("--all", action="store_true", help="also list those of other projects")
     parser.set_defaults(run=run)
 
 
 def run(settings: Settings, arguments: argparse.Namespace) -> int:
     """Print the tree."""
-    store = listing.opened(settings)
-    everything = listing.kept(store)
+    store = stored_states.open_store(settings)
+    everything = stored_states.all_states(store)
     shown = [each for each in everything if arguments.all or each.origin.project == str(settings.root)]
     keys = {each.key for each in shown}
     _print(shown, [each for each in shown if each.origin.parent not in keys], 0, project=arguments.all)
@@ -38,7 +38,9 @@ def run(settings: Settings, arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _print(shown: list[listing.Kept], level: list[listing.Kept], depth: int, *, project: bool) -> None:
+def _print(
+    shown: list[stored_states.StoredState], level: list[stored_states.StoredState], depth: int, *, project: bool
+) -> None:
     for each in level:
-        print(*listing.rows([each], project=project, depth=depth), sep="\n")
+        print(*state_table.rows([each], project=project, depth=depth), sep="\n")
         _print(shown, [one for one in shown if one.origin.parent == each.key], depth + 1, project=project)

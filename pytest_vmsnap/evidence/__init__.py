@@ -1,14 +1,14 @@
-"""What is kept of a failure: collectors, reports, kept machines."""
+"""What is left of a failed test: sections of its report, artifacts, kept machines."""
 
+from pytest_vmsnap.evidence.artifact import Artifact
 from pytest_vmsnap.evidence.attachments import attach
-from pytest_vmsnap.evidence.evidence import Evidence, Testimony
+from pytest_vmsnap.evidence.evidence import CollectedEvidence, Evidence
 from pytest_vmsnap.evidence.kept import Keeper, Kept, Note, damage_of_kept, keep, kept, name_of, store_of, trim
-from pytest_vmsnap.evidence.pieces import Piece
 
 __all__ = [
     "Evidence",
-    "Testimony",
-    "Piece",
+    "CollectedEvidence",
+    "Artifact",
     "attach",
     "Keeper",
     "Kept",

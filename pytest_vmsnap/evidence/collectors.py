@@ -1,4 +1,4 @@
-"""The collectors: each looks at one thing of a machine, has a deadline, and may fail without the others."""
+"""The collectors: each makes one artifact of a machine, before a deadline; one can fail without the others."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_vmsnap.evidence.pieces import Piece
+from pytest_vmsnap.evidence.artifact import Artifact
 from pytest_vmsnap.guest import Request
 from pytest_vmsnap.machine import screenshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from pytest_vmsnap.machine import Deed, Trail
+    from pytest_vmsnap.machine import CommandRecord, History
 
-    Collector = Callable[[Trail, float], bytes]
+    Collector = Callable[[History, float], bytes]
 
 log = logging.getLogger("pytest_vmsnap.evidence")
 
-# journalctl(1); where there is no journal, what the kernel still has. Its end is enough: a journal may have
+# journalctl(1); without a journal, the messages that the kernel still has. Only the end: a journal can have
 # hundreds of megabytes.
 JOURNAL_LINES = 5000
 JOURNAL_BYTES = 4 << 20
@@ -37,46 +37,52 @@ fi | tail -c {size}
 """
 LONGEST_NAME = 100  # characters, of 255 bytes that file systems allow
 LONGEST_SHOWN = 160  # characters of a command
-SLACK_SECONDS = 2.0  # that the guest's clock may be behind the host's
+SLACK_SECONDS = 2.0  # by which the guest's clock may be behind the host's
 
 
-def console(trail: Trail, _seconds: float) -> bytes:
-    """What the guest printed on its serial console during the test."""
-    return trail.console().encode()
+def console(history: History, _seconds: float) -> bytes:
+    """Return what the guest printed on its serial console during the test."""
+    return history.console().encode()
 
 
-def commands(trail: Trail, _seconds: float) -> bytes:
-    """What was run in it, with times and the ends of the output."""
-    return "".join(f"{line}\n" for deed in trail.deeds for line in told(deed, lines=None)).encode()
+def commands(history: History, _seconds: float) -> bytes:
+    """Return the commands that ran in it, with times and the ends of their output."""
+    return "".join(
+        f"{line}\n" for record in history.records for line in format_command(record, lines=None)
+    ).encode()
 
 
-def journal(trail: Trail, seconds: float) -> bytes:
-    """The end of the guest's journal since the test began; its kernel's messages where there is none."""
-    if trail.channel is None or trail.body is None or trail.body.domain.trouble():
+def journal(history: History, seconds: float) -> bytes:
+    """Return the end of the guest's journal since the test began, or the kernel's messages if it has none."""
+    if history.channel is None or history.backend is None or history.backend.domain.stall_reason():
         return b""
-    since = max(0, int(trail.since - SLACK_SECONDS))
+    since = max(0, int(history.since - SLACK_SECONDS))
     script = JOURNAL.format(since=since, lines=JOURNAL_LINES, size=JOURNAL_BYTES)
-    return trail.channel.run(Request(text=script), timeout=seconds).stdout
+    return history.channel.run(Request(text=script), timeout=seconds).stdout
 
 
-def log_of_qemu(trail: Trail, _seconds: float) -> bytes:
-    """What QEMU itself printed."""
-    return trail.body.log().encode() if trail.body else b""
+def log_of_qemu(history: History, _seconds: float) -> bytes:
+    """Return what QEMU itself printed."""
+    return history.backend.log().encode() if history.backend else b""
 
 
-def description(trail: Trail, _seconds: float) -> bytes:
-    """libvirt's description of the running domain."""
-    if trail.body is None or trail.body.domain.condition() == "stopped":
+def description(history: History, _seconds: float) -> bytes:
+    """Return libvirt's description of the running domain."""
+    if history.backend is None or history.backend.domain.condition() == "stopped":
         return b""
-    return trail.body.domain.xml().encode()
+    return history.backend.domain.xml().encode()
 
 
-def screen(trail: Trail, _seconds: float) -> bytes:
-    """What its display shows, if it has one."""
-    if trail.body is None or not trail.body.has_screen or trail.body.domain.condition() == "stopped":
+def screen(history: History, _seconds: float) -> bytes:
+    """Return a PNG of its screen, if it has one."""
+    if (
+        history.backend is None
+        or not history.backend.has_screen
+        or history.backend.domain.condition() == "stopped"
+    ):
         return b""
     with tempfile.TemporaryDirectory(prefix="vmsnap-") as name:
-        return screenshot(trail.body, Path(name) / "screen.png").read_bytes()
+        return screenshot(history.backend, Path(name) / "screen.png").read_bytes()
 
 
 COLLECTORS: dict[str, Collector] = {
@@ -89,65 +95,69 @@ COLLECTORS: dict[str, Collector] = {
 }
 
 
-def collect(trails: Iterable[Trail], *, seconds: float) -> tuple[list[Piece], list[str]]:
-    """What the machines can say, and why one could not: within `seconds`, however many there are.
+def collect(histories: Iterable[History], *, seconds: float) -> tuple[list[Artifact], list[str]]:
+    """Collect the artifacts of all machines within `seconds`; return them, and why others are missing.
 
-    A collector that takes longer is left to itself: it ends with its machine.
+    A collector that takes longer is left running; it ends with its machine.
     """
     deadline = time.monotonic() + seconds
-    tasks = [_Task(trail, name, seconds) for trail in trails for name in COLLECTORS]
+    tasks = [_Task(history, name, seconds) for history in histories for name in COLLECTORS]
     for task in tasks:
         task.join(max(0.0, deadline - time.monotonic()))
-    return [piece for task in tasks if (piece := task.piece)], [task.trouble for task in tasks if task.trouble]
+    return [artifact for task in tasks if (artifact := task.artifact)], [
+        task.stall_reason for task in tasks if task.stall_reason
+    ]
 
 
 class _Task(threading.Thread):
-    """One collector at one machine."""
+    """A thread that runs one collector on one machine."""
 
-    def __init__(self, trail: Trail, name: str, seconds: float) -> None:
+    def __init__(self, history: History, name: str, seconds: float) -> None:
         super().__init__(name=f"vmsnap-evidence-{name}", daemon=True)
-        self._trail, self._file, self._seconds = trail, name, seconds
+        self._history, self._file, self._seconds = history, name, seconds
         self._data = b""
         self._trouble = ""
-        self._title = f"{name} of {trail.label}"
+        self._title = f"{name} of {history.label}"
         self.start()
 
     def run(self) -> None:
         try:
-            self._data = COLLECTORS[self._file](self._trail, self._seconds)
+            self._data = COLLECTORS[self._file](self._history, self._seconds)
         except Exception as error:
             self._trouble = str(error).splitlines()[0] if str(error) else type(error).__name__
             log.info("%s", self._title, exc_info=error)
 
     @property
-    def piece(self) -> Piece | None:
-        """What was found, if anything was."""
+    def artifact(self) -> Artifact | None:
+        """The artifact, or None if there is none."""
         if self.is_alive() or not self._data:
             return None
-        return Piece(name=f"{_file_name(self._trail.label)}-{self._file}", title=self._title, data=self._data)
+        return Artifact(
+            name=f"{_file_name(self._history.label)}-{self._file}", title=self._title, data=self._data
+        )
 
     @property
-    def trouble(self) -> str:
-        """Why there is nothing, if that is no good news."""
+    def stall_reason(self) -> str:
+        """Why the collector failed, or empty if it did not."""
         if self.is_alive():
-            return f"{self._title}: not there within {self._seconds:g} s"
+            return f"{self._title}: not collected within {self._seconds:g} s"
         return f"{self._title}: {self._trouble}" if self._trouble else ""
 
 
-def told(deed: Deed, *, lines: int | None) -> list[str]:
-    """A command as a person reads it, with the last `lines` of each stream, None for all that is there."""
-    clock = datetime.fromtimestamp(deed.began).astimezone().strftime("%H:%M:%S.%f")[:-3]
-    often = f" ({deed.count} times)" if deed.count > 1 else ""
-    command = deed.command if lines is None else _short(deed.command)
-    shown = [f"{clock} {deed.seconds:8.3f} s  {deed.outcome}{often}  {command}"]
-    for name, stream in (("stdout", deed.stdout), ("stderr", deed.stderr)):
+def format_command(record: CommandRecord, *, lines: int | None) -> list[str]:
+    """Return a command as lines of text, with the last `lines` of each stream (None: all that is kept)."""
+    clock = datetime.fromtimestamp(record.began).astimezone().strftime("%H:%M:%S.%f")[:-3]
+    often = f" ({record.count} times)" if record.count > 1 else ""
+    command = record.command if lines is None else _short(record.command)
+    shown = [f"{clock} {record.seconds:8.3f} s  {record.outcome}{often}  {command}"]
+    for name, stream in (("stdout", record.stdout), ("stderr", record.stderr)):
         text = stream.decode(errors="replace").splitlines()
         shown += [f"    {name}: {line}" for line in (text if lines is None else text[-lines:])]
     return shown
 
 
 def _file_name(label: str) -> str:
-    """`label` as a file's name; where it cannot be one, with a mark that no other label has."""
+    """Return `label` as a file name; if it cannot be one, a similar name with a hash of the label."""
     plain = label.replace(" ", "-")
     safe = re.sub(r"[^\w.=+-]+", "-", plain).lstrip(".-")[:LONGEST_NAME]
     return safe if safe == plain else f"{safe}-{hashlib.sha256(label.encode()).hexdigest()[:6]}"

@@ -1,4 +1,4 @@
-"""What is shown and kept of a test whose machines have something to say."""
+"""Collects what a report shows about the machines of a test, and what is kept of them."""
 
 from __future__ import annotations
 
@@ -7,81 +7,83 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_vmsnap.errors import SHOWN_BYTES, tail
-from pytest_vmsnap.evidence.archive import Archive
-from pytest_vmsnap.evidence.collectors import collect, told
+from pytest_vmsnap.evidence.artifact_directories import Archive
+from pytest_vmsnap.evidence.collectors import collect, format_command
 from pytest_vmsnap.readable import readable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from pytest_vmsnap.evidence.pieces import Piece
-    from pytest_vmsnap.machine import Trail
+    from pytest_vmsnap.evidence.artifact import Artifact
+    from pytest_vmsnap.machine import History
 
 log = logging.getLogger("pytest_vmsnap.evidence")
 
-SECONDS = 5.0  # for all that is collected of a test, times the factor on deadlines
+SECONDS = 5.0  # for all collectors of a test together, times the factor on deadlines
 CONSOLE_LINES = 40
 COMMANDS = 10
-OUTPUT_LINES = 5  # of each stream of a command that is shown
+OUTPUT_LINES = 5  # of each stream of a command
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Testimony:
-    """What was found: `sections` of a report (title and text), the `directory` it is kept in, its `pieces`."""
+class CollectedEvidence:
+    """What was found: `sections` of a report (title and text), and the `directory` of the `artifacts`."""
 
     sections: tuple[tuple[str, str], ...] = ()
     directory: Path | None = None
-    pieces: tuple[Piece, ...] = ()
+    artifacts: tuple[Artifact, ...] = ()
 
 
 class Evidence:
-    """Collects for one run; `directory` is where it is kept, None to keep none; `run` tells runs apart.
+    """Collects the evidence of one run, which `run` identifies, and writes the artifacts to `directory`.
 
-    `factor` tells by how much deadlines are stretched.
+    If `directory` is None, no artifacts are collected. `factor` returns the factor on deadlines.
     """
 
     def __init__(self, directory: Path | None, *, run: str, factor: Callable[[], float]) -> None:
         self._archive = Archive(directory, run=run) if directory else None
         self._factor = factor
         self._sections: list[tuple[str, str]] = []
-        self._pieces: list[Piece] = []
+        self._artifacts: list[Artifact] = []
         self._notes: list[str] = []
 
-    def observe(self, *trails: Trail) -> None:
-        """Collect of machines that end now; the next report has it."""
-        for trail in trails:
-            self._sections += _sections(trail)
+    def observe(self, *histories: History) -> None:
+        """Collect from machines that end now; the next report includes it."""
+        for history in histories:
+            self._sections += _sections(history)
         if self._archive:
-            pieces, notes = collect(trails, seconds=SECONDS * self._factor())
-            self._pieces += pieces
+            artifacts, notes = collect(histories, seconds=SECONDS * self._factor())
+            self._artifacts += artifacts
             self._notes += notes
 
-    def report(self, test: str, trails: Sequence[Trail]) -> Testimony:
-        """What the machines of `test` have to say, beside what was observed before."""
-        self.observe(*trails)
-        sections, pieces, notes = self._sections, self._pieces, self._notes
-        self._sections, self._pieces, self._notes = [], [], []
+    def report(self, test: str, histories: Sequence[History]) -> CollectedEvidence:
+        """Return the evidence from the machines of `test`, and from those observed before."""
+        self.observe(*histories)
+        sections, artifacts, notes = self._sections, self._artifacts, self._notes
+        self._sections, self._artifacts, self._notes = [], [], []
         directory = None
-        if self._archive and pieces:
+        if self._archive and artifacts:
             try:
-                directory = self._archive.write(test, pieces, notes)
+                directory = self._archive.write(test, artifacts, notes)
             except OSError as error:
-                notes.append(f"it cannot be kept in {error.filename}: {error.strerror}")
+                notes.append(f"the artifacts could not be written to {error.filename}: {error.strerror}")
                 log.warning("evidence of %s: %s", test, notes[-1])
         if directory or notes:
-            lines = [f"{directory}: {', '.join(piece.name for piece in pieces)}"] if directory else []
-            sections.append(("Evidence of vmsnap", "\n".join([*lines, *notes])))
-        return Testimony(sections=tuple(sections), directory=directory, pieces=tuple(pieces))
+            lines = [f"{directory}: {', '.join(artifact.name for artifact in artifacts)}"] if directory else []
+            sections.append(("Artifacts of vmsnap", "\n".join([*lines, *notes])))
+        return CollectedEvidence(sections=tuple(sections), directory=directory, artifacts=tuple(artifacts))
 
 
-def _sections(trail: Trail) -> list[tuple[str, str]]:
-    """Title and text of what is shown at once: the ends of the console and of what was run."""
-    name = trail.body.domain.name if trail.body else trail.label
-    lines = [line for deed in trail.deeds[-COMMANDS:] for line in told(deed, lines=OUTPUT_LINES)]
-    when = "during this test" if trail.since else f"({trail.label})"
+def _sections(history: History) -> list[tuple[str, str]]:
+    """Return the sections of a report (title and text): the ends of the console and of the commands."""
+    name = history.backend.domain.name if history.backend else history.label
+    lines = [
+        line for record in history.records[-COMMANDS:] for line in format_command(record, lines=OUTPUT_LINES)
+    ]
+    when = "during this test" if history.since else f"({history.label})"
     found = [
-        (f"Console of {name} {when}", tail(readable(trail.console(SHOWN_BYTES)), CONSOLE_LINES)),
+        (f"Console of {name} {when}", tail(readable(history.console(SHOWN_BYTES)), CONSOLE_LINES)),
         (f"Last commands in {name}", readable("\n".join(lines))),
     ]
     return [(title, text) for title, text in found if text]

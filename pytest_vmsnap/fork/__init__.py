@@ -1,25 +1,25 @@
-"""The fork engine: a template is saved, and clones of the snapshot share its memory file.
+"""The fork engine: it saves a template, and clones of the snapshot share its memory file.
 
-Knows no channel and no test; what is on a machine is others' concern.
+It knows nothing of channels and tests; other packages decide what runs on a machine.
 """
 
 from pytest_vmsnap.fork.clone import Clone
+from pytest_vmsnap.fork.domain_factory import DomainFactory
 from pytest_vmsnap.fork.files import backing_of, copy_onto, flatten, rebase, remove
-from pytest_vmsnap.fork.forge import Forge
 from pytest_vmsnap.fork.memory import FullMemory, LayeredMemory, SavedMemory
 from pytest_vmsnap.fork.snapshot import Snapshot
 from pytest_vmsnap.fork.template import Template
-from pytest_vmsnap.host import Abilities
+from pytest_vmsnap.host import Capabilities
 
 __all__ = [
-    "Forge",
+    "DomainFactory",
     "Template",
     "Snapshot",
     "Clone",
     "SavedMemory",
     "FullMemory",
     "LayeredMemory",
-    "Abilities",
+    "Capabilities",
     "rebase",
     "copy_onto",
     "flatten",

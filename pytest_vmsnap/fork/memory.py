@@ -1,4 +1,4 @@
-"""The memory of a snapshot: a file that its clones map, whole from the start or made from another's."""
+"""The memory of a snapshot: a file that its clones map, complete from the start or built from another one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from pytest_vmsnap.errors import StoreFull
 from pytest_vmsnap.fork import files
 from pytest_vmsnap.host import MORE_ROOM
-from pytest_vmsnap.store import extents, outline, share_blocks
+from pytest_vmsnap.store import extents, share_blocks, stat_fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,22 +29,22 @@ class SavedMemory(Protocol):
     """The memory of a snapshot."""
 
     def file(self) -> Fingerprint:
-        """The memory file, made if it is not there; raises `StoreDamaged` where it is not what was saved."""
+        """The memory file, built if it is missing; raises `StoreDamaged` if it is not what was saved."""
 
     def expect_untouched(self) -> None:
-        """Raise `StoreDamaged` where the memory file, if it is there, has another size or time: one stat(2)."""
+        """Raise `StoreDamaged` if the memory file, once built, has another size or time: one stat(2)."""
 
     @property
     def bottom(self) -> Fingerprint | None:
-        """The memory file that all the others below this one were made from, None where there is none."""
+        """The complete memory file below all layers; None if the lowest layer is on empty memory."""
 
     def drop(self) -> None:
-        """Remove the memory file, if it can be made again."""
+        """Remove the memory file, if it can be built again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FullMemory:
-    """Memory that is a file of its own."""
+    """Memory that is a complete file from the start."""
 
     fingerprint: Fingerprint
 
@@ -65,12 +65,12 @@ class FullMemory:
 
 @dataclass(slots=True, kw_only=True)
 class LayeredMemory:
-    """Memory that is another's but for some pages.
+    """Memory that is another snapshot's memory with some pages replaced.
 
-    `below` is that other file, None for memory that was empty; `layers` are directories with a file for each
-    run of pages, named by its offset in bytes (hexadecimal), a later one over those before; `size` is in bytes.
-    `provide` takes what fills a directory, and returns the directory when that has been done: it stays, and the
-    file ``ram`` in it is the memory.
+    `below` is that other memory, None for memory that was empty. `layers` are directories with a file for each
+    run of pages, named by its offset in bytes (hexadecimal); a later layer overrides the ones before it. `size`
+    is in bytes. `provide` takes a function that fills a directory, and returns the filled directory. The
+    directory stays, and the file ``ram`` in it is the memory.
     """
 
     below: SavedMemory | None
@@ -83,7 +83,7 @@ class LayeredMemory:
     def file(self) -> Fingerprint:
         with self._lock:
             if self._made is None:
-                self._made = outline(self.provide(self.build) / "ram")
+                self._made = stat_fingerprint(self.provide(self.build) / "ram")
         self._made.expect_untouched()
         return self._made
 
@@ -102,7 +102,7 @@ class LayeredMemory:
                 made.path.unlink(missing_ok=True)
 
     def build(self, directory: Path) -> None:
-        """Make the memory file, ``ram``, in `directory`."""
+        """Build the memory file, ``ram``, in `directory`."""
         target = files.create(directory / "ram", size=self.size)
         try:
             if self.below:
@@ -115,7 +115,7 @@ class LayeredMemory:
 
 
 def filled_in(directory: Path) -> Provide:
-    """A way to have a directory filled: this one. It raises `StoreFull` where there is no space."""
+    """A `Provide` that fills `directory` itself. It raises `StoreFull` if there is no space."""
 
     def provide(build: Build) -> Path:
         try:
@@ -124,7 +124,7 @@ def filled_in(directory: Path) -> Provide:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 free = files.free_mib(directory)
                 raise StoreFull(
-                    f"the memory of a snapshot has no room in {directory} ({free} MiB free)",
+                    f"not enough space for the memory of a snapshot in {directory} ({free} MiB free)",
                     hint=MORE_ROOM,
                 ) from error
             raise
@@ -134,16 +134,16 @@ def filled_in(directory: Path) -> Provide:
 
 
 def pages_size(pages: Path) -> int:
-    """How many bytes of memory the runs in the directory `pages` are."""
+    """The total size in bytes of the runs in the directory `pages`."""
     return sum(path.stat().st_size for path in pages.iterdir())
 
 
 def copy_sparse(source: Path, target: Path) -> None:
-    """Make the file `target` what `source` is: sharing blocks where the file system can."""
+    """Copy the content of `source` to the file `target`; they share blocks if the file system can do that."""
     with source.open("rb") as reading, target.open("r+b") as writing:
         try:
             share_blocks(reading.fileno(), writing.fileno())
-        except OSError:  # no such file system, or two of them
+        except OSError:  # the file system cannot, or they are on two
             for start, end in extents(reading.fileno()):
                 _copy(reading.fileno(), writing.fileno(), start, end)
 
@@ -158,7 +158,7 @@ def write_pages(pages: Path, target: Path) -> None:
 
 
 def _copy(source: int, target: int, start: int, end: int, *, shift: int = 0) -> None:
-    """Copy bytes from `start` to `end`, within the kernel (copy_file_range(2))."""
+    """Copy the bytes `start` to `end`, moved by `shift`, inside the kernel (copy_file_range(2))."""
     while start < end:
         copied = os.copy_file_range(source, target, min(COPY_CHUNK, end - start), start, start + shift)
         if not copied:

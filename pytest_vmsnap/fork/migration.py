@@ -1,8 +1,8 @@
-"""Device state to and from a file, by QEMU's migration with the memory left where it is.
+"""Save and load device state with QEMU's migration, which leaves the memory where it is.
 
 QEMU, "Migration framework": the capability ``x-ignore-shared`` skips memory that is shared with a file.
-QEMU ≥ 8.2 writes to ``file:PATH``; before that a descriptor is passed (``getfd``, ``fd:NAME``), which 11.1
-refuses for a regular file. ``exec:`` is forbidden by the sandbox that libvirt sets.
+QEMU ≥ 8.2 writes to ``file:PATH``; older versions get a descriptor (``getfd``, ``fd:NAME``), which 11.1
+refuses for a regular file. The sandbox that libvirt sets forbids ``exec:``.
 """
 
 from __future__ import annotations
@@ -17,29 +17,35 @@ from pytest_vmsnap.host import IGNORE_SHARED
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pytest_vmsnap.host import Abilities, Domain
+    from pytest_vmsnap.host import Capabilities, Domain
 
 POLL_SECONDS = 0.002
 
 
-def save_devices(domain: Domain, path: Path, *, abilities: Abilities, timeout: float) -> None:
-    """Write the device state of a paused domain to `path`; its memory stays in its file."""
+def save_devices(domain: Domain, path: Path, *, capabilities: Capabilities, timeout: float) -> None:
+    """Write the device state of a paused domain to `path`; its memory stays in its file.
+
+    Raises `HostError` if that fails or takes longer than `timeout` seconds.
+    """
     _transfer(
-        domain, "migrate", path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, abilities=abilities, timeout=timeout
+        domain, "migrate", path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, capabilities=capabilities, timeout=timeout
     )
 
 
-def load_devices(domain: Domain, path: Path, *, abilities: Abilities, timeout: float) -> None:
-    """Load the device state at `path` into a domain that waits for it (``-incoming defer``)."""
-    _transfer(domain, "migrate-incoming", path, os.O_RDONLY, abilities=abilities, timeout=timeout)
+def load_devices(domain: Domain, path: Path, *, capabilities: Capabilities, timeout: float) -> None:
+    """Load the device state at `path` into a domain that waits for it (``-incoming defer``).
+
+    Raises `HostError` if that fails or takes longer than `timeout` seconds.
+    """
+    _transfer(domain, "migrate-incoming", path, os.O_RDONLY, capabilities=capabilities, timeout=timeout)
 
 
 def _transfer(
-    domain: Domain, command: str, path: Path, flags: int, *, abilities: Abilities, timeout: float
+    domain: Domain, command: str, path: Path, flags: int, *, capabilities: Capabilities, timeout: float
 ) -> None:
-    capabilities = [{"capability": IGNORE_SHARED, "state": True}]
-    domain.qmp("migrate-set-capabilities", capabilities=capabilities)
-    if abilities.file_address:
+    wanted = [{"capability": IGNORE_SHARED, "state": True}]
+    domain.qmp("migrate-set-capabilities", capabilities=wanted)
+    if capabilities.file_address:
         domain.qmp(command, uri=f"file:{path}")
     else:
         descriptor = os.open(path, flags, 0o600)
@@ -62,4 +68,4 @@ def _wait(domain: Domain, command: str, *, timeout: float) -> None:
             raise HostError(f"QEMU's {command} {status}: {answer.get('error-desc', 'no reason given')}")
         if time.monotonic() > deadline:
             raise HostError(f"QEMU's {command} is still {status} after {timeout:.0f} s")
-        time.sleep(POLL_SECONDS)  # an end by itself has no event that libvirt passes on
+        time.sleep(POLL_SECONDS)  # libvirt passes on no event for the end of a migration

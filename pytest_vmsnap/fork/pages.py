@@ -1,9 +1,9 @@
-"""Which pages of a memory file's private mapping are the machine's own, and what is in them.
+"""Which pages a machine owns in its private mapping of a memory file, and what is in them.
 
-proc(5), ``/proc/PID/pagemap``, and Linux, Documentation/admin-guide/mm/pagemap.rst: of each page's 64 bits, bit
-63 says that it is present, 62 that it is swapped, 61 that it is the file's. Reading these takes the same user,
-or root; reading the memory itself (``/proc/PID/mem``) takes what a debugger may, which Yama denies to users on
-some distributions (ptrace(2)).
+proc(5), ``/proc/PID/pagemap``, and Linux, Documentation/admin-guide/mm/pagemap.rst: of a page's 64 bits, bit 63
+means that it is present, 62 that it is swapped, 61 that it belongs to the file. Reading these requires the same
+user or root. Reading the memory itself (``/proc/PID/mem``) requires the rights of a debugger, which Yama denies
+to users on some distributions (ptrace(2)).
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from io import RawIOBase
 
 PAGE = 4096  # of x86
-# Runs closer than that are taken as one. Measured, of 29 MiB in all: with 4 a save took three times as long,
-# with 16 half as long again: a file for each costs more than the bytes between.
+# Runs with at most this gap are merged: a file for each costs more than the bytes between. Measured with 29 MiB
+# in total: with 4, a save took three times as long; with 16, half as long again.
 GAP_PAGES = 64
 CHUNK = 4 << 20
 PRESENT, SWAPPED, OF_FILE = 0x80, 0x40, 0x20  # in the highest byte
@@ -29,41 +29,45 @@ RUNS = re.compile(rb"\x01+(?:\x00{1,%d}\x01+)*" % GAP_PAGES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
-    """Pages behind one another: `offset` in the memory file, and `length`, in bytes."""
+class PageRange:
+    """Contiguous pages: their `offset` in the memory file and their `length`, in bytes."""
 
     offset: int
     length: int
 
     @property
     def end(self) -> int:
-        """Where the next one could begin."""
+        """The offset after its last byte."""
         return self.offset + self.length
 
 
-def own_runs(pid: int, memory: Path) -> list[Run]:
-    """The pages that the process has of its own in its private mapping of the file `memory`, in order.
+def private_ranges(pid: int, memory: Path) -> list[PageRange]:
+    """The pages that the process owns in its private mapping of the file `memory`, in order.
 
-    Pages of the file's between two that are close may be among them. Raises `OSError` where this user may not
-    look.
+    Short gaps between them, with pages of the file, may be included. Raises `OSError` if this user may not see
+    them.
     """
-    return sorted(_runs(pid, memory), key=lambda run: run.offset)
+    return sorted(_runs(pid, memory), key=lambda page_range: page_range.offset)
 
 
-def copy_runs(pid: int, memory: Path, runs: Iterable[Run], target: Callable[[Run], Path]) -> None:
-    """Write what the process has in `runs` of its mapping of the file `memory` to the file `target` of each.
+def copy_ranges(
+    pid: int, memory: Path, ranges: Iterable[PageRange], target: Callable[[PageRange], Path]
+) -> None:
+    """Copy each of `ranges` from the process's mapping of the file `memory` to the file that `target` returns.
 
-    Raises `PermissionError`, before anything is written, where this user may not look, `ProcessLookupError`
-    where the process ends meanwhile.
+    Raises `PermissionError`, before anything is written, if this user may not read the memory,
+    `ProcessLookupError` or `FileNotFoundError` if the process has ended.
     """
     mappings = list(_mappings(pid, memory))
     buffer = memoryview(bytearray(CHUNK))
     with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as reading:
-        for run in runs:
-            start, _, first = next(one for one in mappings if one[2] <= run.offset < one[2] + one[1] - one[0])
-            reading.seek(start + run.offset - first)
-            with target(run).open("xb", buffering=0) as writing:
-                rest = run.length
+        for page_range in ranges:
+            start, _, first = next(
+                one for one in mappings if one[2] <= page_range.offset < one[2] + one[1] - one[0]
+            )
+            reading.seek(start + page_range.offset - first)
+            with target(page_range).open("xb", buffering=0) as writing:
+                rest = page_range.length
                 while rest:
                     if not (count := reading.readinto(buffer[: min(rest, CHUNK)])):
                         raise ProcessLookupError(errno.ESRCH, f"process {pid} ended while its memory was read")
@@ -71,14 +75,14 @@ def copy_runs(pid: int, memory: Path, runs: Iterable[Run], target: Callable[[Run
                     rest -= count
 
 
-def _runs(pid: int, memory: Path) -> Iterator[Run]:
+def _runs(pid: int, memory: Path) -> Iterator[PageRange]:
     with Path(f"/proc/{pid}/pagemap").open("rb", buffering=0) as pagemap:
         for start, end, offset in _mappings(pid, memory):
             pagemap.seek(start // PAGE * 8)
             entries = _read(pagemap, (end - start) // PAGE * 8)
             for found in RUNS.finditer(entries[7::8].translate(OWN)):
                 first, last = found.span()
-                yield Run(offset=offset + first * PAGE, length=(last - first) * PAGE)
+                yield PageRange(offset=offset + first * PAGE, length=(last - first) * PAGE)
 
 
 def _read(file: RawIOBase, length: int) -> bytes:
@@ -92,7 +96,7 @@ def _read(file: RawIOBase, length: int) -> bytes:
 
 
 def _mappings(pid: int, memory: Path) -> Iterator[tuple[int, int, int]]:
-    """Start and end of each stretch of memory that maps the file, and where in the file it begins (proc(5))."""
+    """Start and end of each mapping of the file, and its offset in the file (proc(5))."""
     names = {str(memory), str(memory.resolve())}
     for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
         span, _permissions, offset, _device, _inode, *rest = line.split(maxsplit=5)

@@ -1,9 +1,9 @@
-"""Which RAM blocks of a machine are saved beside its main memory, and where the guest sees them.
+"""Which RAM blocks of a machine are saved in addition to its main memory, and where the guest sees them.
 
-QEMU itself is asked: ``info ramblock`` (ram_block_format in softmmu/physmem.c, now in system/) lists the
-blocks, ``info mtree -f`` (mtree_print_flatview in system/memory.c) the guest-physical addresses. A read-only
-block is not saved: a new QEMU fills it from its own files. QEMU says which ones these are since 8.0. QEMU 7.2
-does not, but gives them names that show it: ``/rom@...`` (rom_set_mr in hw/core/loader.c), ``....rom``
+The plugin asks QEMU: ``info ramblock`` (ram_block_format in softmmu/physmem.c, now in system/) lists the
+blocks, ``info mtree -f`` (mtree_print_flatview in system/memory.c) the guest-physical addresses. Read-only
+blocks are not saved: a new QEMU fills them from its own files. QEMU 8.0 and later mark these blocks. QEMU 7.2
+does not, but their names show it: ``/rom@...`` (rom_set_mr in hw/core/loader.c), ``....rom``
 (pci_add_option_rom in hw/pci/pci.c, pc_memory_init in hw/i386/pc.c), ``pc.bios`` (x86_bios_rom_init),
 ``isa-bios`` (pc_isa_bios_init in hw/i386/pc_sysfw.c).
 """
@@ -25,7 +25,7 @@ BLOCK = re.compile(
     r"(?: 0x[0-9a-f]{16} +(?P<access>r[ow]))?\s*$",
     re.MULTILINE,
 )
-# The accelerator's name follows in capitals where it has the range too, as KVM does.
+# If the accelerator has the range too, its name follows in capitals, for example KVM.
 RANGE = re.compile(
     r"^ +(?P<first>[0-9a-f]{16})-(?P<last>[0-9a-f]{16}) \(prio -?\d+, (?P<kind>[^)]+)\): (?P<name>.+?)"
     r"(?: @(?P<offset>[0-9a-f]{16}))?(?: [A-Z]+)?\s*$",
@@ -40,7 +40,7 @@ ROM_NAME = re.compile(r"/rom@.*|(?:.*[./])?[^/]*\.rom|pc\.bios|isa-bios")
 class Block:
     """A RAM block: QEMU's `name` for it, and how many bytes of it are `used`.
 
-    `read_only` is None where QEMU does not say it.
+    `read_only` is None if QEMU does not report it.
     """
 
     name: str
@@ -49,18 +49,18 @@ class Block:
 
     @property
     def region(self) -> str:
-        """The name of its memory region; a device's address may precede it in `name`."""
+        """The name of its memory region: `name` without the address of a device before it."""
         return self.name if self.name.startswith("/rom@") else self.name.rpartition("/")[2]
 
     @property
     def filled_by_qemu(self) -> bool:
-        """Whether a new QEMU has the same content in it."""
+        """Whether a new QEMU fills it with the same content."""
         return bool(ROM_NAME.fullmatch(self.name)) if self.read_only is None else self.read_only
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Mapped:
-    """`length` bytes at `offset` in the region `name`, which the guest has at its physical `address`."""
+class FlatRange:
+    """`length` bytes at `offset` in the region `name`; the guest has them at its physical `address`."""
 
     name: str
     kind: str
@@ -79,7 +79,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SavedBlock:
-    """A block that is saved: its `pieces`, one behind the other, are all of it."""
+    """A block to save: its `pieces`, in order, are all of its content."""
 
     name: str
     used: int
@@ -87,7 +87,7 @@ class SavedBlock:
 
 
 def blocks_in(text: str) -> list[Block]:
-    """The blocks that ``info ramblock`` lists; raises `HostError` where it lists none."""
+    """The blocks that ``info ramblock`` lists; raises `HostError` if there are none or one cannot be parsed."""
     found = [
         Block(
             name=line["name"] or "",
@@ -97,16 +97,16 @@ def blocks_in(text: str) -> list[Block]:
         for line in BLOCK.finditer(text)
     ]
     rows = [line for line in text.splitlines() if line.strip()]
-    if not found or len(found) != len(rows) - 1:  # but for the heading
-        raise HostError(f"QEMU's list of RAM blocks cannot be understood:\n{text}")
+    if not found or len(found) != len(rows) - 1:  # without the heading
+        raise HostError(f"cannot parse QEMU's list of RAM blocks (info ramblock):\n{text}")
     return found
 
 
-def others(blocks: Iterable[Block], *, main: str) -> list[Block]:
-    """The blocks, beside the `main` memory, that are to be saved, or that have no name.
+def extra_blocks(blocks: Iterable[Block], *, main: str) -> list[Block]:
+    """The blocks other than the `main` memory that must be saved or that have no name.
 
-    QEMU gives no name to a block that it does not migrate. One of these, of the main memory's size, is in no
-    use: libvirt describes a main memory too, and ours takes its place (``-machine memory-backend=``).
+    QEMU gives no name to a block that it does not migrate. One of these, with the size of the main memory, is
+    unused: libvirt defines a main memory too, and ours replaces it (``-machine memory-backend=``).
     """
     blocks = list(blocks)
     size = next((block.used for block in blocks if block.region == main), 0)
@@ -116,11 +116,11 @@ def others(blocks: Iterable[Block], *, main: str) -> list[Block]:
     ]
 
 
-def mapped_in(text: str) -> list[Mapped]:
-    """What the processors see, as ``info mtree -f`` says it."""
+def flat_ranges_in(text: str) -> list[FlatRange]:
+    """The memory that the processors see, from the output of ``info mtree -f``."""
     views = [view for view in text.split("FlatView #") if 'AS "memory"' in view]
     return [
-        Mapped(
+        FlatRange(
             name=line["name"],
             kind=line["kind"],
             address=int(line["first"], 16),
@@ -133,12 +133,12 @@ def mapped_in(text: str) -> list[Mapped]:
 
 
 def to_save(
-    blocks: Iterable[Block], mapped: Iterable[Mapped], *, main: str, shared: Iterable[str]
+    blocks: Iterable[Block], mapped: Iterable[FlatRange], *, main: str, shared: Iterable[str]
 ) -> list[SavedBlock]:
-    """Which of `blocks` are saved beside the `main` memory, and where the content of each is read.
+    """Which of `blocks` to save in addition to the `main` memory, and where to read the content of each.
 
-    `shared` are the memory backends that others may write to. Raises `HostError`, which names the block, where
-    one cannot be saved.
+    `shared` are the memory backends that other processes may write to. Raises `HostError` with the name of the
+    block if one cannot be saved.
     """
     blocks, mapped, shared = list(blocks), list(mapped), set(shared)
     known = {block.region for block in blocks}
@@ -147,25 +147,25 @@ def to_save(
             raise _refused(part.name, "QEMU does not migrate it")
     return [
         SavedBlock(name=block.name, used=block.used, pieces=_pieces(block, blocks, mapped, shared))
-        for block in others(blocks, main=main)
+        for block in extra_blocks(blocks, main=main)
         if block.name
     ]
 
 
-def _pieces(block: Block, blocks: list[Block], mapped: list[Mapped], shared: set[str]) -> tuple[Piece, ...]:
+def _pieces(block: Block, blocks: list[Block], mapped: list[FlatRange], shared: set[str]) -> tuple[Piece, ...]:
     region = block.region
     if region in shared:
-        raise _refused(block.name, "it is shared, and a revert would change it for others too")
+        raise _refused(block.name, "it is shared, so a revert would change it for other processes too")
     if sum(other.region == region for other in blocks) > 1:
         raise _refused(block.name, f"QEMU has several memory regions named {region}")
     pieces = _covering(block.used, [part for part in mapped if part.name == region and part.kind in READABLE])
     if pieces is None:
-        raise _refused(block.name, "the guest has it, or a part of it, at no address at this moment")
+        raise _refused(block.name, "at the moment, all or part of it has no address in the guest")
     return pieces
 
 
-def _covering(used: int, parts: list[Mapped]) -> tuple[Piece, ...] | None:
-    """Where bytes 0 to `used` are; None where `parts` leave some out."""
+def _covering(used: int, parts: list[FlatRange]) -> tuple[Piece, ...] | None:
+    """Where bytes 0 to `used` are; None if `parts` leave some out."""
     bounds = sorted({0, used, *(edge for part in parts for edge in (part.offset, part.offset + part.length))})
     pieces = []
     for start, end in pairwise(bound for bound in bounds if bound <= used):
@@ -178,7 +178,7 @@ def _covering(used: int, parts: list[Mapped]) -> tuple[Piece, ...] | None:
 
 def _refused(name: str, reason: str) -> HostError:
     return HostError(
-        f"the machine cannot be saved: the content of its RAM block {name} cannot be saved: {reason}",
-        hint="remove the device that has this block from the machine (pytest_vmsnap_domain_xml), or take the "
-        "snapshot when the guest's driver has set the device up",
+        f"the machine cannot be saved, because its RAM block {name} cannot be saved: {reason}",
+        hint="remove the device with this block from the machine (pytest_vmsnap_domain_xml), or take the "
+        "snapshot after the guest's driver has set up the device",
     )

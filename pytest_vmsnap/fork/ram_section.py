@@ -1,10 +1,10 @@
-"""RAM blocks as a section of QEMU's migration stream, put into a stream that has devices only.
+"""Insert RAM blocks, as a section of QEMU's migration stream, into a stream that has only devices.
 
 The stream: QEMU, "Migration framework", migration/savevm.c (save_section_header, save_section_footer,
 qemu_save_device_state). The section ``ram``, version 4: migration/ram.c (ram_save_setup, save_zero_page,
-ram_load_precopy, parse_ramblocks). ram_load takes the blocks that are listed, and does not expect all of them.
-Each block in the list has an address behind its length, since the stream is loaded with the capability
-``x-ignore-shared``; QEMU compares it for the blocks that this capability leaves out only.
+ram_load_precopy, parse_ramblocks). ram_load takes the blocks that are listed and does not expect all of them.
+In the list, an address follows the length of each block, because the stream is loaded with the capability
+``x-ignore-shared``; QEMU compares the address only for the blocks that this capability leaves out.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PAGES_AT_ONCE = 256
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Content:
-    """The RAM block `name`: its `size` in bytes, and the `files` that are its content, one behind the other.
+    """The RAM block `name`: its `size` in bytes, and the `files` with its content, in order.
 
     The size of each file is a multiple of 4 KiB.
     """
@@ -42,14 +42,14 @@ class Content:
 
 
 def insert(stream: Path, contents: Sequence[Content]) -> None:
-    """Put `contents` ahead of the devices in the file `stream`.
+    """Insert `contents` before the devices in the file `stream`.
 
-    Raises `HostError` where the file is not such a stream.
+    Raises `HostError` if the file is not such a stream, or if the files of a block do not add up to its size.
     """
     data = stream.read_bytes()
     if not data.startswith(HEADER + SECTION_FULL) or not data.endswith(END_OF_STREAM):
-        raise HostError(f"the device state in {stream} is no migration stream of version 3")
-    # the last section's footer is a byte and a number of 4 bytes
+        raise HostError(f"the device state in {stream} is not a migration stream of version 3")
+    # the footer of the last section is a byte and a number of 4 bytes
     footers = data[-6:-5] == SECTION_FOOTER
     with stream.open("r+b") as writing:
         writing.seek(len(HEADER))
@@ -59,7 +59,7 @@ def insert(stream: Path, contents: Sequence[Content]) -> None:
 
 
 def section(contents: Sequence[Content], *, footer: bool) -> Iterator[bytes]:
-    """The section with `contents`, in parts."""
+    """The section with `contents`, in parts; `footer` says whether it ends with a footer."""
     yield SECTION_FULL + struct.pack(">I", SECTION_ID) + _counted("ram") + struct.pack(">II", INSTANCE, VERSION)
     yield struct.pack(">Q", sum(content.size for content in contents) | MEM_SIZE)
     for content in contents:
@@ -84,7 +84,7 @@ def _pages(content: Content) -> Iterator[bytes]:
                     yield struct.pack(">Q", offset | kind | known) + (b"" if known else name) + data
                     offset += PAGE_SIZE
     if offset != content.size:
-        raise HostError(f"of the RAM block {content.name} {offset} bytes were read, not {content.size}")
+        raise HostError(f"read {offset} bytes of the RAM block {content.name} instead of {content.size}")
 
 
 def _counted(name: str) -> bytes:

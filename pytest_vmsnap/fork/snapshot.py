@@ -1,4 +1,4 @@
-"""What is saved of a state."""
+"""The saved form of a state."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_vmsnap.fork.memory import SavedMemory
-    from pytest_vmsnap.host import Abilities
+    from pytest_vmsnap.host import Capabilities
     from pytest_vmsnap.model import GuestNotes, Image, MachineSpec
 
 
@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 class Snapshot:
     """A saved machine: its disks' overlays, its memory file, its device state, and what it was made from.
 
-    All of it is read-only from the save on. Full, its `memory` is a file; incremental, it is another's with
-    some pages changed. `bare_devices` tells of a device state without a configuration section, as that of a
-    machine that was saved while it ran is. `guest` is what its clones need not be asked for.
+    Nothing writes to these files after the save. In a full snapshot, `memory` is a file; in an incremental one,
+    it is another snapshot's memory with some pages replaced. `bare_devices` is true if the device state has no
+    configuration section, as after the save of a running machine. `guest` is what the plugin need not ask the
+    clones again.
     """
 
     directory: Path
@@ -28,6 +29,6 @@ class Snapshot:
     disks: tuple[Path, ...]
     memory: SavedMemory
     devices: Path
-    abilities: Abilities
+    capabilities: Capabilities
     guest: GuestNotes
     bare_devices: bool = False

@@ -1,4 +1,4 @@
-"""The machine that boots for the base state, and its save."""
+"""The machine that boots for the base state, and how it is saved."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pytest_vmsnap.errors import BootError, HostError
 from pytest_vmsnap.fork import files, migration
 from pytest_vmsnap.fork.memory import FullMemory
 from pytest_vmsnap.fork.snapshot import Snapshot
-from pytest_vmsnap.host import Memory, abilities_of, netdev_of
+from pytest_vmsnap.host import Memory, netdev_of, query_capabilities
 from pytest_vmsnap.store import fingerprint
 
 if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from pytest_vmsnap.fork.forge import Forge, Seed
+    from pytest_vmsnap.fork.domain_factory import DomainFactory, Seed
     from pytest_vmsnap.host import Domain
     from pytest_vmsnap.model import GuestNotes, Image, MachineSpec
 
@@ -26,36 +26,37 @@ SAVE_SECONDS = 60.0
 class Template:
     """A machine that boots, is prepared, and is saved once; it ends with the ``with`` block.
 
-    Its memory is a file that it shares, so that a save has only device state to write. `seed` writes the image
-    of a further disk, which comes after all others. What is saved is made in the directory `into`, None for one
-    of its own, which stays. Raises `BootError`, with the console, where QEMU does not start.
+    Its memory is a shared file, so a save writes only the device state. `seed` writes the image of one more
+    disk, which comes after all others. The files of the snapshot are in the directory `into`; None means the
+    template's own directory, which then stays. Raises `BootError` if QEMU does not start.
     """
 
+    directory: Path
     domain: Domain
 
     def __init__(
         self,
-        forge: Forge,
+        factory: DomainFactory,
         *,
         spec: MachineSpec,
         image: Image,
         seed: Seed | None = None,
         into: Path | None = None,
     ) -> None:
-        self._forge = forge
+        self._factory = factory
         self._seed = seed
         self.spec = spec
         self.image = image
-        self.name = forge.host.run.domain_name("template")
-        self.directory: Path = forge.directory(self.name)
+        self.name = factory.host.run.domain_name("template")
         self.consoles: list[Path] = []
-        self._into = into or self.directory
+        self._given = into
 
     def __enter__(self) -> Self:
         try:
-            self._forge.to_write_in(self._into)
-            self.disks = self._forge.first_disks(self.spec, self.image, self._into, self._seed)
-            self.memory = self._forge.memory(self._into, self.spec.memory)
+            self.directory = self._factory.directory(self.name)
+            self._into = self._factory.writable_directory(self._given or self.directory)
+            self.disks = self._factory.first_disks(self.spec, self.image, self._into, self._seed)
+            self.memory = self._factory.memory(self._into, self.spec.memory)
             self.boot()
         except HostError as error:
             self._end()
@@ -71,20 +72,20 @@ class Template:
         self._end(keep=kind is None and self._into == self.directory)
 
     def _end(self, *, keep: bool = False) -> None:
-        with ExitStack() as steps:  # each is taken, whatever another raises
-            if not keep:
+        with ExitStack() as steps:  # each step runs, even if another raises
+            if not keep and hasattr(self, "directory"):
                 steps.callback(files.remove, self.directory)
             if hasattr(self, "domain"):
-                steps.callback(self._forge.end, self.domain)
+                steps.callback(self._factory.end, self.domain)
 
     def boot(self) -> None:
-        """Start QEMU on its disks: the first time, and again after it ended."""
+        """Start QEMU on its disks, for the first time or again after it ended."""
         if self.consoles:
-            self._forge.end(self.domain)
+            self._factory.end(self.domain)
         console = self.directory / f"console{len(self.consoles)}"
         self.consoles.append(console)
-        self.domain = self._forge.start(
-            name=self._forge.host.run.domain_name("template") if len(self.consoles) > 1 else self.name,
+        self.domain = self._factory.start(
+            name=self._factory.host.run.domain_name("template") if len(self.consoles) > 1 else self.name,
             spec=self.spec,
             image=self.image,
             disks=self.disks,
@@ -94,12 +95,12 @@ class Template:
 
     @property
     def address(self) -> str:
-        """The host's loopback address that its ports are forwarded to."""
-        return self._forge.address_of(self.name)
+        """The host's loopback address on which its forwarded ports listen."""
+        return self._factory.address_of(self.name)
 
     @property
     def netdev(self) -> str:
-        """QEMU's name of its network backend, empty without one."""
+        """QEMU's name for its network backend, empty without a network."""
         return netdev_of(self.spec.network)
 
     @property
@@ -108,7 +109,7 @@ class Template:
         return self.spec.screen
 
     def scratch(self, name: str) -> Path:
-        """A path for a file that QEMU may write, and that ends with the machine."""
+        """A path for a file that QEMU may write; the file is removed with the machine."""
         return self.directory / name
 
     def cut_power(self) -> None:
@@ -117,23 +118,23 @@ class Template:
 
     def log(self) -> str:
         """What QEMU printed."""
-        return self._forge.log_of(self.domain)
+        return self._factory.log_of(self.domain)
 
     def save(self, *, guest: GuestNotes) -> Snapshot:
-        """Stop the machine where it is, write its device state, end it; its files are the snapshot."""
+        """Stop the machine, write its device state, and end it; its files are the snapshot."""
         devices = self._into / "device-state"
         devices.touch(mode=0o600)
-        self._forge.host.access.to_write(devices)
-        abilities = abilities_of(self.domain.qmp)
+        self._factory.host.permissions.allow_write(devices)
+        capabilities = query_capabilities(self.domain.qmp)
         self.domain.suspend()
         migration.save_devices(
-            self.domain, devices, abilities=abilities, timeout=self._forge.scaled(SAVE_SECONDS)
+            self.domain, devices, capabilities=capabilities, timeout=self._factory.scaled(SAVE_SECONDS)
         )
-        self._forge.end(self.domain)
+        self._factory.end(self.domain)
         for path in (*self.disks, devices):
-            path.chmod(self._forge.read_only)
-        if abilities.sealed_memory:  # QEMU 7.2 opens it for writing even where the mapping is private
-            self.memory.chmod(self._forge.read_only)
+            path.chmod(self._factory.read_only)
+        if capabilities.sealed_memory:  # QEMU 7.2 opens it for writing even for a private mapping
+            self.memory.chmod(self._factory.read_only)
         return Snapshot(
             directory=self._into,
             spec=self.spec,
@@ -141,6 +142,6 @@ class Template:
             disks=self.disks,
             memory=FullMemory(fingerprint=fingerprint(self.memory)),
             devices=devices,
-            abilities=abilities,
+            capabilities=capabilities,
             guest=guest,
         )

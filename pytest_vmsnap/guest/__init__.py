@@ -1,15 +1,15 @@
-"""The guest's side: channels by which commands and data reach it, and repairs."""
+"""The guest side: channels that carry commands and data to the guest, and repairs of clones."""
 
-from pytest_vmsnap.guest.audit import Listing, listing
 from pytest_vmsnap.guest.boot import settle
-from pytest_vmsnap.guest.channel import Channel, Completed, Request, Site, content_of
-from pytest_vmsnap.guest.choice import Access
-from pytest_vmsnap.guest.planting import ConsoleLogin, seed_image
+from pytest_vmsnap.guest.bootstrap import ConsoleLogin, seed_image
+from pytest_vmsnap.guest.channel import Channel, Completed, Request, Target, content_of
+from pytest_vmsnap.guest.channel_factory import ChannelFactory
+from pytest_vmsnap.guest.listing import Listing, listing
 from pytest_vmsnap.guest.repairs import expect_clean, repair, reseeder_of, set_clock, stop_calendar_timers
-from pytest_vmsnap.guest.serial import attend
-from pytest_vmsnap.guest.shell import additions, planting_script
+from pytest_vmsnap.guest.serial import attach
+from pytest_vmsnap.guest.shell import additions, install_script
 from pytest_vmsnap.guest.ssh import SshLogin
-from pytest_vmsnap.guest.streams import OUTPUT_LIMIT, Captured, LastBytes, Sink, Source, Written
+from pytest_vmsnap.guest.streams import OUTPUT_LIMIT, Captured, FileSink, Sink, Source, Tail
 from pytest_vmsnap.guest.terminal import ESCAPE, Escaped, Terminal, terminal
 
 __all__ = [
@@ -19,22 +19,22 @@ __all__ = [
     "content_of",
     "Sink",
     "Captured",
-    "LastBytes",
-    "Written",
+    "Tail",
+    "FileSink",
     "Source",
     "OUTPUT_LIMIT",
-    "Site",
-    "Access",
+    "Target",
+    "ChannelFactory",
     "SshLogin",
     "ConsoleLogin",
     "seed_image",
     "additions",
-    "planting_script",
+    "install_script",
     "settle",
     "Terminal",
     "terminal",
     "ESCAPE",
-    "attend",
+    "attach",
     "Escaped",
     "repair",
     "reseeder_of",

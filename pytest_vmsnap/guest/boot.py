@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pytest_vmsnap.guest.channel import Channel
     from pytest_vmsnap.host import Domain
 
-# `--wait` since systemd 240; units that failed are the image's affair
+# `--wait` since systemd 240; failed units are up to the image
 SETTLE = """
 if command -v systemctl; then systemctl is-system-running --wait; fi
 if command -v udevadm; then udevadm settle; fi
@@ -21,10 +21,9 @@ true
 
 
 def settle(channel: Channel, domain: Domain, *, timeout: float) -> None:
-    """Let the boot of `domain` come to its end: what is unfinished at a save goes on in every clone.
+    """Wait until the boot of `domain` is finished: what is unfinished at a save goes on in every clone.
 
-    Raises `BootError` where it has come to a dead end, `GuestHung` where it does not end within `timeout`
-    seconds.
+    Raises `BootError` if the boot has come to a dead end, `GuestHung` if it takes more than `timeout` seconds.
     """
     with watched(domain) as watch:
         try:
@@ -34,4 +33,4 @@ def settle(channel: Channel, domain: Domain, *, timeout: float) -> None:
             watch.look()  # it may know the reason
             raise
         watch.look()
-    raise GuestHung(f"the guest answers, and its boot had not come to its end within {timeout:.0f} s")
+    raise GuestHung(f"the guest answers, but its boot did not finish within {timeout:.0f} s")

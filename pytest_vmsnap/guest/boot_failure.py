@@ -11,25 +11,25 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-# What terminals take for themselves (ECMA-48): colours, places of the cursor, titles.
+# Control sequences of terminals (ECMA-48): colours, cursor positions, titles.
 CONTROL_SEQUENCES = re.compile(
     r"\x1b(?:\[[0-9;?!]*[ -/]*[@-~]|\][^\x07\x1b]{0,256}(?:\x07|\x1b\\)|[()][A-Z0-9]|[=>c78])"
 )
-# The kernel's own lines come when they like, behind a prompt too.
+# The kernel's own lines come at any time, also after a prompt.
 KERNEL_LINES = re.compile(r"\[ *\d+\.\d{6}\][^\n]*(?:\n|\Z)")
-# Linux, mm/oom_kill.c; a name of up to 15 characters may have brackets of its own: ((udev-worker))
+# Linux, mm/oom_kill.c; a name has up to 15 characters, and may have its own brackets: ((udev-worker))
 OUT_OF_MEMORY = re.compile(r"Out of memory: Kill(?:ed)? process \d+ \((.{1,15}?)\)[ ,]")
-# As often as systemd starts a service that fails before it gives it up (systemd-system.conf(5),
-# DefaultStartLimitBurst). One or two may be processes that the boot does without.
+# As often as systemd starts a failing service before it gives up (systemd-system.conf(5),
+# DefaultStartLimitBurst). One or two may be processes that the boot does not need.
 MOST_KILLS = 5
-MOST_RESETS = 30  # libvirt told of one reset up to six times (9.0, qemu:///session)
-END_CHARACTERS = 16 << 10  # of a console, which are looked at
-LAST_LINES = 60  # in which the reason for a shell is looked for
+MOST_RESETS = 30  # libvirt reports one reset up to six times (9.0, qemu:///session)
+END_CHARACTERS = 16 << 10  # at the end of a console, which are searched
+LAST_LINES = 60  # which are searched for the reason for a shell
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BootFailure:
-    """Where a boot has come to its end (`where`, a clause about the guest), and what to look at (`hint`)."""
+    """Where a boot got stuck (`where`, a clause about the guest), and what to check (`hint`)."""
 
     where: str
     hint: str
@@ -37,9 +37,9 @@ class BootFailure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _DeadEnd:
-    """`end` matches the end of the console's text; `before` has to be in its last lines as well.
+    """A dead end: `end` matches the end of the console's text, and `before` something in its last lines.
 
-    With `in_linux` a kernel runs, whose lines may follow.
+    With `in_linux` a kernel runs, and its lines may follow.
     """
 
     end: re.Pattern[str]
@@ -57,13 +57,13 @@ _MAINTENANCE = re.compile(
 )
 _DRACUT = re.compile(r"rdsosreport|[Ee]ntering emergency mode\. Exit the shell to continue")
 _NO_ROOT = (
-    "the initramfs did not find or mount the root file system: look at root= on the kernel's command line, and "
-    "whether the initramfs has the disk's driver (virtio_blk) and the file system's"
+    "the initramfs did not find or mount the root file system: check root= on the kernel's command line, and "
+    "that the initramfs has the drivers of the disk (virtio_blk) and of the file system"
 )
-_NO_BOOT_LOADER = "look at the image: does it have a boot loader for BIOS, and a system on its first disk?"
+_NO_BOOT_LOADER = "check that the image has a boot loader for BIOS, and a system on its first disk"
 _GRUB_LOST = (
-    "GRUB did not find its own files on the disk: was the image copied in part, or were its partitions "
-    "changed? grub-install writes GRUB anew"
+    "GRUB did not find its own files on the disk: check that the image is complete and that its partitions "
+    "were not changed; grub-install installs GRUB again"
 )
 
 _DEAD_ENDS = (
@@ -89,20 +89,20 @@ _DEAD_ENDS = (
     ),
     _DeadEnd(
         end=re.compile(r"grub rescue> *\Z"),
-        failure=BootFailure(where="it stands at GRUB's rescue prompt", hint=_GRUB_LOST),
+        failure=BootFailure(where="it is stuck at GRUB's rescue prompt", hint=_GRUB_LOST),
         in_linux=False,
     ),
     _DeadEnd(
         end=re.compile(r"grub> *\Z"),
         failure=BootFailure(
-            where="it stands at GRUB's prompt",
-            hint="GRUB has no configuration (grub.cfg) to go by: grub-mkconfig writes it anew",
+            where="it is stuck at GRUB's prompt",
+            hint="GRUB found no configuration (grub.cfg): write a new one with grub-mkconfig",
         ),
         in_linux=False,
     ),
     _DeadEnd(
         end=re.compile(r"\(initramfs\) *\Z"),
-        failure=BootFailure(where="it stands in the shell of its initramfs", hint=_NO_ROOT),
+        failure=BootFailure(where="it is stuck in the shell of its initramfs", hint=_NO_ROOT),
     ),
     _DeadEnd(
         end=_SHELL_PROMPT,
@@ -110,36 +110,36 @@ _DEAD_ENDS = (
             r"initrd: no ext4 file system on|emergency recovery shell launched"
             r"|dropped into an emergency shell|Dropping to a shell"
         ),
-        failure=BootFailure(where="it stands in the shell of its initramfs", hint=_NO_ROOT),
+        failure=BootFailure(where="it is stuck in the shell of its initramfs", hint=_NO_ROOT),
     ),
     _DeadEnd(
         end=re.compile(rf"{_MAINTENANCE.pattern}|(?:^|\n)[^\n]{{0,60}}[#$] *\Z", re.IGNORECASE),
         before=_DRACUT,
-        failure=BootFailure(where="it stands in the emergency shell of its initramfs (dracut)", hint=_NO_ROOT),
+        failure=BootFailure(where="it is stuck in its initramfs's emergency shell (dracut)", hint=_NO_ROOT),
     ),
     _DeadEnd(
         end=_MAINTENANCE,
         before=re.compile(r"(?:You are in|Welcome to) rescue mode", re.IGNORECASE),
         failure=BootFailure(
-            where="it stands in systemd's rescue mode",
+            where="it is stuck in systemd's rescue mode",
             hint="the kernel's command line or the default target asks for it (systemd.unit=, single, 1)",
         ),
     ),
     _DeadEnd(
         end=_MAINTENANCE,
         failure=BootFailure(
-            where="it stands in systemd's emergency mode",
-            hint="something that the boot cannot do without has failed, often a file system of /etc/fstab that "
-            "is not there (nofail lets it be missing); or the kernel's command line asks for it",
+            where="it is stuck in systemd's emergency mode",
+            hint="a unit that the boot requires failed, often because a file system in /etc/fstab is missing "
+            "(the option nofail makes it optional); or the kernel's command line asks for this mode",
         ),
     ),
 )
 
 
 def standstill(text: str) -> BootFailure | None:
-    """The dead end that the last thing in a console's `text` is; None where there is none.
+    """Return the dead end that a console's `text` ends with, None if it does not end with one.
 
-    A guest that goes on prints more: only one whose text stays as it is has failed.
+    A guest that goes on prints more: it has failed only if its text stays the same.
     """
     shown = readable(text[-END_CHARACTERS:])
     linux = without_kernel_lines(shown)
@@ -151,42 +151,42 @@ def standstill(text: str) -> BootFailure | None:
 
 
 def kills(text: str) -> int:
-    """How many processes the kernel says in a console's `text` that it killed for want of memory.
+    """Count the processes that the kernel killed for lack of memory, according to a console's `text`.
 
-    A control group that comes to its own limit ("Memory cgroup out of memory") does not count.
+    A control group that reaches its own limit ("Memory cgroup out of memory") does not count.
     """
     return len(OUT_OF_MEMORY.findall(text))
 
 
 def lacks_memory(text: str, *, memory: int) -> BootFailure | None:
-    """Whether the kernel of a guest of `memory` MiB kills processes over and over, by a console's `text`."""
+    """Return the failure if the kernel of a guest with `memory` MiB keeps killing processes, None if not."""
     killed = OUT_OF_MEMORY.findall(text)
     if len(killed) < MOST_KILLS:
         return None
     names = ", ".join(dict.fromkeys(killed[-MOST_KILLS:]))
     return BootFailure(
-        where=f"its memory of {memory} MiB is not enough: while it booted, its kernel killed {len(killed)} "
-        f"processes for want of memory, {names} among them",
-        hint="give it more: vmsnap_memory (--vmsnap-memory), or memory= in its marker",
+        where=f"its memory of {memory} MiB is not enough: during the boot, its kernel ran out of memory and "
+        f"killed {len(killed)} processes, among them {names}",
+        hint="give it more memory: set vmsnap_memory (--vmsnap-memory), or memory= in its marker",
     )
 
 
 def resets_itself(resets: int) -> BootFailure | None:
-    """Whether a guest that was reset that often in one boot will go on like that."""
+    """Return the failure if a guest was reset so often in one boot that it is in a loop, None if not."""
     if resets < MOST_RESETS:
         return None
     return BootFailure(
         where=f"it was reset {resets} times while it booted",
         hint="its kernel or its boot loader crashes, or reboots after a panic (panic= on the kernel's command "
-        "line; panic=0 lets it stand with its last words)",
+        "line; with panic=0 it stops and leaves the panic on the console)",
     )
 
 
 def readable(text: str) -> str:
-    """A console's `text` without what only a terminal makes sense of."""
+    """Return a console's `text` without what only a terminal understands."""
     return CONTROL_SEQUENCES.sub("", text).replace("\r", "")
 
 
 def without_kernel_lines(text: str) -> str:
-    """A console's `text` without the kernel's own lines."""
+    """Return a console's `text` without the kernel's own lines."""
     return KERNEL_LINES.sub("", text)

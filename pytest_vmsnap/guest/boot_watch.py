@@ -1,4 +1,4 @@
-"""Watching a guest that boots: a boot that cannot succeed ends the wait for it."""
+"""Watching a boot: if it cannot succeed, the wait for the guest ends."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from pytest_vmsnap.errors import BootError, GuestHung
+from pytest_vmsnap.errors import BootError, GuestGone, GuestHung
 from pytest_vmsnap.guest.boot_failure import (
     MOST_KILLS,
     kills,
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from pytest_vmsnap.guest.boot_failure import BootFailure
     from pytest_vmsnap.host import Domain
 
-STILL_SECONDS = 3.0  # what prints nothing more for that long behind a prompt waits for a person
-SHOWN_CHARACTERS = 4 << 10  # of the console's end, which the kernel's own lines do not count in
-READ_BYTES = 256 << 10  # of the console's end: more than ten of the kernel's reports on its memory
+STILL_SECONDS = 3.0  # a guest that prints nothing for so long after a prompt waits for a person
+SHOWN_CHARACTERS = 4 << 10  # at the end of the console, without the kernel's own lines
+READ_BYTES = 256 << 10  # at the end of the console: more than ten of the kernel's out-of-memory reports
 
 
 class BootWatch:
-    """Looks at the serial console of the domain that is there now, from where its boot began."""
+    """Looks at the serial console of the current domain, from where its boot began."""
 
     def __init__(self, domain: Callable[[], Domain]) -> None:
         self._domain = domain
@@ -39,17 +39,19 @@ class BootWatch:
 
     @property
     def suspects(self) -> bool:
-        """Whether the last look found a dead end that may still turn out to be none."""
+        """Whether the last look found what may be a dead end, but is not certain yet."""
         return self._suspect is not None
 
     def look(self) -> None:
-        """Look once; takes no time worth mentioning.
+        """Look once; takes next to no time.
 
-        Raises `BootError` where the guest's boot has come to a dead end, `GuestHung` where it can be seen from
-        outside that it stands still.
+        Raises `BootError` if the guest's boot has come to a dead end, `GuestGone` if QEMU has ended,
+        `GuestHung` if it can be seen from outside that the guest hangs.
         """
         domain = self._domain()
-        if trouble := domain.trouble():
+        if domain.condition() == "stopped":
+            raise GuestGone(f"{domain.name} has ended", console=domain.console_text())
+        if trouble := domain.stall_reason():
             raise GuestHung(trouble, console=domain.console_text())
         text = domain.console_end(READ_BYTES)
         if found := self._certain(domain, text):
@@ -63,17 +65,17 @@ class BootWatch:
             raise _error(self._suspect, text)
 
     def _certain(self, domain: Domain, text: str) -> BootFailure | None:
-        """What has failed for good, whatever comes next."""
+        """Return a failure that is final, whatever the guest prints next."""
         if kills(text) >= MOST_KILLS:
             return lacks_memory(text, memory=domain.memory_mib())
         if domain.boot_mark:
-            return None  # a reboot that was asked for is a reset too
+            return None  # a requested reboot is a reset too
         return resets_itself(domain.events.reboots - self._resets)
 
 
 @contextmanager
 def watched(domain: Domain) -> Iterator[BootWatch]:
-    """Have the boot of `domain` watched while answers of its guest are waited for."""
+    """Watch the boot of `domain` in the block, during each wait for its guest."""
     watch = BootWatch(lambda: domain)
     domain.watches.append(watch.look)
     try:

@@ -1,4 +1,4 @@
-"""The serial console at a person's terminal."""
+"""The serial console on a person's terminal."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ if TYPE_CHECKING:
     from pytest_vmsnap.host import Domain
 
 PIECE = 1 << 16
-SHOWN_BYTES = 2000  # of what the console showed before
+SHOWN_BYTES = 2000  # of the console's earlier output, shown first
 
 
-def attend(domain: Domain, terminal: Terminal) -> None:
-    """Show what the serial console shows, and type what the person types, until they escape or the guest ends.
+def attach(domain: Domain, terminal: Terminal) -> None:
+    """Connect the terminal to the serial console, until the person escapes or the guest ends.
 
-    Raises `Escaped`, and `GuestGone` where it has ended already.
+    Raises `Escaped` if the person types the escape character, `GuestGone` if the guest has already ended.
     """
     with socket.socket(socket.AF_UNIX) as end:
         try:
             end.connect(str(domain.serial))
         except OSError as error:
-            raise GuestGone(f"the serial console of {domain.name} is not there: {error}") from error
+            raise GuestGone(f"cannot connect to the serial console of {domain.name}: {error}") from error
         terminal.show(domain.console_text()[-SHOWN_BYTES:].replace("\n", "\r\n").encode())
         while True:
             ready, _, _ = select.select([end.fileno(), terminal.source], [], [])

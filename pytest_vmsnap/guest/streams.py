@@ -1,6 +1,6 @@
-"""Where a command's output goes and where its input comes from: in pieces, never whole in the host's memory.
+"""Where a command's output goes and its input comes from: in pieces, never whole in the host's memory.
 
-What runs in a guest decides how much it prints, so nothing here grows with that.
+The guest decides how much a command prints, so nothing here grows with that.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-OUTPUT_LIMIT = 64 << 20  # bytes of a stream that are kept in memory, where nobody says otherwise
-GATHERED = 1 << 20  # bytes that are gathered from small pieces
-EDGE = 16 << 10  # bytes of the beginning and of the end of a stream that was too long
-BEHIND_MARK = 16  # bytes behind a mark that are read, at most: " 255 died\n"
+OUTPUT_LIMIT = 64 << 20  # bytes of a stream that are kept in memory by default
+GATHERED = 1 << 20  # bytes of small pieces that are joined into one
+EDGE = 16 << 10  # bytes kept of the beginning and of the end of a stream that is too long
+AFTER_MARK = 16  # most bytes that are read after a mark: " 255 died\n"
 
 
 class Sink(Protocol):
@@ -22,14 +22,14 @@ class Sink(Protocol):
 
     @property
     def is_closed(self) -> bool:
-        """Whether it takes no more, so that the command is to be ended. What still comes is dropped."""
+        """Whether it takes no more, so that the command is killed. What still comes is dropped."""
 
     def write(self, piece: bytes) -> None:
         """Take the next piece; never raises."""
 
 
 class Captured:
-    """Keeps a stream in memory up to `limit` bytes. Past that, only its beginning and its end are kept."""
+    """Keeps a stream in memory up to `limit` bytes, and of a longer one only its beginning and its end."""
 
     def __init__(self, limit: int = OUTPUT_LIMIT) -> None:
         self.limit = limit
@@ -58,7 +58,7 @@ class Captured:
         del self._end[:-EDGE]
 
     def content(self) -> bytes:
-        """All of it, or what is kept of it: its first and its last 16 KiB, and a line between them."""
+        """Return all of it; if it is too long, its first and last 16 KiB with a line between them."""
         if not self.is_closed:
             return b"".join([*self._pieces, self._data])
         left_out = self.size - len(self._data) - len(self._end)
@@ -67,7 +67,7 @@ class Captured:
         return b"%s\n[... %d bytes left out ...]\n%s" % (self._data, left_out, self._end)
 
 
-class LastBytes:
+class Tail:
     """Keeps the last `limit` bytes of a stream, however long it is."""
 
     is_closed = False
@@ -84,7 +84,7 @@ class LastBytes:
             del self._data[: -self._limit]
 
     def content(self) -> bytes:
-        """What is kept."""
+        """Return what is kept."""
         return bytes(self._data[-self._limit :])
 
 
@@ -97,16 +97,16 @@ class Discarded:
         """Drop it."""
 
 
-class Written:
-    """Writes a stream to an open `file`; `failure` is what ended that, such as a full disk.
+class FileSink:
+    """Writes a stream to an open `file`; `failure` is the error that ended this, such as a full disk.
 
-    `end` has the last bytes of it, for messages.
+    `end` has the stream's last bytes, for messages.
     """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self.failure: OSError | None = None
-        self.end = LastBytes(EDGE)
+        self.end = Tail(EDGE)
 
     @property
     def is_closed(self) -> bool:
@@ -123,25 +123,25 @@ class Written:
                 self.failure = error
 
     def content(self) -> bytes:
-        """Nothing: it is in the file."""
+        """Return nothing: the stream is in the file."""
         return b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """Input of `size` bytes, which `open` gives in pieces; it may be opened once."""
+    """Input of `size` bytes; `open` returns its pieces, and may be called once."""
 
     size: int
     open: Callable[[], Iterator[bytes]]
 
 
 def source_of(data: bytes) -> Source:
-    """`data` as a source."""
+    """Return `data` as a source."""
     return Source(size=len(data), open=lambda: iter((data,)))
 
 
 def joined(first: bytes, second: Source) -> Source:
-    """`first`, and `second` behind it."""
+    """Return a source of `first` followed by `second`."""
 
     def pieces() -> Iterator[bytes]:
         yield first
@@ -152,9 +152,9 @@ def joined(first: bytes, second: Source) -> Source:
 
 @dataclass(slots=True)
 class MarkedStream:
-    """A stream up to a `mark`, which goes to `sink` as it comes; what is behind the mark is dropped.
+    """A stream up to a `mark`: what comes before it goes to `sink`, what comes after it is dropped.
 
-    `behind` are the first bytes behind the mark, `is_ended` whether the mark has come.
+    `behind` has the first bytes after the mark; `is_ended` says whether the mark has come.
     """
 
     mark: bytes
@@ -164,16 +164,16 @@ class MarkedStream:
     _rest: bytearray = field(default_factory=bytearray)  # what may be the beginning of the mark
 
     def feed(self, piece: bytes) -> None:
-        """Take what came next."""
+        """Take the next piece."""
         if self.is_ended:
-            self.behind += piece[: max(0, BEHIND_MARK - len(self.behind))]
+            self.behind += piece[: max(0, AFTER_MARK - len(self.behind))]
             return
         data = self._rest + piece
         at = data.find(self.mark)
         if at >= 0:
             self.sink.write(bytes(data[:at]))
             self.is_ended = True
-            self.behind += data[at + len(self.mark) :][:BEHIND_MARK]
+            self.behind += data[at + len(self.mark) :][:AFTER_MARK]
             self._rest.clear()
             return
         kept = _beginning_of(self.mark, data)
@@ -182,13 +182,13 @@ class MarkedStream:
         self._rest = data[settled:]
 
     def flush(self) -> None:
-        """The stream has ended without its mark: what was held back was none."""
+        """Pass on what was held back: the stream has ended without its mark."""
         rest, self._rest = bytes(self._rest), bytearray()
         self.sink.write(rest)
 
 
 def _beginning_of(mark: bytes, data: bytearray) -> int:
-    """How many of the last bytes of `data` may be the beginning of `mark`."""
+    """Return how many of the last bytes of `data` may be the beginning of `mark`."""
     for length in range(min(len(mark) - 1, len(data)), 0, -1):
         if data.endswith(mark[:length]):
             return length

@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 
 
 PIECE = 1 << 16
-ESCAPE = b"\x1d"  # Ctrl-], as telnet(1) and virsh have it
+ESCAPE = b"\x1d"  # Ctrl-], as in telnet(1) and virsh
 
 
 class Escaped(Exception):
-    """The person has typed the escape character."""
+    """The person typed the escape character."""
 
 
 @dataclass(frozen=True, slots=True)
 class Terminal:
-    """This process's terminal: what is typed is read from descriptor `source`, what is shown goes to `sink`.
+    """This process's terminal: descriptor `source` reads what is typed, descriptor `sink` shows output.
 
-    `escape` is what the person types to be heard by us, empty for nothing.
+    `escape` is what the person types to leave the guest, empty for nothing.
     """
 
     source: int
@@ -40,7 +40,7 @@ class Terminal:
     escape: bytes = b""
 
     def typed(self) -> bytes:
-        """What has been typed; raises `Escaped`."""
+        """Return what was typed; raise `Escaped` if that contains `escape`."""
         data = os.read(self.source, PIECE)
         if self.escape and self.escape in data:
             raise Escaped
@@ -57,22 +57,22 @@ def terminal(
     *,
     escape: bytes = b"",
     who: str = "interact()",
-    hint: str = "run pytest from a terminal, without xdist's -n",
+    hint: str = "run pytest in a terminal, without pytest-xdist's -n",
 ) -> Iterator[Terminal]:
-    """The terminal, which passes on each key but `escape` as it is typed while the ``with`` block lasts.
+    """Yield the terminal, which passes on each key but `escape` as it is typed, until the block ends.
 
-    Raises `HostError`, with `who` asks and the `hint`, where standard input or output is none.
+    Raises `HostError` with `hint` if standard input or output is no terminal; `who` names what needs one.
     """
     source, sink = sys.__stdin__, sys.__stdout__
     if not (source and sink and os.isatty(0) and os.isatty(1)):
         raise HostError(
-            f"{who} needs a terminal, and standard input or output is none",
+            f"{who} needs a terminal, but standard input or output is not one",
             hint=hint,
         )
     size = shutil.get_terminal_size()
     before = termios.tcgetattr(0)
     try:
-        tty.setraw(0, termios.TCSADRAIN)  # what was typed ahead stays
+        tty.setraw(0, termios.TCSADRAIN)  # keeps what was typed ahead
         yield Terminal(0, 1, size.columns, size.lines, os.environ.get("TERM", "linux"), escape)
     finally:
         termios.tcsetattr(0, termios.TCSADRAIN, before)

@@ -1,14 +1,16 @@
 """The host: its libvirt, its accelerator, its processes, and the description of a domain."""
 
-from pytest_vmsnap.host.abilities import IGNORE_SHARED, Abilities, abilities_of
-from pytest_vmsnap.host.domain_xml import MAIN_MEMORY, Blueprint, Memory, describe, netdev_of
-from pytest_vmsnap.host.files import replacing, write_whole
+from pytest_vmsnap.host.atomic_files import replacing, write_whole
+from pytest_vmsnap.host.connect import open_host
+from pytest_vmsnap.host.domain_xml import MAIN_MEMORY, DomainConfig, Memory, describe, netdev_of
+from pytest_vmsnap.host.facts import Facts
 from pytest_vmsnap.host.forwards import Forward, Protocol, add_forward, forwards, remove_forward
-from pytest_vmsnap.host.host import MORE_ROOM, Facts, Host, choose_uri, default_store, open_host, space_for
-from pytest_vmsnap.host.libvirt import Connection, Domain, keep_taints_quiet
+from pytest_vmsnap.host.host import MORE_ROOM, Host, space_for
+from pytest_vmsnap.host.libvirt import Connection, Domain, silence_taint_warnings
 from pytest_vmsnap.host.processes import is_stopped
-from pytest_vmsnap.host.run import Run, sweep
-from pytest_vmsnap.host.uri import UriChoice
+from pytest_vmsnap.host.qemu_capabilities import IGNORE_SHARED, Capabilities, query_capabilities
+from pytest_vmsnap.host.run_directory import Run, sweep
+from pytest_vmsnap.host.uri import UriChoice, choose_uri, default_store
 
 __all__ = [
     "open_host",
@@ -21,10 +23,10 @@ __all__ = [
     "MORE_ROOM",
     "Connection",
     "Domain",
-    "Abilities",
-    "abilities_of",
+    "Capabilities",
+    "query_capabilities",
     "IGNORE_SHARED",
-    "Blueprint",
+    "DomainConfig",
     "Memory",
     "MAIN_MEMORY",
     "describe",
@@ -39,5 +41,5 @@ __all__ = [
     "is_stopped",
     "replacing",
     "write_whole",
-    "keep_taints_quiet",
+    "silence_taint_warnings",
 ]

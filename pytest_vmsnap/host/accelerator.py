@@ -1,4 +1,4 @@
-"""Which accelerator runs the guests: design §12."""
+"""The choice of the accelerator that runs the guests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pytest_vmsnap.errors import AcceleratorError
 from pytest_vmsnap.host import kvm_probe
-from pytest_vmsnap.host.access import name_of
+from pytest_vmsnap.host.permissions import name_of
 
 if TYPE_CHECKING:
     from pytest_vmsnap.host.kvm_probe import User
@@ -28,36 +28,36 @@ DEVICE = Path("/dev/kvm")
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 CPUINFO = Path("/proc/cpuinfo")
 RECORD = "accelerator.json"
-AUTO_SECONDS = 2.0  # for the probe guest, which takes a tenth of a second where KVM works
-ASKED_SECONDS = 30.0  # who asks for KVM may have a slow one (nested in an emulator)
+AUTO_SECONDS = 2.0  # for the probe guest, which takes 0.1 s if KVM works
+ASKED_SECONDS = 30.0  # with vmsnap_accel=kvm: KVM may be slow (nested in an emulator)
 
 NO_DEVICE = (
-    "load the module (sudo modprobe kvm_intel, or kvm_amd), with virtualisation enabled in the firmware; "
-    "in a virtual machine, its host must allow nested virtualisation; a container is given --device /dev/kvm"
+    "load the module (sudo modprobe kvm_intel, or kvm_amd), and enable virtualisation in the firmware; in a "
+    "virtual machine, enable nested virtualisation on its host; start a container with --device /dev/kvm"
 )
 JOIN_GROUP = """\
-give it to the user for good, who then logs in again (for a daemon's user: restart the daemon):
+add the user to the device's group, then log in again (for a daemon's user, restart the daemon):
     sudo usermod -aG {group} {user}
-a container is started with the device's group:
+start a container with the device and its group:
     --device /dev/kvm --group-add $(stat -c %g /dev/kvm)"""
 LOG_IN_AGAIN = """\
 {user} is in the group {group}, but was not when this login began: log in again, or for one command:
     sg {group} -c 'COMMAND'"""
 OPEN_TO_ALL = """\
-give it to everybody, as hosted runners (GitHub Actions) need it in a step before the tests; of a container, \
-on its host:
+give everybody access (on hosted runners such as GitHub Actions, in a step before the tests; for a container, \
+on its host):
     echo 'KERNEL=="kvm", GROUP="kvm", MODE="0666", OPTIONS+="static_node=kvm"' \
 | sudo tee /etc/udev/rules.d/99-kvm4all.rules
     sudo udevadm control --reload-rules; sudo udevadm trigger --name-match=kvm"""
 NO_GUEST = (
-    "a KVM that is not given the CPU's virtualisation cannot run an ordinary guest; in a virtual machine, its "
-    "host must allow nested virtualisation"
+    "KVM needs the CPU's virtualisation to run an ordinary guest; in a virtual machine, enable nested "
+    "virtualisation on its host"
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accelerator:
-    """What runs the guests: `name`, the `reason` for the choice, and where it is the slower one, a `hint`."""
+    """What runs the guests: `name`, the `reason` for the choice, and a `hint` if KVM does not work."""
 
     name: Literal["kvm", "tcg"]
     reason: str
@@ -65,40 +65,40 @@ class Accelerator:
 
 
 def choose(
-    wanted: Accel, *, emulator: Path, cache: Path, as_user: User | None = None, anew: bool = False
+    wanted: Accel, *, emulator: Path, cache: Path, as_user: User | None = None, force_probe: bool = False
 ) -> Accelerator:
-    """The accelerator for `emulator` on this host.
+    """Choose the accelerator for `emulator` on this host.
 
-    `wanted` is the option's value. `auto` gives KVM where the device opens for the user that QEMU runs as and
-    a probe guest passes within 2 s, else TCG with the reason; what the probe found is kept in the directory
-    `cache` until the host boots again, or its KVM or the emulator changes. `as_user` is the (uid, gid) that
-    QEMU runs as, None for who we are; `anew` probes although it is known.
+    `wanted` is the option's value. `auto` returns KVM if the device opens for the user that QEMU runs as and
+    a probe guest passes within 2 s, else TCG with the reason. The directory `cache` keeps the result of the
+    probe until the host reboots, or its KVM or the emulator changes. `as_user` is the (uid, gid) that QEMU runs
+    as, None for the current user; `force_probe` probes even if a result is kept.
 
-    Raises `AcceleratorError` where `kvm` is wanted and does not work.
+    Raises `AcceleratorError` if `kvm` is wanted and does not work.
     """
     if wanted == "tcg":
-        return Accelerator(name="tcg", reason="asked for")
+        return Accelerator(name="tcg", reason="requested")
     record = _Record(cache, emulator)
     if wanted == "auto":
         return (
-            refused(as_user)
+            access_problem(as_user)
             or _demoted(record)
-            or (None if anew else _known(record))
+            or (None if force_probe else _known(record))
             or _probed(record, AUTO_SECONDS, as_user)
         )
-    found = refused(as_user) or _probed(record, ASKED_SECONDS, as_user)
+    found = access_problem(as_user) or _probed(record, ASKED_SECONDS, as_user)
     if found.name != "kvm":
         raise AcceleratorError(
-            f"KVM was asked for and does not work here: {found.reason}",
+            f"KVM was requested, but does not work on this host: {found.reason}",
             hint=f"{found.hint}\n(--vmsnap-accel=auto falls back to TCG, which is slower)",
         )
     return found
 
 
 def demote(cache: Path, emulator: Path, reason: str) -> None:
-    """Note that a guest's kernel died of KVM at its first boot: `auto` gives TCG until the host boots again.
+    """Record that a guest's kernel died under KVM at its first boot: `auto` returns TCG until the host reboots.
 
-    `reason` is what QEMU or the guest said of it.
+    `reason` is what QEMU or the guest reported.
     """
     _Record(cache, emulator).write("demoted", {"reason": reason})
 
@@ -107,8 +107,8 @@ def _tcg(reason: str, hint: str = "") -> Accelerator:
     return Accelerator(name="tcg", reason=reason, hint=hint)
 
 
-def refused(as_user: User | None) -> Accelerator | None:
-    """Why the device does not open for the user that QEMU runs as; None if it does."""
+def access_problem(as_user: User | None) -> Accelerator | None:
+    """Return TCG with the reason if the device does not open for the user that QEMU runs as, else None."""
     try:
         device = DEVICE.stat()
     except OSError:
@@ -131,7 +131,7 @@ def _not_permitted(uid: int) -> Accelerator:
 
 
 def _permission_for(uid: int, user: str, device: os.stat_result) -> str:
-    """What gives `user` the device, by its group where that may open it."""
+    """How to give `user` access to the device: through its group, if the group may open it."""
     needed = stat.S_IRGRP | stat.S_IWGRP
     if device.st_mode & needed != needed:
         return OPEN_TO_ALL
@@ -141,7 +141,7 @@ def _permission_for(uid: int, user: str, device: os.stat_result) -> str:
 
 
 def group_name(gid: int) -> str:
-    """The name of the device's group: ``kvm`` where it has none, or is still root's."""
+    """The name of the device's group; ``kvm`` if the group has no name, or is still root's."""
     try:
         return grp.getgrgid(gid).gr_name if gid else "kvm"
     except KeyError:
@@ -149,7 +149,7 @@ def group_name(gid: int) -> str:
 
 
 def registered_groups(uid: int) -> list[int]:
-    """The groups of the user in the user database, which a login gets; those of a running one may be fewer."""
+    """The user's groups in the user database, which a new login gets; a running login may have fewer."""
     try:
         entry = pwd.getpwuid(uid)
     except KeyError:
@@ -164,7 +164,7 @@ def _opens_for(user: User) -> bool:
 
 
 def _permits(device: os.stat_result, user: User) -> bool:
-    """The same by owner, group and mode, for who cannot become that user."""
+    """Check the same by owner, group and mode, because only root can become that user."""
     uid, gid = user
     try:
         groups = os.getgrouplist(pwd.getpwuid(uid).pw_name, gid)
@@ -198,21 +198,21 @@ def _verdict(passed: bool, reason: str) -> Accelerator:
 
 
 def _probed(record: _Record, timeout: float, as_user: User | None) -> Accelerator:
-    """What a probe guest shows; kept, unless it may be otherwise the next time."""
+    """Run a probe guest and record the result, unless the next probe may differ."""
     if as_user is not None and os.geteuid() not in (0, as_user[0]):
         return _unprobed()
     outcome = kvm_probe.probe(record.emulator, timeout=timeout, as_user=as_user)
     log.info("KVM's probe guest: %s", outcome)
-    if not (outcome.timed_out and _cpu_has_virtualisation()):  # else the host may only have been busy
+    if not (outcome.timed_out and _cpu_has_virtualisation()):  # then a timeout may mean a busy host
         record.write("probed", {"passed": outcome.passed, "reason": outcome.reason})
     return _verdict(outcome.passed, outcome.reason)
 
 
 def _unprobed() -> Accelerator:
-    """For who cannot become the user that QEMU runs as: what the CPU promises."""
+    """Judge by the CPU alone, because only root can become the user that QEMU runs as."""
     if _cpu_has_virtualisation():
-        return Accelerator(name="kvm", reason="the CPU can; not probed, since QEMU is another user's")
-    return _tcg(f"{DEVICE} is there, but the CPU shows neither vmx nor svm", NO_GUEST)
+        return Accelerator(name="kvm", reason="the CPU supports it; not probed: QEMU runs as another user")
+    return _tcg(f"{DEVICE} exists, but the CPU has neither vmx nor svm", NO_GUEST)
 
 
 def _cpu_has_virtualisation() -> bool:
@@ -220,7 +220,7 @@ def _cpu_has_virtualisation() -> bool:
 
 
 def cpu_flags() -> set[str]:
-    """The processors' flags (proc(5), ``/proc/cpuinfo``)."""
+    """The processors' flags (proc(5), ``/proc/cpuinfo``); empty if they cannot be read."""
     try:
         lines = CPUINFO.read_text().splitlines()
     except OSError:  # hidden from us
@@ -229,14 +229,14 @@ def cpu_flags() -> set[str]:
 
 
 class _Record:
-    """What is known of KVM with one emulator, for as long as host, KVM and emulator stay what they are."""
+    """What is known about KVM with one emulator: valid until the host reboots, or KVM or emulator changes."""
 
     def __init__(self, cache: Path, emulator: Path) -> None:
         self.path = cache / RECORD
         self.emulator = emulator
 
     def read(self, what: str) -> Any:
-        """The entry, or None where there is none, or it holds no longer."""
+        """The entry, or None if there is none or it is outdated."""
         try:
             found = json.loads(self.path.read_text())
             return found[what] if found["of"] == self._of() else None
@@ -244,7 +244,7 @@ class _Record:
             return None
 
     def write(self, what: str, entry: dict[str, Any]) -> None:
-        """Set the entry; where the directory cannot be written to, it is found anew each time."""
+        """Set the entry; if the directory is not writable, nothing is kept and every run probes again."""
         kept = {key: found for key in ("probed", "demoted") if (found := self.read(key))}
         try:
             text = json.dumps({**kept, what: entry, "of": self._of()}, indent=1)
@@ -257,7 +257,7 @@ class _Record:
             log.info("%s cannot be written: %s", self.path, error)
 
     def _of(self) -> list[Any]:
-        """What the record is of. Loading KVM's modules makes the device anew, and changes its ctime."""
+        """What the record applies to. Loading KVM's modules recreates the device, which changes its ctime."""
         emulator, device = self.emulator.stat(), DEVICE.stat()
         boot = BOOT_ID.read_text().strip()
         return [boot, device.st_ctime_ns, str(self.emulator), emulator.st_mtime_ns, emulator.st_size]

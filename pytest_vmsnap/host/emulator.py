@@ -1,4 +1,4 @@
-"""QEMU's programs: where they are, their versions, and an emulator that is started to be asked."""
+"""QEMU's programs: their paths, their versions, and a way to query an emulator over QMP."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from xml.etree.ElementTree import Element
 
-    from pytest_vmsnap.host.abilities import Ask
+    from pytest_vmsnap.host.qemu_capabilities import Ask
 
 LIBVIRT_FLOOR = (9, 0)
 QEMU_FLOOR = (7, 2)
 EMULATOR = "qemu-system-x86_64"
 QEMU_IMG = "qemu-img"
-ANSWER_SECONDS = 20.0  # a busy host; it takes a tenth of a second
+ANSWER_SECONDS = 20.0  # for a busy host; it usually takes 0.1 s
 
 
-def of_libvirt(capabilities: Element) -> Path:
-    """The emulator of libvirt's ``<domainCapabilities>``; raises `NoHypervisor` where it has none."""
+def emulator_of(capabilities: Element) -> Path:
+    """The emulator in libvirt's ``<domainCapabilities>``; raises `NoHypervisor` if there is none."""
     found = Path(capabilities.findtext("path") or "")
     if not found.is_file():
-        raise NoHypervisor("libvirt knows no QEMU for x86_64 on this host", hint=INSTALL)
+        raise NoHypervisor("libvirt finds no QEMU for x86_64 on this host", hint=INSTALL)
     return found
 
 
 def installed(program: str) -> Path:
-    """The path of `program`; raises `NoHypervisor` where it is not in the path."""
+    """The path of `program`; raises `NoHypervisor` if it is not on PATH."""
     found = shutil.which(program)
     if not found:
         raise NoHypervisor(f"{program} is not installed", hint=INSTALL)
@@ -44,9 +44,10 @@ def installed(program: str) -> Path:
 
 
 def version_of(program: Path) -> str:
-    """As `program`, of QEMU or libvirt, says it, e.g. ``10.0.2``; raises `NoHypervisor` where it does not run.
+    """The version that `program`, of QEMU or libvirt, prints, e.g. ``10.0.2``.
 
-    libvirt's answer for QEMU took 2 s where KVM opens and does not work (9.0).
+    Asking libvirt for QEMU's version took 2 s on a host where KVM opens but does not work (libvirt 9.0).
+    Raises `NoHypervisor` if the program does not run.
     """
     try:
         done = subprocess.run(
@@ -55,29 +56,30 @@ def version_of(program: Path) -> str:
     except OSError as error:
         raise NoHypervisor(f"{program} cannot be started: {error.strerror}", hint=INSTALL) from error
     except subprocess.TimeoutExpired as error:
-        raise NoHypervisor(f"{program} --version does not end", hint=INSTALL) from error
+        raise NoHypervisor(f"{program} --version does not finish", hint=INSTALL) from error
     if found := re.search(r"(\d+\.\d+\.\d+)", done.stdout):
         return found[1]
-    raise NoHypervisor(f"{program} does not run: {done.stderr.strip()}", hint=INSTALL)
+    raise NoHypervisor(f"{program} --version shows no version: {done.stderr.strip()}", hint=INSTALL)
 
 
 def numbers(version: str) -> tuple[int, ...]:
-    """A version's first two numbers, to compare."""
+    """The first two numbers of a version, for comparison."""
     return tuple(int(part) for part in version.split(".")[:2])
 
 
 def expect_version(name: str, found: str, floor: tuple[int, int]) -> None:
-    """Raise `HostError` where `name` is older than `floor`."""
+    """Raise `HostError` if the version `found` of `name` is older than `floor`."""
     if numbers(found) < floor:
         needed = ".".join(str(part) for part in floor)
         raise HostError(f"{name} {found} is too old: {needed} or later is needed", hint=INSTALL)
 
 
 @contextmanager
-def questioned(emulator: Path, *, timeout: float = ANSWER_SECONDS) -> Iterator[Ask]:
-    """A way to ask `emulator`, which is started without a machine, and killed at the end or after `timeout` s.
+def qmp_session(emulator: Path, *, timeout: float = ANSWER_SECONDS) -> Iterator[Ask]:
+    """Start `emulator` without a machine, and yield a function that sends it QMP commands.
 
-    QEMU, "QEMU Machine Protocol Specification". Raises `HostError` where it does not start or answer.
+    The emulator is killed at the end of the block or after `timeout` seconds. See QEMU, "QEMU Machine Protocol
+    Specification". Raises `HostError` if it does not start or answer.
     """
     command = [str(emulator), "-machine", "none", "-nodefaults", "-no-user-config", "-display", "none"]
     try:
@@ -94,35 +96,35 @@ def questioned(emulator: Path, *, timeout: float = ANSWER_SECONDS) -> Iterator[A
     with process, limited(process, timeout) as ran_out:
         monitor = _Monitor(process)
         try:
-            monitor.greeted()
+            monitor.read_greeting()
             monitor.ask("qmp_capabilities")
             yield monitor.ask
         except (EOFError, OSError, ValueError) as error:
             process.kill()
-            said = "".join(process.stderr or ()).strip() or str(error) or "it has ended"
+            said = "".join(process.stderr or ()).strip() or str(error) or "it ended without an answer"
             words = f"no answer within {timeout:g} s" if ran_out.is_set() else said
             raise HostError(f"{emulator} does not answer: {words}", hint=INSTALL) from error
 
 
 class _Monitor:
-    """QEMU's monitor, a line of JSON for each message."""
+    """QEMU's monitor: each message is one line of JSON."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
 
-    def greeted(self) -> None:
-        """Read the greeting."""
+    def read_greeting(self) -> None:
+        """Read QEMU's greeting; raises `ValueError` if it is not QMP."""
         if "QMP" not in self._message():
-            raise ValueError("it greets in another protocol")
+            raise ValueError("its greeting is not QMP")
 
     def ask(self, command: str) -> Any:
-        """The answer to `command`; raises `HostError` with QEMU's words."""
+        """Return the answer to `command`; raises `HostError` with QEMU's message if QEMU refuses it."""
         print(json.dumps({"execute": command}), file=self._process.stdin, flush=True)
         while True:
             message = self._message()
             if "error" in message:
                 raise HostError(f"QEMU refused {command}: {message['error'].get('desc', message['error'])}")
-            if "return" in message:  # else an event
+            if "return" in message:  # anything else is an event
                 return message["return"]
 
     def _message(self) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""Ports of a guest on the host, by QEMU's user-mode network (QEMU, "Network emulation", ``hostfwd``).
+"""Port forwards from the host to a guest (QEMU, "Network emulation", ``hostfwd``).
 
-QEMU's human monitor alone can add them to a machine that runs.
+Only QEMU's human monitor can add them to a running machine.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Protocol = Literal["tcp", "udp"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forward:
-    """A port of the guest's (`guest_port`) at `host_port` of a loopback address of the host's."""
+    """A forward of `host_port` on a loopback address of the host to `guest_port` in the guest."""
 
     protocol: Protocol
     host_port: int
@@ -27,7 +27,7 @@ class Forward:
 
 
 def forwards(domain: Domain, address: str) -> list[Forward]:
-    """The forwards on the host's `address`."""
+    """Return the forwards of `domain` on the host's `address`."""
     pattern = rf"(TCP|UDP)\[HOST_FORWARD\]\s+\d+\s+{re.escape(address)}\s+(\d+)\s+\S+\s+(\d+)"
     return [
         Forward(protocol="tcp" if kind == "TCP" else "udp", host_port=int(host), guest_port=int(guest))
@@ -44,9 +44,9 @@ def add_forward(
     host_port: int = 0,
     protocol: Protocol = "tcp",
 ) -> Forward:
-    """Forward a port of the guest's; `host_port` 0 takes a free one.
+    """Forward a port on the host's `address` to `guest_port`, and return the forward.
 
-    Raises `HostError` where the host's port cannot be had.
+    `host_port` 0 takes a free port. Raises `HostError` if the host's port is not available.
     """
     before = forwards(domain, address)
     _monitor(domain, f"hostfwd_add {netdev} {protocol}:{address}:{host_port}-:{guest_port}")
@@ -54,13 +54,13 @@ def add_forward(
         if found not in before and (found.protocol, found.guest_port) == (protocol, guest_port):
             return found
     raise HostError(
-        f"{address}:{host_port} on the host could not be had for the guest's port {guest_port}",
-        hint="another process listens there, or it is below 1024: host_port=0 takes a free one",
+        f"{address}:{host_port} on the host is not available for the guest's port {guest_port}",
+        hint="another process uses the port, or the port is below 1024; host_port=0 takes a free one",
     )
 
 
 def remove_forward(domain: Domain, *, netdev: str, address: str, forward: Forward) -> None:
-    """End a forward, so that another may have its port on the host."""
+    """Remove a forward, which frees its port on the host."""
     _monitor(domain, f"hostfwd_remove {netdev} {forward.protocol}:{address}:{forward.host_port}")
 
 

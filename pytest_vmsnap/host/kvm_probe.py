@@ -1,9 +1,9 @@
-"""Whether KVM runs a guest here: a guest of 368 bytes that shows it within a fraction of a second.
+"""Test whether KVM runs a guest on this host, with a guest of 368 bytes that takes a fraction of a second.
 
-That ``/dev/kvm`` opens says little. A paravirtual KVM (``kvm_pvm``, on hosts whose CPU shows neither ``vmx``
-nor ``svm``) opens, makes vcpus, asserts in QEMU 7.2 on an MSR of ``-cpu host``, and where that is got round,
-interprets the guest until it meets an instruction that KVM's emulator does not know. So the probe is a
-kernel that does what a real one does at its start, and then what only a processor can.
+That ``/dev/kvm`` opens proves little. A paravirtual KVM (``kvm_pvm``, on hosts whose CPU shows neither ``vmx``
+nor ``svm``) opens and creates vcpus, but QEMU 7.2 asserts on an MSR of ``-cpu host``. If you avoid that, this
+KVM interprets the guest until it meets an instruction that KVM's emulator does not know. So the probe is a
+kernel that first does what a real kernel does when it starts, and then what only a processor can do.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ User = tuple[int, int]
 ASSEMBLY = """\
         .set    MAGIC, 0x1badb002       # Multiboot 1, section 3.1
         .set    FLAGS, 1 << 16          # the addresses below hold; there is no ELF
-        .set    MIRROR, 1 << 32         # where the first 2 MiB are seen a second time
+        .set    MIRROR, 1 << 32         # second mapping of the first 2 MiB
         .set    VALUE, 0x123456789abcdef1
         .set    SQUARE, 0xca4ab582281edee1      # of VALUE, modulo 2^64
         .set    tables, 0x104000        # page table level 4, directory pointers, directory
@@ -100,7 +100,7 @@ long_mode:
         jne     failed
 
         xor     %r15d, %r15d
-        ud2                             # to the trap, and on behind it
+        ud2                             # to the trap, which resumes after it
         cmp     $1, %r15d
         jne     failed
         mov     $0x2a, %al
@@ -137,12 +137,12 @@ MACHINE_CODE = bytes.fromhex("""
 
 PASSED = 2 * 0x2A + 1
 FAILED = 2 * 0x15 + 1
-REGISTERS = ("EAX=", "RAX=")  # QEMU prints a stopped CPU's registers, and then waits for a debugger
+REGISTERS = ("EAX=", "RAX=")  # QEMU prints a stopped CPU's registers, then waits for a debugger
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How a probe guest fared: `reason` is why it did not pass; `timed_out` where a busy host may be why."""
+    """The result of a probe: `reason` says why it failed; if `timed_out`, a busy host may be the cause."""
 
     passed: bool
     reason: str = ""
@@ -152,9 +152,9 @@ class Outcome:
 def probe(
     emulator: Path, *, timeout: float, accel: str = "kvm", cpu: str = "host", as_user: User | None = None
 ) -> Outcome:
-    """Run the probe guest under `accel` for at most `timeout` seconds; nothing is left of it afterwards.
+    """Run the probe guest under `accel` for at most `timeout` seconds; leave nothing behind.
 
-    `as_user` is the (uid, gid) that QEMU runs as, which takes root; None for who we are.
+    `as_user` is the (uid, gid) that QEMU runs as, which needs root; None for the current user.
     """
     with _kernel() as kernel:
         return _run(_command(emulator, f"/proc/self/fd/{kernel}", accel, cpu), kernel, timeout, as_user)
@@ -162,7 +162,7 @@ def probe(
 
 @contextlib.contextmanager
 def _kernel() -> Iterator[int]:
-    """A descriptor of the guest's kernel: a file without a name, so that none can be left behind."""
+    """A descriptor of the guest's kernel: an unnamed file, so that none can be left behind."""
     descriptor = os.memfd_create("vmsnap-probe")
     try:
         os.write(descriptor, MACHINE_CODE)
@@ -200,7 +200,7 @@ def _run(command: list[str], kernel: int, timeout: float, as_user: User | None) 
             process.kill()
         status = process.wait()
     if ran_out.is_set() and not stopped:
-        return Outcome(passed=False, reason=f"no end within {timeout:g} s", timed_out=True)
+        return Outcome(passed=False, reason=f"it did not finish within {timeout:g} s", timed_out=True)
     return Outcome(passed=True) if status == PASSED else Outcome(passed=False, reason=_why(lines, status))
 
 
@@ -212,23 +212,23 @@ def _until_registers(stderr: IO[str] | None) -> Iterator[str]:
 
 
 def _why(lines: list[str], status: int) -> str:
-    """What QEMU said of a guest that did not pass: KVM's own words, or else its last line."""
+    """Why the guest failed: KVM's own message, or else QEMU's last line."""
     kvm = [line for line in lines if line.startswith("KVM") or line == "emulation failure"]
     said = [line for line in lines if line and not line.startswith(REGISTERS)]
     if kvm:
         return ": ".join(kvm)
     if said:
         return said[-1].removeprefix("qemu-system-x86_64: ")
-    return "the guest computes wrongly" if status == FAILED else f"QEMU ended with status {status}"
+    return "the guest computed a wrong result" if status == FAILED else f"QEMU ended with status {status}"
 
 
 def identity(as_user: User | None) -> dict[str, Any]:
-    """The arguments of `subprocess.Popen` that make the child run as `as_user`, with its groups."""
+    """The `subprocess.Popen` arguments that run the child as `as_user`, with that user's groups."""
     if as_user is None or as_user[0] == os.geteuid():
         return {}
     uid, gid = as_user
     try:
         groups = os.getgrouplist(pwd.getpwuid(uid).pw_name, gid)
-    except KeyError:  # a user without a name has no groups but its own
+    except KeyError:  # a user without a name has only its own group
         groups = [gid]
     return {"user": uid, "group": gid, "extra_groups": groups}

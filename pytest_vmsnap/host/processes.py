@@ -1,4 +1,4 @@
-"""QEMU processes of ours: known by the name of their domain, ended by their descriptor, or after a time."""
+"""QEMU processes of this plugin: find them by domain name, kill them by pidfd, or limit their time."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def _guest_name(pid: int) -> str | None:
 
 
 def qemus() -> Iterator[tuple[int, str]]:
-    """Process id and domain's name of every QEMU that libvirt started and that we can see."""
+    """Yield the process id and the domain name of every visible QEMU that libvirt started."""
     for entry in PROC.iterdir():
         if entry.name.isdigit() and (name := _guest_name(int(entry.name))):
             yield int(entry.name), name
 
 
 def is_stopped(pid: int) -> bool:
-    """Whether a process was stopped by a signal (proc(5), state ``T``)."""
+    """Whether a signal stopped the process (proc(5), state ``T``)."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
     except (OSError, IndexError):
@@ -52,15 +52,15 @@ def is_stopped(pid: int) -> bool:
 
 
 def qemu_of(name: str) -> int | None:
-    """The process id of the QEMU that runs the domain `name`."""
+    """The process id of the QEMU that runs the domain `name`, or None."""
     return next((pid for pid, guest in qemus() if guest == name), None)
 
 
 def end_qemus(prefix: str) -> list[int]:
-    """Kill every QEMU whose domain's name begins with `prefix`; returns the process ids.
+    """Kill every QEMU whose domain name begins with `prefix`; return their process ids.
 
-    The process is held by a descriptor (pidfd_open(2)) and looked at again before the signal, so that a
-    number that was given to another process meanwhile is never hit.
+    A descriptor (pidfd_open(2)) pins the process, and its name is checked again before the signal, so that
+    the signal never hits another process that reuses the id.
     """
     ended = []
     for pid, name in qemus():
@@ -84,7 +84,7 @@ def end_qemus(prefix: str) -> list[int]:
 
 @contextmanager
 def limited(process: subprocess.Popen[str], timeout: float) -> Iterator[threading.Event]:
-    """Kill the process after `timeout` seconds (then the event is set), and at the body's end."""
+    """Kill the process after `timeout` seconds, which sets the yielded event, or at the end of the block."""
     ran_out = threading.Event()
 
     def end() -> None:
@@ -92,8 +92,8 @@ def limited(process: subprocess.Popen[str], timeout: float) -> Iterator[threadin
         process.kill()
 
     with suppress(OSError):  # it has ended
-        resource.prlimit(process.pid, resource.RLIMIT_CORE, (0, 0))  # an assertion of QEMU's leaves no file
-        seconds = int(timeout) + 10  # if we are killed ourselves, a guest that spins ends all the same
+        resource.prlimit(process.pid, resource.RLIMIT_CORE, (0, 0))  # no core file if QEMU asserts
+        seconds = int(timeout) + 10  # ends a spinning guest even if this process is killed
         resource.prlimit(process.pid, resource.RLIMIT_CPU, (seconds, seconds))
     timer = threading.Timer(timeout, end)
     timer.name, timer.daemon = "vmsnap-probe", True

@@ -1,6 +1,6 @@
-"""A process that ends a run's QEMUs when the run dies, by SIGKILL too.
+"""A process that ends a run's QEMUs if the run dies, even from SIGKILL.
 
-Without a daemon (``qemu:///embed``) nobody else would: the driver lives in the run's own process.
+Without a daemon (``qemu:///embed``) nothing else does: libvirt's driver lives in the run's own process.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING
 from pytest_vmsnap.host.processes import end_qemus
 
 if TYPE_CHECKING:
-    from pytest_vmsnap.host.run import Run
+    from pytest_vmsnap.host.run_directory import Run
 
 FAREWELL = b"."
-PATIENCE_SECONDS = 2.0  # a QEMU that was being started when the run died shows itself within this
+PATIENCE_SECONDS = 2.0  # a QEMU that was starting when the run died appears within this time
 
 _PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from pytest_vmsnap.host.watchdog import main; main()"
 
 
 class Watchdog:
-    """Watches over the `run` of this process until `close`."""
+    """Watch over the `run` of this process until `close`."""
 
     def __init__(self, run: Run) -> None:
         package = Path(__file__).parents[2]
@@ -37,22 +37,22 @@ class Watchdog:
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C at the terminal is not for it
+            start_new_session=True,  # Ctrl-C at the terminal must not reach it
         )
 
     def close(self) -> None:
-        """Tell it that the run has ended by itself."""
+        """Tell the process that the run ended normally, and wait until it exits."""
         if self._process.stdin and not self._process.stdin.closed:
             try:
                 self._process.stdin.write(FAREWELL)
                 self._process.stdin.close()
-            except BrokenPipeError:  # it was killed; the run has cleaned up by itself
+            except BrokenPipeError:  # it was killed; the run cleans up by itself
                 pass
         self._process.wait()
 
 
 def main() -> None:
-    """The process: wait for the run's end, then clean up unless it said farewell."""
+    """Wait for the run's end, then clean up unless it said farewell. This is the watchdog process."""
     pid, prefix, sockets, data = int(sys.argv[2]), *sys.argv[3:6]
     if _wait_for_end(pid):
         return
@@ -67,9 +67,9 @@ def main() -> None:
 
 
 def _wait_for_end(pid: int) -> bool:
-    """Block until the run has ended; True if it had said farewell.
+    """Block until the run has ended; return True if it said farewell.
 
-    The process itself is watched beside the pipe: a child that it forked may hold the pipe open.
+    Watch the process in addition to the pipe: a child that it forked may hold the pipe open.
     """
     try:
         process = os.pidfd_open(pid)

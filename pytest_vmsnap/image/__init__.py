@@ -1,6 +1,6 @@
-"""Where base images come from: a path, an address, or a Debian that is built here."""
+"""Base images: from a path, from an address, or a Debian that the plugin builds."""
 
-from pytest_vmsnap.image.readiness import look_at
-from pytest_vmsnap.image.sources import provide
+from pytest_vmsnap.image.availability import check_image
+from pytest_vmsnap.image.kinds import provide
 
-__all__ = ["provide", "look_at"]
+__all__ = ["provide", "check_image"]

@@ -1,7 +1,7 @@
-"""Whether a machine can boot from a disk image, by its first sectors.
+"""Check in the first sectors of a disk image whether a machine can boot from it.
 
 UEFI specification, "GUID Partition Table (GPT) Disk Layout" and "Protective MBR"; the boot signature is from
-the BIOS Boot Specification, and is all that SeaBIOS asks for (src/boot.c).
+the BIOS Boot Specification, and is all that SeaBIOS checks (src/boot.c).
 """
 
 from __future__ import annotations
@@ -17,42 +17,42 @@ from pytest_vmsnap.image.inspection import INSTALL_QEMU_IMG
 if TYPE_CHECKING:
     from pytest_vmsnap.image.inspection import Disk
 
-HEAD_BYTES = 64 << 10  # both kinds of partition table, and the first of what says which file system there is
+HEAD_BYTES = 64 << 10  # covers both kinds of partition table and the magics in CONTENTS
 SIGNATURE = slice(510, 512)
 BOOT_SIGNATURE = b"\x55\xaa"
-CODE = slice(0, 440)  # up to the disk's signature and its partitions
+CODE = slice(0, 440)  # ends before the disk's signature and its partitions
 PARTITIONS = range(446, 510, 16)
-TYPE = 4  # in an entry of the MBR
+TYPE = 4  # offset in an MBR entry
 PROTECTIVE, EFI_SYSTEM = 0xEE, 0xEF
 GPT_MAGIC = b"EFI PART"
 SECTOR_SIZES = (512, 4096)
 EFI_SYSTEM_GUID = bytes.fromhex("28732ac11ff8d211ba4b00a0c93ec93b")  # C12A7328-F81F-11D2-BA4B-00A0C93EC93B
-CONTENTS = (  # what there is in place of a boot sector: offset, magic, words
+CONTENTS = (  # what an image without a boot sector may hold: offset, magic, words
     (0x438, b"\x53\xef", "an ext2, ext3 or ext4 file system"),
     (0, b"XFSB", "an XFS file system"),
     (0, b"hsqs", "a squashfs file system"),
     (0x8001, b"CD001", "the file system of a CD (ISO 9660)"),
 )
 LOOKED_FOR = "looked for: a boot sector (the bytes 55 AA at 510), and an EFI system partition (GPT or MBR)"
-DIRECTLY = "vmsnap_kernel and vmsnap_initrd boot a system that brings no boot loader"
+DIRECTLY = "vmsnap_kernel and vmsnap_initrd boot a system that has no boot loader"
 
 
 def expect_bootable(disk: Disk) -> None:
-    """Raise `ImageError` where the firmware of a machine (BIOS) cannot start anything from `disk`."""
-    if trouble := trouble_of(_head(disk)):
+    """Raise `ImageError` if a machine's firmware (BIOS) cannot boot from `disk`."""
+    if trouble := boot_problem(_head(disk)):
         what, hint = trouble
         raise ImageError(f"the image {disk.path} cannot boot: {what}", hint=hint)
 
 
-def trouble_of(head: bytes) -> tuple[str, str] | None:
-    """What keeps a BIOS from starting a disk that begins with `head`, and what to do; None if nothing does."""
+def boot_problem(head: bytes) -> tuple[str, str] | None:
+    """Why a BIOS cannot boot a disk that begins with `head`, and what to do; None if it can."""
     signed = head[SIGNATURE] == BOOT_SIGNATURE
     if signed and any(head[CODE]):
         return None
     if _has_efi_partition(head):
         return (
-            "it boots by UEFI only: it has an EFI system partition, and no boot sector with code for BIOS",
-            "machines have a BIOS here: use the distribution's image that boots by BIOS too, or boot it "
+            "it boots with UEFI only: it has an EFI system partition, but no boot sector with code for BIOS",
+            "machines boot with BIOS: use an image of the distribution that supports BIOS, or boot this one "
             "directly (vmsnap_kernel, vmsnap_initrd)",
         )
     if signed:
@@ -66,7 +66,7 @@ def _advice(head: bytes) -> str:
     for offset, magic, words in CONTENTS:
         if head[offset : offset + len(magic)] == magic:
             return f"it holds {words} without a boot loader: {DIRECTLY}"
-    return f"is it the right file, and whole? {DIRECTLY}"
+    return f"check that it is the right file and complete; {DIRECTLY}"
 
 
 def _has_efi_partition(head: bytes) -> bool:
@@ -78,7 +78,7 @@ def _has_efi_partition(head: bytes) -> bool:
 
 
 def _lists_efi(head: bytes, sector: int) -> bool:
-    """Whether a GPT on sectors of that many bytes lists an EFI system partition."""
+    """Whether a GPT on a disk with sectors of `sector` bytes lists an EFI system partition."""
     header = head[sector : 2 * sector]
     begin = int.from_bytes(header[72:80], "little") * sector
     count, size = (int.from_bytes(header[place : place + 4], "little") for place in (80, 84))
@@ -87,7 +87,7 @@ def _lists_efi(head: bytes, sector: int) -> bool:
 
 
 def _head(disk: Disk) -> bytes:
-    """The first bytes of what the guest would see."""
+    """The first bytes of the disk as the guest sees them."""
     with tempfile.TemporaryDirectory(prefix="vmsnap-") as directory:
         target = Path(directory, "head")
         commands.run(

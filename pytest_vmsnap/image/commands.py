@@ -1,4 +1,4 @@
-"""Helper programs, run to their end."""
+"""Run helper programs to their end."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pytest_vmsnap.errors import ImageError, tail
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-# Where mke2fs is; not in an ordinary user's PATH on Debian.
+# These contain mke2fs, and are not in an ordinary user's PATH on Debian.
 SYSTEM_DIRECTORIES = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 
 
 def environment(**more: str) -> Mapping[str, str]:
-    """The environment for helper programs: messages in English, system programs in the path."""
+    """The environment for helper programs: messages in English, system directories on PATH; plus `more`."""
     path = os.pathsep.join([os.environ.get("PATH", os.defpath), *SYSTEM_DIRECTORIES])
     return {**os.environ, "PATH": path, "LC_ALL": "C.UTF-8", **more}
 
@@ -27,10 +27,10 @@ def run(
 ) -> str:
     """Run `command` to its end and return its stdout.
 
-    `failed` says what went wrong where its status is not in `accept`; `install` what to do where the program
-    is missing.
+    `failed` is the error's message and `hint` its hint if the exit status is not in `accept`; `install` is the
+    hint if the program is missing.
 
-    Raises `ImageError` with the last lines of its stderr, `OSError` where the space has ended.
+    Raises `ImageError` with the last lines of its stderr, `OSError` if there is no space left.
     """
     try:
         done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Kernel, initrd and command line that are given with an image."""
+"""Kernel, initrd and command line that the user gives with an image."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ DEFAULT_CMDLINE = "root=/dev/vda rw console=ttyS0 no_timer_check"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DirectBoot:
-    """What a machine boots directly; all None where it boots from its disk."""
+    """What a machine boots directly; all None if it boots from its disk."""
 
     kernel: Path | None = None
     initrd: Path | None = None
     cmdline: str | None = None
 
     def identity(self) -> dict[str, Any]:
-        """Parts of a key."""
+        """The parts of an image's key."""
         return {
             "kernel": files.identity(self.kernel) if self.kernel else None,
             "initrd": files.identity(self.initrd) if self.initrd else None,
@@ -34,7 +34,7 @@ class DirectBoot:
 
 
 def resolve(request: ImageRequest) -> DirectBoot:
-    """The files that `request` names, checked.
+    """Find and check the files that `request` names.
 
     Raises `SpecError` for an initrd or a command line without a kernel, `ImageError` for a file that cannot
     be used.
@@ -43,7 +43,7 @@ def resolve(request: ImageRequest) -> DirectBoot:
         for name in ("initrd", "cmdline"):
             if getattr(request, name) is not None:
                 raise SpecError(
-                    f"{name}={getattr(request, name)!r} needs a kernel: without one the disk's own is booted",
+                    f"{name}={getattr(request, name)!r} needs a kernel: without one, the disk boots its own",
                     hint=f"set vmsnap_kernel, or leave {name} out",
                 )
         return DirectBoot()

@@ -1,4 +1,4 @@
-"""An image from an address, known by its digest."""
+"""An image from an address, identified by its digest."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pooch
 import requests
 
 from pytest_vmsnap.errors import ImageError
-from pytest_vmsnap.image.path import describe
+from pytest_vmsnap.image.local_image import describe
 from pytest_vmsnap.model import Image, ImageRequest, digest
 
 if TYPE_CHECKING:
@@ -29,9 +29,10 @@ DISK, META = "disk", "meta.json"
 
 
 def provide_download(request: ImageRequest, address: str, *, store: Store, progress: Progress) -> Image:
-    """The image at `address`, from the store or fetched; `request.sha256` is its digest.
+    """Return the image at `address`, from the store or downloaded; `request.sha256` is its digest.
 
-    An interrupted download is continued by the next one. Raises `ImageError`.
+    The next attempt resumes an interrupted download. Raises `ImageError` if the digest is missing or wrong, the
+    download fails, or the image cannot be used, `SpecError` as `describe` does.
     """
     shown = without_secrets(address)
     sha256 = _checked_digest(request.sha256, shown)
@@ -49,7 +50,7 @@ def provide_download(request: ImageRequest, address: str, *, store: Store, progr
 
 
 def without_secrets(address: str) -> str:
-    """`address` without what may be secret in it: user, password, query."""
+    """Return `address` without possible secrets: user, password, query."""
     parts = urlsplit(address)
     host = parts.netloc.rpartition("@")[2]
     return urlunsplit((parts.scheme, host, parts.path, "..." if parts.query else "", ""))
@@ -57,7 +58,7 @@ def without_secrets(address: str) -> str:
 
 def _checked_digest(sha256: str | None, shown: str) -> str:
     how = (
-        f"get it from the distribution's SHA256SUMS, or by: curl -fsSL {shown} | sha256sum\n"
+        f"take it from the distribution's SHA256SUMS, or run: curl -fsSL {shown} | sha256sum\n"
         "and set vmsnap_image_sha256"
     )
     if not sha256:
@@ -65,20 +66,20 @@ def _checked_digest(sha256: str | None, shown: str) -> str:
     text = sha256.strip().lower().removeprefix("sha256:")
     if not re.fullmatch(r"[0-9a-f]{64}", text):
         raise ImageError(
-            f"image_sha256={sha256!r} is no SHA-256 digest: it has 64 hexadecimal digits", hint=how
+            f"image_sha256={sha256!r} is not a SHA-256 digest: one has 64 hexadecimal digits", hint=how
         )
     return text
 
 
 def download(address: str, part: Path, sha256: str, step: Step) -> None:
-    """Fetch `address` into the file `part`, going on from what is there; returns when its digest is `sha256`.
+    """Fetch `address` into the file `part` and check its digest `sha256`; resume if part of it is there.
 
-    Raises `ImageError`; `part` stays then if going on may be of use.
+    Raises `ImageError` if that fails; then `part` stays if it may be of use to resume.
     """
     continued = _size(part) > 0
     _fetch(address, part, step)
     found = _digest(part, step)
-    if found != sha256 and continued:  # what was there may have been of another file
+    if found != sha256 and continued:  # the earlier part may be from another file
         part.unlink()
         _fetch(address, part, step)
         found = _digest(part, step)
@@ -86,8 +87,8 @@ def download(address: str, part: Path, sha256: str, step: Step) -> None:
         part.unlink()
         raise ImageError(
             f"the image {without_secrets(address)} has another digest\n  expected {sha256}\n  found    {found}",
-            hint="the file was deleted. Has the address got a newer image? Then set vmsnap_image_sha256 anew; "
-            "an address that names a version does not change",
+            hint="the download was deleted. If the address has a newer image, update vmsnap_image_sha256, or "
+            "use an address that names a version, whose image does not change",
         )
 
 
@@ -97,7 +98,7 @@ def _digest(part: Path, step: Step) -> str:
 
 
 def _fetch(address: str, part: Path, step: Step) -> None:
-    """Fetch until `part` is as long as the server says, again and again while that brings something."""
+    """Fetch until `part` is as long as the server says; retry as long as the attempts make progress."""
     fruitless = 0
     while True:
         before = _size(part)
@@ -107,7 +108,7 @@ def _fetch(address: str, part: Path, step: Step) -> None:
         except requests.RequestException as error:
             fruitless = 0 if _size(part) > before else fruitless + 1
             if _final(error) or fruitless >= FRUITLESS_ATTEMPTS:
-                raise _failure(address, error) from None  # the original shows the whole address
+                raise _failure(address, error) from None  # the original shows the address's secrets
 
 
 def _size(part: Path) -> int:
@@ -115,7 +116,7 @@ def _size(part: Path) -> int:
 
 
 def _fetch_rest(address: str, part: Path, step: Step) -> None:
-    """Append to `part` what is missing; a server that knows no ranges sends all, and `part` starts anew."""
+    """Append the rest to `part`; if the server does not support ranges, `part` starts from zero."""
     with part.open("ab") as file:
         start = file.tell()
         response_seen = _Response(file)
@@ -130,7 +131,7 @@ def _fetch_rest(address: str, part: Path, step: Step) -> None:
         try:
             downloader(address, file, None)
         except requests.HTTPError as error:
-            # 416: nothing is missing, or what we have is of another file (RFC 9110, 15.5.17)
+            # 416: nothing is missing, or the part is from another file (RFC 9110, 15.5.17)
             if start and error.response is not None and error.response.status_code == 416:
                 if response_seen.length != start:
                     file.truncate(0)
@@ -140,11 +141,11 @@ def _fetch_rest(address: str, part: Path, step: Step) -> None:
         finally:
             response_seen.close()
         if response_seen.length is not None and file.tell() != response_seen.length:
-            raise requests.ConnectionError("the connection ended early")  # urllib3 1 does not say so
+            raise requests.ConnectionError("the connection ended early")  # urllib3 1 does not report this
 
 
 class _Response:
-    """Looks at the headers before the body is written; `length` is that of the whole file, where told."""
+    """Read the headers before the body is written; `length` is the length of the whole file, if known."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -152,7 +153,7 @@ class _Response:
         self.length: int | None = None
 
     def close(self) -> None:
-        """Close the connections; pooch leaves them open where something fails."""
+        """Close the connections; pooch leaves them open if something fails."""
         for response in self._responses:
             response.close()
 
@@ -174,7 +175,7 @@ class _Response:
 
 
 class _Meter:
-    """What pooch takes for a progress bar; `total` is set by pooch to what this response brings."""
+    """The progress bar for pooch, which sets `total` to the length of this response."""
 
     def __init__(self, file: BinaryIO, step: Step) -> None:
         self._file = file
@@ -190,14 +191,14 @@ class _Meter:
         self._step.say(f"{have / 1e6:.0f}{whole} MB")
 
     def reset(self) -> None:
-        """Nothing to do: how far it is, the file tells."""
+        """Do nothing: the position in the file is the progress."""
 
     def close(self) -> None:
-        """Nothing to do: the step ends itself."""
+        """Do nothing: the step ends by itself."""
 
 
 def _final(error: requests.RequestException) -> bool:
-    """Whether asking again cannot help: the server has answered, with no."""
+    """Whether a retry cannot help, for example because the server refuses the request."""
     return (error.response is not None and error.response.status_code < 500) or isinstance(
         error, requests.exceptions.InvalidURL | requests.exceptions.SSLError | requests.TooManyRedirects
     )
@@ -207,22 +208,22 @@ def _failure(address: str, error: requests.RequestException) -> ImageError:
     if error.response is not None:
         why = f"the server answers {error.response.status_code} {error.response.reason}"
         hint = {
-            401: "it wants a name and a password: fetch the file yourself and give its path",
-            403: "it wants a name and a password: fetch the file yourself and give its path",
-            404: "is the address right? Servers remove old images: look at its directory in a browser",
-        }.get(error.response.status_code, "try again later, or fetch the file yourself and give its path")
+            401: "the server requires a login: fetch the file yourself and set vmsnap_image to its path",
+            403: "the server denies access: fetch the file yourself and set vmsnap_image to its path",
+            404: "check the address: servers remove old images; look at its directory in a browser",
+        }.get(error.response.status_code, "try again later, or download it and set vmsnap_image to its path")
     else:
         why = {
             requests.ConnectTimeout: f"no connection within {CONNECT_SECONDS:.0f} s",
-            requests.ReadTimeout: f"nothing came for {SILENCE_SECONDS:.0f} s",
+            requests.ReadTimeout: f"no data came for {SILENCE_SECONDS:.0f} s",
             requests.exceptions.SSLError: "the server's certificate is not accepted",
         }.get(type(error), _cause(error))
-        hint = "is there a network, is a proxy needed (https_proxy)? What was fetched is kept for the next run"
+        hint = "check the network and the proxy (https_proxy); the next run resumes the download"
     return ImageError(f"the image {without_secrets(address)} cannot be fetched: {why}", hint=hint)
 
 
 def _cause(error: BaseException) -> str:
-    """The innermost reason in few words; the outer ones show the address with its secrets."""
+    """The innermost reason in a few words; the outer ones show the address with its secrets."""
     text = str(error)
     for words in (
         "Connection refused",

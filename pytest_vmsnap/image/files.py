@@ -1,4 +1,4 @@
-"""Files that the user names: found, readable, and known by what is cheap to know."""
+"""Files that the user names: find, check and identify them without reading them whole."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from pytest_vmsnap.errors import ImageError
 
 
 def find(written: str, root: Path, *, what: str) -> Path:
-    """The absolute path of the file that the user wrote as `written`, relative to `root`.
+    """Return the absolute path of the file `written` by the user, which may be relative to `root`.
 
-    Symbolic links are kept, for a qcow2's backing file is relative to the name that was used. `what` names
-    it in messages, e.g. ``"image"``.
+    Symbolic links stay, because a qcow2's backing file is relative to the path that was used. `what` names the
+    file in messages, e.g. ``"image"``.
 
-    Raises `ImageError` where it is missing, empty, no file or block device, or cannot be read.
+    Raises `ImageError` if it is missing, empty, neither a file nor a block device, or cannot be read.
     """
     try:
         path = Path(os.path.abspath(root / Path(written).expanduser()))  # noqa: PTH100 - keeps links
         _check(path, written, what)
-    except (RuntimeError, ValueError) as error:  # no such user's home; a NUL in the name
-        raise ImageError(f"the {what} {written!r} is no usable path: {error}") from error
+    except (RuntimeError, ValueError) as error:  # no such user's home, or a NUL in the name
+        raise ImageError(f"the {what} {written!r} is not a valid path: {error}") from error
     return path
 
 
@@ -42,14 +42,14 @@ def _check(path: Path, written: str, what: str) -> None:
     except OSError as error:
         raise ImageError(
             f"the {what} {path} cannot be read: {error.strerror}",
-            hint=f"give yourself the right to read it (ls -l {path}), or copy it",
+            hint=f"give your user permission to read it (ls -l {path}), or use a copy",
         ) from error
     if not first:
         raise ImageError(f"the {what} {path} is empty")
 
 
 def identity(path: Path) -> list[object]:
-    """What tells a file from what it was before it was changed: real path, device, inode, size, time."""
+    """What changes if the file at `path` changes: real path, device, inode, size, time."""
     real = path.resolve()
     stat = real.stat()
     return [str(real), stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns]

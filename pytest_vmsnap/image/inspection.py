@@ -1,4 +1,4 @@
-"""What a disk image is, by qemu-img."""
+"""Inspect a disk image with qemu-img."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pytest_vmsnap.image import commands
 
 INSTALL_QEMU_IMG = "install it: Debian/Ubuntu: qemu-utils; Fedora: qemu-img; Arch: qemu-img"
 
-# The first bytes of what people download and forget to unpack; QEMU would call each of them a raw disk.
+# Magics of packed downloads that users forget to unpack; QEMU takes each of them for a raw disk.
 _PACKED = {
     b"\x1f\x8b": ("gzip", "gunzip -k"),
     b"\xfd7zXZ\x00": ("xz", "xz -dk"),
@@ -25,7 +25,7 @@ _PACKED = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Disk:
-    """A disk image that QEMU can use; `files` are all that it is made of, its own file first."""
+    """A disk image that QEMU can use; `files` are all files of its backing chain, its own first."""
 
     path: Path
     format: Literal["qcow2", "raw"]
@@ -33,12 +33,12 @@ class Disk:
 
 
 def inspect(path: Path, *, alone: bool = False) -> Disk:
-    """Find what the image at `path` is, by its content and never by its name, and that it is whole.
+    """Find the format of the image at `path` by its content, never by its name, and check that it is whole.
 
-    It is opened for reading only, without a lock, so one that is in use may be asked for. With `alone`, it
-    must not refer to other files.
+    The image is opened read-only and without a lock, so it may be in use. With `alone`, it must not refer to
+    other files.
 
-    Raises `ImageError` where it is damaged, of another format, or lacks a backing file.
+    Raises `ImageError` if it is damaged, packed, of another format, or lacks a backing file.
     """
     _refuse_packed(path)
     chain = _information(path)
@@ -46,7 +46,7 @@ def inspect(path: Path, *, alone: bool = False) -> Disk:
     if alone and len(references := _files(chain)) > 1:
         raise ImageError(
             f"the image {path} refers to another file, {references[1]}",
-            hint="an image from an address must stand alone: qemu-img convert -O qcow2 makes one",
+            hint="an image from an address must be a single file: qemu-img convert -O qcow2 makes one",
         )
     for layer in chain:
         _check_layer(layer)
@@ -64,7 +64,7 @@ def _refuse_packed(path: Path) -> None:
 
 
 def _information(path: Path) -> list[dict[str, Any]]:
-    """Each layer of the image, the top one first (qemu-img(1), ``info --backing-chain``)."""
+    """The layers of the image, the top one first (qemu-img(1), ``info --backing-chain``)."""
     output = commands.run(
         ["qemu-img", "info", "--output=json", "-U", "--backing-chain", str(path)],
         failed=f"the image {path} cannot be used: it is damaged, or lacks its backing file",
@@ -82,27 +82,27 @@ def _check_layer(layer: dict[str, Any]) -> None:
             hint=f"convert it: qemu-img convert -O qcow2 {path} {Path(path).with_suffix('.qcow2').name}",
         )
     if layer.get("encrypted"):
-        raise ImageError(f"the image {path} is encrypted", hint="qemu-img convert can make one that is not")
+        raise ImageError(f"the image {path} is encrypted", hint="qemu-img convert can make an unencrypted copy")
     if layer.get("format-specific", {}).get("data", {}).get("corrupt"):
         raise ImageError(
             f"the image {path} is marked as damaged",
-            hint=f"fetch or make it anew; qemu-img check -r all {path} may repair a copy",
+            hint=f"fetch or build it again; qemu-img check -r all {path} may repair a copy",
         )
 
 
 def _check_whole(path: Path) -> None:
-    """Walk through the tables of a qcow2: a file that was cut off still has a sound header."""
+    """Check the tables of a qcow2: a truncated file still has a valid header."""
     output = commands.run(
         ["qemu-img", "check", "--output=json", "-U", "-f", "qcow2", str(path)],
         failed=f"the image {path} is damaged",
-        hint=f"fetch or make it anew; what is wrong says: qemu-img check -U {path}",
+        hint=f"fetch or build it again; to see what is wrong: qemu-img check -U {path}",
         install=INSTALL_QEMU_IMG,
         accept=(0, 3),  # 3: leaked clusters, which waste space and harm nothing (qemu-img(1))
     )
     facts = json.loads(output)
-    # of an image that nothing was ever written to, QEMU counts a cluster that is not there yet
+    # in an image that was never written to, QEMU counts a cluster that does not exist yet
     if facts.get("allocated-clusters", 0) and facts.get("image-end-offset", 0) > path.stat().st_size:
-        raise ImageError(f"the image {path} is cut off", hint="fetch or make it anew")
+        raise ImageError(f"the image {path} is truncated", hint="fetch or build it again")
 
 
 def _files(chain: list[dict[str, Any]]) -> tuple[Path, ...]:

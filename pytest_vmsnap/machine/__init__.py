@@ -1,9 +1,10 @@
-"""What a test holds: commands, waits, files, power."""
+"""The machine that a test gets: its commands, waits, files and power."""
 
-from pytest_vmsnap.machine.body import Body, Deadlines
+from pytest_vmsnap.machine.backend import Backend
+from pytest_vmsnap.machine.deadlines import Deadlines
+from pytest_vmsnap.machine.history import CommandRecord, History
 from pytest_vmsnap.machine.interactive import AtTerminal
 from pytest_vmsnap.machine.machine import Machine
 from pytest_vmsnap.machine.screen import screenshot
-from pytest_vmsnap.machine.trail import Deed, Trail
 
-__all__ = ["Machine", "Body", "Deadlines", "AtTerminal", "Trail", "Deed", "screenshot"]
+__all__ = ["Machine", "Backend", "Deadlines", "AtTerminal", "History", "CommandRecord", "screenshot"]

@@ -19,9 +19,9 @@ from pytest_vmsnap.errors import (
     MachineReleased,
     OutputTooLong,
 )
-from pytest_vmsnap.guest import Captured, Request, Written
+from pytest_vmsnap.guest import Captured, FileSink, Request
 from pytest_vmsnap.host import replacing
-from pytest_vmsnap.machine.trail import Deed, Trail
+from pytest_vmsnap.machine.history import CommandRecord, History
 from pytest_vmsnap.model import Result
 from pytest_vmsnap.progress import silent
 
@@ -31,41 +31,42 @@ if TYPE_CHECKING:
 
     from pytest_vmsnap.guest import Channel, Completed, Sink
     from pytest_vmsnap.host import Forward
-    from pytest_vmsnap.machine.body import Body, Deadlines
-    from pytest_vmsnap.pool import Moment
+    from pytest_vmsnap.machine.backend import Backend
+    from pytest_vmsnap.machine.deadlines import Deadlines
+    from pytest_vmsnap.pool import Savepoint
     from pytest_vmsnap.progress import Progress
 
-ENDING_SECONDS = 5.0  # for libvirt to see that a QEMU has ended
-VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")  # POSIX, "Environment Variable Definition", and what sh sets
-SIGNAL_BASE = 128  # POSIX, "Exit Status for Commands": a death by signal is reported as more than 128
+ENDING_SECONDS = 5.0  # until libvirt reports that QEMU has ended
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")  # POSIX, "Environment Variable Definition": what sh can set
+SIGNAL_BASE = 128  # POSIX, "Exit Status for Commands": a command ended by a signal has a status above 128
 
 
 class Commands:
-    """A machine's commands, and what everything else on it stands on."""
+    """A machine's commands; the base of its other features."""
 
     def __init__(
         self,
-        body: Body,
+        backend: Backend,
         channel: Channel,
         deadlines: Deadlines,
-        trail: Trail | None = None,
+        history: History | None = None,
         progress: Progress | None = None,
     ) -> None:
-        self._body = body
+        self._backend = backend
         self._channel = channel
         self._deadlines = deadlines
         self._progress = progress or silent()
-        self._trail = trail or Trail()
-        if self._trail.body is not body:
-            self._trail.follow(body, channel)
+        self._history = history or History()
+        if self._history.backend is not backend:
+            self._history.follow(backend, channel)
         self._released = ""
-        self._address = body.address
+        self._address = backend.address
         self._forwards: list[Forward] = []
-        self._untouched: Moment | None = None  # the moment that it is still as it was at
-        self.era = 0  # how often it has been reverted
+        self._untouched: Savepoint | None = None  # the savepoint, if nothing has used the machine since
+        self.generation = 0  # how many times the machine was reverted
 
     def seconds(self, timeout: float | None) -> float:
-        """The time-out in seconds that holds here for one that a test gave, or None for the option's."""
+        """Return `timeout` (None: the option's) in seconds, times the factor on deadlines."""
         return self._deadlines.seconds(timeout)
 
     def _expect_usable(self) -> None:
@@ -73,30 +74,33 @@ class Commands:
         if self._released:
             raise MachineReleased(
                 f"this machine belonged to {self._released}, which has ended",
-                hint="take a machine by a fixture of your own test, or share one with vm_module or vm_session",
+                hint="request a machine with a fixture of this test, or share one with vm_module or vm_session",
             )
         self._untouched = None
 
     @property
     def name(self) -> str:
-        """The name of its libvirt domain."""
-        return self._body.domain.name
+        """The name of the machine's libvirt domain."""
+        return self._backend.domain.name
 
     @property
     def is_running(self) -> bool:
-        """Whether its processors run: it is neither paused nor off."""
-        return self._body.domain.condition() == "running"
+        """Whether the machine's processors are running: it is neither paused nor off."""
+        return self._backend.domain.condition() == "running"
 
     @property
     def console_log(self) -> str:
-        """What the guest has printed on its serial console since the test began."""
-        return self._trail.console(self._deadlines.output)
+        """What the guest printed on its serial console since the test began, or since the last revert.
+
+        If it is larger than `vmsnap_output_limit`, only the end.
+        """
+        return self._history.console(self._deadlines.output)
 
     def run(
         self,
         cmd: str | Sequence[str],
         *,
-        input: bytes | str | None = None,  # noqa: A002 - as subprocess.run has it
+        input: bytes | str | None = None,  # noqa: A002 - as in subprocess.run
         timeout: float | None = None,
         cwd: str | None = None,
         env: Mapping[str, str] | None = None,
@@ -108,31 +112,33 @@ class Commands:
     ) -> Result:
         """Run a command in the guest and return its `Result`.
 
-        A string runs in the guest's ``sh``, a sequence is quoted for it. `input` is what it reads (text as
-        UTF-8); it runs in `cwd` (default ``/``), as `user` (default root), with `env` added to what a login
-        would give. `timeout` in seconds, None for the option's; it begins when the command has its turn, for
-        four run at once. With `tty` the command has a terminal, which needs script(1) in the guest: all that it
-        prints is in stdout then, and lines end with a carriage return and a newline.
+        The guest's ``sh`` runs a string as it is, and a sequence after quoting it. The command reads `input`
+        (text is sent as UTF-8), and runs in `cwd` (default ``/``), as `user` (default root), with `env` added
+        to a login environment. `timeout` is in seconds; None means the option's. It starts when the command
+        gets its turn: the channel ``shell`` runs four commands at once. With `tty`, the command gets a
+        terminal, which needs script(1) in the guest; all output is then in stdout, and lines end with a
+        carriage return and a newline.
 
-        `stdout` and `stderr` are files on the host that the output goes to as it comes; they appear, or replace
-        what was there, when the command has ended. Without them, each stream is kept in memory, up to
-        `vmsnap_output_limit`.
+        `stdout` and `stderr` are files on the host that receive the output as it arrives. A file appears, or
+        replaces an older one, when the command has ended by itself. If it is killed, the file stays as it was,
+        and the error's `result` has the end of the output. Without `stdout` and `stderr`, the plugin keeps each
+        stream in memory, up to `vmsnap_output_limit`.
 
-        Raises `CommandTimeout`, with what it had printed, where it runs over its time: it is killed then, with
-        all that it started; `OutputTooLong` where it prints more than is kept, which ends it too;
-        `CommandFailed` where `check` is true and it fails; `ValueError` for what no command can hold;
-        `OSError` where a file on the host cannot be written; `GuestGone` or `GuestHung` where the guest does
-        not answer.
+        Raises `CommandTimeout` with the output so far if the command times out, after killing it with
+        everything it started; `OutputTooLong` if it prints more than the limit, which also ends it;
+        `CommandFailed` if `check` is true and it fails; `ValueError` for a NUL or an invalid variable name;
+        `OSError` if a file on the host cannot be written; `GuestGone` if the machine is off, and `GuestHung` if
+        the guest does not answer.
         """
         __tracebackhide__ = True
         self._expect_usable()
         text = cmd if isinstance(cmd, str) else shlex.join(cmd)
         data = input.encode() if isinstance(input, str) else input or b""
-        _expect_holdable(text, cwd=cwd, user=user, env=env or {})
+        _expect_passable(text, cwd=cwd, user=user, env=env or {})
         limit = self._deadlines.output
         with ExitStack() as stack:
             sinks: list[Sink] = [
-                Captured(limit) if path is None else Written(stack.enter_context(replacing(path)))
+                Captured(limit) if path is None else FileSink(stack.enter_context(replacing(path)))
                 for path in (stdout, stderr)
             ]
             request = Request(
@@ -145,13 +151,13 @@ class Commands:
                 stdout=sinks[0],
                 stderr=sinks[1],
             )
-            result = self._performed(request, timeout)
+            result = self._run_request(request, timeout)
         if check and result.returncode:
             raise CommandFailed(f"{_short(text)} failed with status {result.returncode}", result=result)
         return result
 
-    def _performed(self, request: Request, timeout: float | None, *, shown: str = "") -> Result:
-        """Have the channel run `request`, which `shown` stands for in messages; raises as `run` does."""
+    def _run_request(self, request: Request, timeout: float | None, *, shown: str = "") -> Result:
+        """Run `request` through the channel; messages show `shown` instead of its text. Raises as `run`."""
         __tracebackhide__ = True
         text = shown or request.text
         seconds = self._deadlines.seconds(timeout)
@@ -160,31 +166,38 @@ class Commands:
             done = self._channel.run(request, timeout=seconds)
         except (GuestGone, GuestHung) as error:
             self._note(began, text, error.message)
-            raise self._explained(f"while it ran {_short(text)}", error) from None  # its own says it all
-        except BaseException:  # a test that is interrupted
-            self._note(began, text, "given up")
+            raise self._explained(f"during {_short(text)}", error) from None  # the new error says it all
+        except BaseException:  # e.g. KeyboardInterrupt
+            self._note(began, text, "interrupted")
             raise
         began = done.began or began
+        stdout, stderr = done.stdout, done.stderr
+        if done.timed_out:  # the files that they go to do not appear
+            stdout, stderr = _seen(request.stdout, stdout), _seen(request.stderr, stderr)
         outcome = f"killed after {seconds:g} s" if done.timed_out else f"status {done.status}"
-        deed = self._note(began, text, "ended: too much output" if done.cut_off else outcome, done)
+        record = self._note(began, text, "ended: too much output" if done.cut_off else outcome, done)
         result = Result(
             command=text,
             returncode=done.status,
             signal=done.status - SIGNAL_BASE if done.status > SIGNAL_BASE else None,
-            stdout=done.stdout,
-            stderr=done.stderr,
-            duration=deed.seconds,
+            stdout=stdout,
+            stderr=stderr,
+            duration=record.seconds,
         )
         if done.cut_off:
             raise _too_long(request, result)
         if done.timed_out:
-            over = f"no bytes moved for {seconds:g} s" if request.transfer else f"it ran over its {seconds:g} s"
+            over = (
+                f"no bytes moved for {seconds:g} s"
+                if request.transfer
+                else f"it took longer than {seconds:g} s"
+            )
             raise CommandTimeout(f"{_short(text)} was killed: {over}", result=result)
         return result
 
-    def _note(self, began: float, command: str, outcome: str, done: Completed | None = None) -> Deed:
+    def _note(self, began: float, command: str, outcome: str, done: Completed | None = None) -> CommandRecord:
         seconds = time.monotonic() - began
-        deed = Deed(
+        record = CommandRecord(
             began=time.time() - seconds,
             seconds=seconds,
             command=command,
@@ -192,93 +205,105 @@ class Commands:
             stdout=done.stdout if done is not None else b"",
             stderr=done.stderr if done is not None else b"",
         )
-        self._trail.note(deed)
-        return deed
+        self._history.note(record)
+        return record
 
     def succeed(self, *cmds: str | Sequence[str], timeout: float | None = None) -> str:
-        """Run commands that are to succeed, one after another; returns the stdout of all, as it came.
+        """Run commands that must succeed, one after another; return the stdout of all of them.
 
-        Raises `CommandFailed`, with both streams, at the first that fails. `timeout` in seconds, for each.
+        `timeout` is in seconds and applies to each command; None means the option's. Raises `CommandFailed`,
+        with both streams, for the first command that fails; otherwise as `run` does.
         """
         __tracebackhide__ = True
         texts = []
-        for cmd in cmds:  # a comprehension would be a frame of its own in the person's traceback
+        for cmd in cmds:  # a comprehension would add a frame to the user's traceback
             texts.append(self.run(cmd, timeout=timeout, check=True).text)  # noqa: PERF401
         return "".join(texts)
 
     def fail(self, *cmds: str | Sequence[str], timeout: float | None = None) -> str:
-        """Run commands that are to fail, one after another; returns the stdout of all.
+        """Run commands that must fail, one after another; return the stdout of all of them.
 
-        Raises `CommandSucceeded`, with both streams, at the first that succeeds. `timeout` in seconds, each.
+        `timeout` is in seconds and applies to each command; None means the option's. Raises `CommandSucceeded`,
+        with both streams, for the first command that succeeds; otherwise as `run` does.
         """
         __tracebackhide__ = True
         texts = []
         for cmd in cmds:
             result = self.run(cmd, timeout=timeout)
             if not result.returncode:
-                raise CommandSucceeded(f"{_short(result.command)} succeeded, and was to fail", result=result)
+                raise CommandSucceeded(
+                    f"{_short(result.command)} succeeded, but should have failed", result=result
+                )
             texts.append(result.text)
         return "".join(texts)
 
     def _explained(self, when: str, error: ChannelError) -> GuestGone | GuestHung:
-        """An error with what can be said of the guest: whether its QEMU runs, and what it printed."""
-        domain = self._body.domain
-        if isinstance(error, GuestGone):  # its ports end a moment before libvirt says so
+        """Return the error to raise for `error`, with what QEMU does, and what it and the guest printed."""
+        domain = self._backend.domain
+        if isinstance(error, GuestGone):  # its ports close a moment before libvirt reports the end
             domain.events.stopped.wait(ENDING_SECONDS)
-        name, condition = self._body.name, domain.condition()
-        console = self._trail.console(SHOWN_BYTES)
+        name, condition = self._backend.name, domain.condition()
+        console = self._history.console(SHOWN_BYTES)
         if condition == "stopped":
             return GuestGone(
-                f"the machine {name} is off {when}",
+                f"the machine {name} is off ({when})",
                 hint="vm.start() boots it again",
                 console=console,
-                log=self._body.log(),
+                log=self._backend.log(),
             )
         if condition == "paused":
             return GuestHung(
-                f"the machine {name} stands still {when}: QEMU paused it",
-                hint="QEMU pauses a guest whose disk cannot be written: is the host's disk full?",
+                f"the machine {name} is paused ({when})",
+                hint="if the test paused it, call vm.resume(); otherwise QEMU paused it because it could "
+                "not write a disk: is the host's disk full?",
                 console=console,
             )
-        if trouble := self._body.domain.trouble():
-            return GuestHung(f"the machine {name} does not answer {when}: {trouble}", console=console)
+        if trouble := self._backend.domain.stall_reason():
+            return GuestHung(f"the machine {name} does not answer ({when}): {trouble}", console=console)
         return GuestHung(
             f"the machine {name} did not answer {when}",
-            hint="its QEMU runs: the guest is overloaded, or its kernel hangs; the console may say",
+            hint="QEMU is running, so the guest is overloaded or its kernel hangs; the console may show which",
             console=console,
         )
 
 
+def _seen(sink: Sink | None, content: bytes) -> bytes:
+    """Return what is known of a stream: its `content`, or the last bytes of what went to a file."""
+    return sink.end.content() if isinstance(sink, FileSink) else content
+
+
 def _too_long(request: Request, result: Result) -> Exception:
-    """Why a command was ended before its end: it printed too much, or the file it prints to is full."""
+    """Return why a command was ended early: it printed too much, or its output file cannot be written."""
     for name, sink in (("stdout", request.stdout), ("stderr", request.stderr)):
-        if isinstance(sink, Written) and sink.failure:
+        if isinstance(sink, FileSink) and sink.failure:
             return sink.failure
         if isinstance(sink, Captured) and sink.is_closed:
             return OutputTooLong(
                 f"{_short(request.text)} was ended: it printed more than the {sink.limit >> 20} MiB of {name} "
-                f"that are kept in memory ({sink.size} bytes had come)",
-                hint=f"to have all of it, name a file on the host: vm.run(..., {name}=path); "
+                f"that are kept in memory ({sink.size} bytes had arrived)",
+                hint=f"to get all of it, write it to a file on the host: vm.run(..., {name}=path); "
                 "to keep more in memory, raise vmsnap_output_limit",
                 result=result,
             )
     raise AssertionError("a command was cut off, and no sink is closed")
 
 
-def _expect_holdable(text: str, *, cwd: str | None, user: str | None, env: Mapping[str, str]) -> None:
-    """Raise `ValueError` for what neither a shell nor execve(2) can carry: it would be dropped silently."""
+def _expect_passable(text: str, *, cwd: str | None, user: str | None, env: Mapping[str, str]) -> None:
+    """Raise `ValueError` for what neither a shell nor execve(2) can pass on: it would be lost silently."""
     for name in env:
         if not VARIABLE.fullmatch(name):
-            raise ValueError(f"env: {name!r} is not the name of a variable: letters, digits and _ are allowed")
+            raise ValueError(
+                f"env: {name!r} is not a valid variable name: use letters, digits and _, and no digit first"
+            )
     values = {"the command": text, "cwd": cwd or "", "user": user or ""}
     for what, value in {**values, **{f"env[{name!r}]": value for name, value in env.items()}}.items():
         if "\0" in value:
             raise ValueError(
-                f"{what} has a NUL at position {value.index(chr(0))}, and no command can hold one: "
-                f"{_short(value)}; give bytes as input=, or write them to a file with vm.write_bytes"
+                f"{what} contains a NUL at position {value.index(chr(0))}, which no command can: "
+                f"{_short(value)}; pass bytes with input=, or write them to a file with vm.write_bytes"
             )
 
 
 def _short(text: str, length: int = 200) -> str:
-    """A command for a message: quoted, and cut where it is long."""
+    """Return a command for a message: quoted, and cut if it is long."""
     return repr(text) if len(text) <= length else f"{text[:length]!r}..."

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from pytest_vmsnap.errors import SHOWN_BYTES, ChannelError, VmsnapError
-from pytest_vmsnap.guest import Request, Source, Written, content_of
+from pytest_vmsnap.guest import FileSink, Request, Source, content_of
 from pytest_vmsnap.machine.commands import Commands
 from pytest_vmsnap.machine.tar_source import data_of, file_pieces, packed
 from pytest_vmsnap.machine.tar_target import Unpacking, move_into_place
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from pytest_vmsnap.machine.tar_source import Sparse
     from pytest_vmsnap.progress import Step
 
-ASKED_FOR = 16 << 20  # bytes for which it is asked whether the guest has room
-NAME = "x"  # of a tree in its archive
+SPACE_CHECK_BYTES = 16 << 20  # bytes from which on the free space in the guest is checked first
+NAME = "x"  # of an uploaded tree in its archive
 PAGE = 4096
 
-# $1: where to; $2: the name that it has in a directory; $3: the name beside its place that it is unpacked to.
+# $1: the target; $2: the name of the copy if the target is a directory; $3: the name of a draft next to it.
 FIND = r"""
 [ ! -d "$1" ] || set -- "${1%/}/$2" "$2" "$3" "$4" "$5" "$6"
 draft=${1%/*}/$3
@@ -37,7 +37,7 @@ draft=${1%/*}/$3
 STAGE = """
 mkdir -m 700 "$draft" && tar -xpf - -C "$draft" || exit
 """
-# A tree that is there already is merged, as `cp -a` does it.
+# An existing tree is merged, as `cp -a` does.
 PLACE = f"""
 if [ -L "$1" ]; then rm -f "$1"; fi
 if [ ! -d "$1" ]; then mv -f "$draft/{NAME}" "$1" || exit
@@ -48,11 +48,11 @@ fi
 REMOVE = """
 rm -rf "$draft"
 """
-# $4: the file within; $5: the page that the data goes to.
+# $4: the file in the draft; $5: the page that the data starts at.
 FILL = """
 dd of="$draft/$4" bs=4096 seek="$5" conv=notrunc 2>/dev/null
 """
-# $4: the file within; $5: its size; $6: its time, in seconds since the epoch.
+# $4: the file in the draft; $5: its size in bytes; $6: its time, in seconds since the epoch.
 END_FILL = """
 truncate -s "$5" "$draft/$4" && touch -d "@$6" "$draft/$4"
 """
@@ -70,13 +70,13 @@ exec tar "-c${{holes}}f" - -C "$1" -- "$2"
 
 
 class Files(Commands):
-    """A machine's files. Paths in the guest are absolute."""
+    """A machine's files. Paths in the guest must be absolute; `ValueError` otherwise."""
 
     def read_bytes(self, path: str) -> bytes:
-        """The content of a file of the guest.
+        """Return the content of a file in the guest.
 
-        Raises `ChannelError` with the reason where it cannot be read, or where it is more than is kept in
-        memory (`vmsnap_output_limit`).
+        Raises `ChannelError` with the reason if the file cannot be read, or is larger than
+        `vmsnap_output_limit`; `ValueError` if `path` is not absolute.
         """
         __tracebackhide__ = True
         self._expect_usable()
@@ -89,15 +89,15 @@ class Files(Commands):
         )
 
     def read_text(self, path: str) -> str:
-        """As `read_bytes`, as UTF-8; raises `UnicodeDecodeError` where it is none."""
+        """Like `read_bytes`, decoded as UTF-8; raises `UnicodeDecodeError` if the file is not UTF-8."""
         __tracebackhide__ = True
         return self.read_bytes(path).decode()
 
     def write_bytes(self, path: str, data: bytes, *, mode: int | None = None) -> None:
-        """Write a file of the guest, with the permission bits `mode` (e.g. 0o755) where given.
+        """Write a file in the guest, optionally with the permission bits `mode` (e.g. 0o755).
 
-        What was there stays until all of it has arrived. Raises `ChannelError` with the reason where it cannot
-        be written.
+        An older file stays until all data has arrived. Raises `ChannelError` with the reason if writing fails,
+        `ValueError` if `path` is not absolute.
         """
         __tracebackhide__ = True
         self._expect_usable()
@@ -106,17 +106,17 @@ class Files(Commands):
             self.run(f"chmod {mode:o} {shlex.quote(path)}", check=True)
 
     def write_text(self, path: str, text: str, *, mode: int | None = None) -> None:
-        """As `write_bytes`, as UTF-8."""
+        """Like `write_bytes`, encoded as UTF-8."""
         __tracebackhide__ = True
         self.write_bytes(path, text.encode(), mode=mode)
 
     def upload(self, local: str | PathLike[str], remote: str) -> None:
-        """Copy a file or a tree into the guest, as ``cp -a local remote`` does: modes, times, symlinks kept.
+        """Copy a file or a tree into the guest, like ``cp -a local remote``: keeps modes, times and links.
 
-        Where `remote` is a directory, the copy is made within it. What is copied belongs to root, holes stay
-        holes, and nothing is at its place before all of it has arrived. The option's time-out begins anew
-        whenever bytes move. Needs ``tar`` in the guest. Raises `FileNotFoundError` for a `local` that is not
-        there, `ChannelError` that names both where the guest could not write it.
+        If `remote` is a directory, the copy goes into it. The copy belongs to root. Sparse files stay sparse,
+        and nothing appears at the target before all data has arrived. Needs ``tar`` in the guest. Raises
+        `FileNotFoundError` if `local` does not exist, `ChannelError` with both paths if the guest cannot write
+        the copy, and `CommandTimeout` if no data moves within the option's timeout.
         """
         __tracebackhide__ = True
         self._expect_usable()
@@ -140,14 +140,14 @@ class Files(Commands):
                     self._fill(tree.sparse, words, source, target)
                     self._send(FIND + PLACE + REMOVE, words, b"", source, target)
             except (VmsnapError, OSError):
-                with suppress(VmsnapError):  # the first error is the one that counts
+                with suppress(VmsnapError):  # report the first error
                     self._send(FIND + REMOVE, words, b"", source, target)
                 raise
 
     def _fill(
         self, files: tuple[Sparse, ...], words: tuple[str, ...], source: Path, target: PurePosixPath
     ) -> None:
-        """Write the data of sparse files, which are empty until now, with a command for each run."""
+        """Write the data of sparse files, which the archive left empty, with one command for each run."""
         for each in files:
             found = each.path.stat()
             for start, end in data_of(each.path, each.size):
@@ -163,31 +163,32 @@ class Files(Commands):
     ) -> None:
         __tracebackhide__ = True
         request = Request(text=_with_arguments(script, words), input=data, transfer=True)
-        result = self._performed(request, None, shown=f"upload {source} to {target}")
+        result = self._run_request(request, None, shown=f"upload {source} to {target}")
         if result.returncode:
             raise ChannelError(
                 f"{source} could not be written to {target} in the guest: {_words(result.stderr)}"
             )
 
     def _expect_room(self, source: Path, target: PurePosixPath, size: int) -> None:
-        """Raise `ChannelError` where the guest has no room for so many bytes, if they are many."""
+        """Raise `ChannelError` if the guest has no room for `size` bytes; small sizes are not checked."""
         __tracebackhide__ = True
-        if size < ASKED_FOR:
+        if size < SPACE_CHECK_BYTES:
             return
         answer = self.run(_with_arguments(ROOM, (str(target),))).text.strip()
         if answer.isdigit() and int(answer) << 10 < size:
             raise ChannelError(
                 f"{source} could not be written to {target} in the guest: it needs {size >> 20} MiB, and "
-                f"{int(answer) >> 10} MiB are free there"
+                f"only {int(answer) >> 10} MiB are free there"
             )
 
     def download(self, remote: str, local: str | PathLike[str]) -> None:
-        """Copy a file or a tree out of the guest, as ``cp -a remote local`` does: modes, times, symlinks kept.
+        """Copy a file or a tree out of the guest, like ``cp -a remote local``: keeps modes, times and links.
 
-        Where `local` is a directory, the copy is made within it. Holes stay holes, and nothing is at its place
-        before all of it has arrived; set-user-ID bits and devices are left out. The option's time-out begins
-        anew whenever bytes move. Needs ``tar`` in the guest. Raises `ChannelError` that names both where it
-        could not be read, `OSError` where it could not be written.
+        If `local` is a directory, the copy goes into it. Sparse files stay sparse, and nothing appears at the
+        target before all data has arrived. Leaves out set-user-ID and set-group-ID bits. Needs ``tar`` in the
+        guest. Raises `ChannelError` if the guest cannot read the files, or if there is a device node among
+        them; `OSError` if the host cannot write them; `CommandTimeout` if no data moves within the option's
+        timeout.
         """
         __tracebackhide__ = True
         self._expect_usable()
@@ -205,14 +206,14 @@ class Files(Commands):
             shutil.rmtree(staging, ignore_errors=True)
 
     def _fetch(self, source: PurePosixPath, target: Path, staging: Path, step: Step) -> None:
-        """Unpack what is at `source` in the guest into the directory `staging`."""
+        """Unpack the guest's `source` into the directory `staging`."""
         __tracebackhide__ = True
         unpacking = Unpacking(source.name, staging, lambda size: step.say(f"{size >> 20} MiB"))
         script = _with_arguments(DOWNLOAD, (str(source.parent), source.name))
-        request = Request(text=script, stdout=Written(unpacking.file), transfer=True)
+        request = Request(text=script, stdout=FileSink(unpacking.file), transfer=True)
         try:
-            result = self._performed(request, None, shown=f"download {source} to {target}")
-        except BrokenPipeError:  # it could not be unpacked
+            result = self._run_request(request, None, shown=f"download {source} to {target}")
+        except BrokenPipeError:  # unpacking has failed
             result = None
         finally:
             unpacking.finish()
@@ -221,14 +222,17 @@ class Files(Commands):
         if isinstance(unpacking.failure, OSError | ChannelError):
             raise unpacking.failure
         if unpacking.failure or not result:
-            raise ChannelError(f"{source} could not be read in the guest: tar sent {unpacking.failure}")
+            raise ChannelError(
+                f"{source} could not be downloaded: what tar in the guest sent cannot be unpacked: "
+                f"{unpacking.failure}"
+            )
 
 
 def _absolute(path: str) -> str:
     if not path.startswith("/"):
-        raise ValueError(f"a path in the guest is absolute, and {path!r} is not")
+        raise ValueError(f"{path!r} is not absolute: give an absolute path in the guest")
     if "\0" in path:
-        raise ValueError(f"a path cannot have a NUL, and {path!r} has one")
+        raise ValueError(f"{path!r} contains a NUL, which no path can")
     return path
 
 
@@ -237,12 +241,12 @@ def _words(stderr: bytes) -> str:
 
 
 def _with_arguments(script: str, words: tuple[str, ...]) -> str:
-    """`script` with `words` as its positional parameters."""
+    """Return `script` with `words` as its positional parameters."""
     return f"set -- {shlex.join(words)}\n{script}"
 
 
 def _counted(source: Source, step: Step) -> Source:
-    """`source`, with what has been sent of it shown by `step`."""
+    """Return `source`, with `step` showing how much of it has been sent."""
 
     def pieces() -> Iterator[bytes]:
         sent = 0

@@ -13,21 +13,21 @@ AtTerminal = Callable[[], AbstractContextManager[object]]
 
 
 class Interactive(Commands):
-    """A machine at the terminal of whoever runs the tests."""
+    """A machine's shell, at the terminal of the person who runs the tests."""
 
     _at_terminal: AtTerminal
 
     def interact(self) -> None:
-        """Give the person at the terminal a shell in the guest; returns when they leave it, by ``exit``.
+        """Open a shell in the guest at your terminal; return when you leave it with ``exit``.
 
-        Raises `HostError` where there is no terminal, `SpecError` where the channel cannot (the guest agent).
+        Raises `HostError` without a terminal, `SpecError` if the channel does not support it (the guest agent).
         """
         __tracebackhide__ = True
         self._expect_usable()
         with self._at_terminal(), terminal() as person:
-            person.show(f"\r\nvmsnap: a shell in {self.name}; `exit` goes on with the test\r\n".encode())
+            person.show(f"\r\nvmsnap: a shell in {self.name}; `exit` continues the test\r\n".encode())
             try:
                 self._channel.interact(person)
             except (GuestGone, GuestHung) as error:
-                raise self._explained("while somebody used its shell", error) from error
+                raise self._explained("during interact()", error) from error
             person.show(b"\r\n")

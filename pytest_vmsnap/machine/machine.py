@@ -1,4 +1,4 @@
-"""What a test holds."""
+"""The machine that a test gets."""
 
 from __future__ import annotations
 
@@ -21,24 +21,26 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pytest_vmsnap.guest import Channel, SshLogin
-    from pytest_vmsnap.machine.body import Body, Deadlines
+    from pytest_vmsnap.machine.backend import Backend
+    from pytest_vmsnap.machine.deadlines import Deadlines
+    from pytest_vmsnap.machine.history import History
     from pytest_vmsnap.machine.interactive import AtTerminal
-    from pytest_vmsnap.machine.trail import Trail
     from pytest_vmsnap.model import MachineSpec
-    from pytest_vmsnap.pool import Tenancy
+    from pytest_vmsnap.pool import Allocation
     from pytest_vmsnap.progress import Progress
 
 
 class Machine(Waits, Files, Power, Snapshots, Screen, Ssh, Testinfra, Interactive):
-    """A virtual machine in the hands of a test.
+    """A virtual machine, as a test gets it.
 
-    `name` is its libvirt domain's, `spec` its `MachineSpec`, `state` the state that it started from. It may be
-    used from several threads. Used after its test has ended, it raises `MachineReleased`.
+    `name` is the name of its libvirt domain, `spec` its `MachineSpec`, `state` the name of the state that it
+    started from. You can use it from several threads. After its test has ended, its methods raise
+    `MachineReleased`.
     """
 
     def __init__(
         self,
-        body: Body,
+        backend: Backend,
         channel: Channel,
         *,
         spec: MachineSpec,
@@ -46,15 +48,15 @@ class Machine(Waits, Files, Power, Snapshots, Screen, Ssh, Testinfra, Interactiv
         deadlines: Deadlines,
         ssh_login: SshLogin,
         at_terminal: AtTerminal = nullcontext,
-        tenancy: Tenancy | None = None,
+        allocation: Allocation | None = None,
         untouched: bool = False,
-        trail: Trail | None = None,
+        history: History | None = None,
         progress: Progress | None = None,
     ) -> None:
-        super().__init__(body, channel, deadlines, trail, progress)
-        self._tenancy = tenancy
-        self._moments, self._rollbacks, self._kept_moments = {}, [], []
-        self._untouched = tenancy.origin if tenancy and untouched else None
+        super().__init__(backend, channel, deadlines, history, progress)
+        self._allocation = allocation
+        self._savepoints, self._rollbacks, self._all_savepoints = {}, [], []
+        self._untouched = allocation.origin if allocation and untouched else None
         self._ssh_login = ssh_login
         self._at_terminal = at_terminal
         self.spec = spec
@@ -65,9 +67,9 @@ class Machine(Waits, Files, Power, Snapshots, Screen, Ssh, Testinfra, Interactiv
 
     @property
     def domain(self) -> Any:
-        """The ``libvirt.virDomain``, for what this class lacks."""
+        """The machine's ``libvirt.virDomain``, for anything that this class does not offer."""
         self._expect_usable()
-        return self._body.domain.handle
+        return self._backend.domain.handle
 
     def popen(
         self,
@@ -77,9 +79,10 @@ class Machine(Waits, Files, Power, Snapshots, Screen, Ssh, Testinfra, Interactiv
         env: Mapping[str, str] | None = None,
         user: str | None = None,
     ) -> Process:
-        """Start a command that goes on while the test does; the arguments are those of `run`.
+        """Start a command in the background and return its `Process`; the arguments are those of `run`.
 
-        Raises `ChannelError` where it cannot be started; a command that is not found ends with status 127.
+        Raises `ChannelError` if the command cannot be started. A command that is not found ends with status
+        127.
         """
         __tracebackhide__ = True
         text = cmd if isinstance(cmd, str) else shlex.join(cmd)
@@ -90,9 +93,9 @@ class Machine(Waits, Files, Power, Snapshots, Screen, Ssh, Testinfra, Interactiv
         return Process(self, text, pid=int(words[0]), place=words[1])
 
     def begin(self) -> None:
-        """A test begins: what the console shows from here on is of that test."""
-        self._trail.begin()
+        """Note that a test begins: `console_log` and the recorded commands start from here."""
+        self._history.begin()
 
     def release(self, owner: str) -> None:
-        """The test that it belonged to, `owner`, has ended: whoever uses it from now on is told so."""
+        """Note that `owner`, which had the machine, has ended: using it now raises `MachineReleased`."""
         self._released = owner

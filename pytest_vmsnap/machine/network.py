@@ -1,4 +1,4 @@
-"""A machine's network: ports of the guest on the host, and the cable."""
+"""A machine's network: forwarded ports, and the cable."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ if TYPE_CHECKING:
 
 
 class Network(Commands):
-    """A machine's network. Forwards are QEMU's own (``hostfwd``), on the machine's `address` alone."""
+    """A machine's network. QEMU forwards ports (``hostfwd``), on the machine's `address` only."""
 
     @property
     def address(self) -> str:
-        """The host's loopback address that this machine's ports are forwarded to."""
+        """The loopback address on the host to which this machine's ports are forwarded."""
         return self._address
 
     def forward_port(
         self, guest_port: int, *, host_port: int = 0, protocol: Protocol = "tcp"
     ) -> tuple[str, int]:
-        """Have a port of the guest reachable on the host; returns the address and the port there.
+        """Make a port of the guest reachable on the host; return the address and the port there.
 
-        `host_port` 0 takes a free one. The forward ends with the machine. Raises `SpecError` without a network
-        and for a number that is no port, `HostError` where the host's port is taken.
+        `host_port` 0 picks a free port. The forward ends with the machine. Raises `SpecError` if the machine
+        has no network, and for an invalid port or protocol; `HostError` if the host's port is in use.
         """
         __tracebackhide__ = True
         self._expect_usable()
@@ -36,7 +36,7 @@ class Network(Commands):
         if protocol not in ("tcp", "udp"):
             raise SpecError(f"protocol={protocol!r}: allowed are tcp, udp")
         made = add_forward(
-            self._body.domain,
+            self._backend.domain,
             netdev=self._netdev(),
             address=self.address,
             guest_port=guest_port,
@@ -49,13 +49,13 @@ class Network(Commands):
     def block_network(self) -> None:
         """Pull the cable: the guest sees its link go down, and nothing passes, forwarded ports included.
 
-        Raises `SpecError` where the machine has no network, or where its own channel needs it (``ssh``).
+        Raises `SpecError` if the machine has no network, or if its channel needs the network (``ssh``).
         """
         __tracebackhide__ = True
         self._set_link(False)
 
     def unblock_network(self) -> None:
-        """Put the cable back."""
+        """Plug the cable in again; raises as `block_network` does."""
         __tracebackhide__ = True
         self._set_link(True)
 
@@ -64,12 +64,13 @@ class Network(Commands):
         self._netdev()
         if self._channel.needs_network:
             raise SpecError(
-                f"with vmsnap_channel={self._channel.name} a machine without network could not be reached",
+                f"the network cannot be blocked: vmsnap_channel={self._channel.name} needs it to reach the "
+                "machine",
                 hint="use vmsnap_channel=shell",
             )
-        self._body.domain.qmp("set_link", name="net0", up=up)
+        self._backend.domain.qmp("set_link", name="net0", up=up)
 
     def _netdev(self) -> str:
-        if not (name := self._body.netdev):
+        if not (name := self._backend.netdev):
             raise SpecError("this machine has no network (network=none)", hint="use vmsnap_network=user")
         return name

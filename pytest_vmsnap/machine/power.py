@@ -12,7 +12,7 @@ from pytest_vmsnap.readable import readable
 
 BOOT_SECONDS = 120.0
 POLL_SECONDS = 0.2
-SAYING_SECONDS = 30.0  # for a command whose answer may be lost with the boot
+SAYING_SECONDS = 30.0  # for the command, whose answer may be lost in the reboot
 
 # the command returns before the guest goes down
 REBOOT = "(systemctl reboot || reboot) >/dev/null 2>&1 &"
@@ -20,39 +20,39 @@ POWER_OFF = "(systemctl poweroff || poweroff) >/dev/null 2>&1 &"
 
 
 class Power(Commands):
-    """A machine's power: off, on, and cut. Time-outs are in seconds; what boots has two minutes by default."""
+    """A machine's power. Timeouts are in seconds; a boot has two minutes by default."""
 
     def start(self) -> None:
-        """Boot it again after it ended; returns when its boot has come to its end. Nothing happens if it runs.
+        """Boot a machine that is off, and wait until the boot has finished. Does nothing if it is on.
 
-        Raises `BootError` with the console where its boot has come to a dead end, such as systemd's emergency
-        mode, `GuestHung` where it does not come up.
+        Raises `BootError` with the console if the boot gets stuck, for example in systemd's emergency mode;
+        `GuestHung` if the guest does not come up within two minutes; `GuestGone` if QEMU ends.
         """
         __tracebackhide__ = True
         self._expect_usable()
-        if self._body.domain.condition() == "stopped":
-            self._body.boot()
+        if self._backend.domain.condition() == "stopped":
+            self._backend.boot()
             seconds = self._boot_seconds(None)
             self._connect(seconds)
-            settle(self._channel, self._body.domain, timeout=seconds)
+            settle(self._channel, self._backend.domain, timeout=seconds)
 
     def shutdown(self, *, timeout: float | None = None) -> None:
-        """Ask the guest to power off, and wait until it has; nothing happens if it is off.
+        """Ask the guest to power off, and wait until it is off. Does nothing if it is off.
 
-        `timeout` in seconds, None for the option's. Raises `WaitTimeout` where it stays on, with what its
-        console showed last: what it still does.
+        `timeout` is in seconds; None means the option's. Raises `WaitTimeout` with the console's last lines if
+        the machine stays on.
         """
         __tracebackhide__ = True
         self._expect_usable()
-        if self._body.domain.condition() == "stopped":
+        if self._backend.domain.condition() == "stopped":
             return
         seconds = self._deadlines.seconds(timeout)
         deadline = time.monotonic() + seconds
-        with suppress(GuestGone, GuestHung):  # it may be quicker than its answer
+        with suppress(GuestGone, GuestHung):  # the guest may go down before it answers
             self._channel.run(Request(text=POWER_OFF), timeout=seconds)
-        while self._body.domain.condition() != "stopped":
+        while self._backend.domain.condition() != "stopped":
             if time.monotonic() > deadline:
-                shown = self._trail.console(SHOWN_BYTES)
+                shown = self._history.console(SHOWN_BYTES)
                 last = readable(shown).strip().rpartition("\n")[2].strip()
                 raise WaitTimeout(
                     f"the machine did not power off within {seconds:g} s"
@@ -60,45 +60,46 @@ class Power(Commands):
                     hint="give it more time with timeout=, or cut its power with vm.crash()",
                     detail=shown,
                 )
-            self._body.domain.events.wait(POLL_SECONDS)
+            self._backend.domain.events.wait(POLL_SECONDS)
 
     def reboot(self, *, timeout: float | None = None) -> None:
-        """Reboot from within, and wait until the new boot has come to its end.
+        """Reboot the guest from within, and wait until the new boot has finished.
 
-        Raises `BootError` with the console where its boot has come to a dead end, such as systemd's emergency
-        mode, `GuestHung` where its kernel panicked, `WaitTimeout` where it does not come back.
+        `timeout` is in seconds; None means two minutes. Raises `BootError` with the console if the boot gets
+        stuck, for example in systemd's emergency mode; `GuestHung` if the kernel panics; `WaitTimeout` if the
+        guest does not come back; `GuestGone` if QEMU ends.
         """
         __tracebackhide__ = True
         self._expect_usable()
         seconds = self._boot_seconds(timeout)
         deadline = time.monotonic() + seconds
         before = self._channel.boot_id(timeout=seconds)
-        self._body.domain.mark_boot()
+        self._backend.domain.mark_boot()
         with suppress(GuestGone, GuestHung):
             self._channel.run(Request(text=REBOOT), timeout=min(seconds, SAYING_SECONDS))
         while not self._came_back(before, deadline):
             if time.monotonic() > deadline:
                 raise WaitTimeout(f"the machine did not reboot within {seconds:g} s", detail=self.console_log)
-            self._body.domain.events.wait(POLL_SECONDS)
-        settle(self._channel, self._body.domain, timeout=max(1.0, deadline - time.monotonic()))
+            self._backend.domain.events.wait(POLL_SECONDS)
+        settle(self._channel, self._backend.domain, timeout=max(1.0, deadline - time.monotonic()))
 
     def crash(self) -> None:
-        """Cut its power: QEMU ends at once, and what the guest had not synced is lost. `start` boots again."""
+        """Cut the power: QEMU ends at once, and data that was not synced is lost. `start` boots it again."""
         __tracebackhide__ = True
         self._expect_usable()
-        self._body.cut_power()
+        self._backend.cut_power()
 
     def pause(self) -> None:
-        """Stop its processors where they are."""
+        """Stop the processors: the guest does not answer before `resume`."""
         __tracebackhide__ = True
         self._expect_usable()
-        self._body.domain.suspend()
+        self._backend.domain.suspend()
 
     def resume(self) -> None:
-        """Let its processors go on."""
+        """Let the processors run again, after `pause`."""
         __tracebackhide__ = True
         self._expect_usable()
-        self._body.domain.resume()
+        self._backend.domain.resume()
 
     def _boot_seconds(self, timeout: float | None) -> float:
         return self._deadlines.seconds(BOOT_SECONDS if timeout is None else timeout)
@@ -107,16 +108,16 @@ class Power(Commands):
         try:
             self._channel.open(timeout=seconds)
         except (GuestGone, GuestHung) as error:
-            raise self._explained("while it booted", error) from error
+            raise self._explained("during the boot", error) from error
 
     def _came_back(self, before: str, deadline: float) -> bool:
-        """Whether the guest answers, and is another boot than `before`."""
+        """Return whether the guest answers, and with another boot ID than `before`."""
         left = max(1.0, deadline - time.monotonic())
         try:
             return self._channel.boot_id(timeout=left) != before
         except GuestGone as error:
-            raise self._explained("while it rebooted", error) from error
-        except ChannelError as error:  # it is on its way down or up
-            if self._body.domain.trouble():
-                raise self._explained("while it rebooted", error) from error
+            raise self._explained("during the reboot", error) from error
+        except ChannelError as error:  # it is going down or coming up
+            if self._backend.domain.stall_reason():
+                raise self._explained("during the reboot", error) from error
             return False

@@ -1,4 +1,4 @@
-"""A command that goes on while the test does."""
+"""A command in the guest that runs in the background."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ if TYPE_CHECKING:
     from pytest_vmsnap.machine.files import Files
 
 SIGNAL_BASE = 128
+STILL_RUNNING = -1  # in the place of a status
 FIRST_PAUSE_SECONDS = 0.02
 LONGEST_PAUSE_SECONDS = 0.5
-PLACES = "/dev/shm /run /tmp"  # noqa: S108 - in the guest; mktemp makes a directory of our own
+TEMP_DIRS = "/dev/shm /run /tmp"  # noqa: S108 - in the guest; mktemp(1) makes a private directory there
 
-# $1: the command, $2: the directory of its streams. Its input is a pipe that somebody holds open.
+# $1: the command; $2: the directory of its streams; $3: "setsid" or empty. A `sleep` holds its input open.
 KEEPER = """
 sleep 2147483647 <>"$2/in" &
 holder=$!
@@ -28,9 +29,9 @@ kill "$holder"
 echo "$status" >"$2/status"
 mv "$2/status" "$2/ended"
 """
-# `setsid -f` leaves SIGINT as it is; a shell's `&` has the command ignore it.
+# A shell makes a command started with `&` ignore SIGINT; `setsid -f` does not.
 START = f"""
-for place in {PLACES}; do dir=$(mktemp -d "$place/vmsnap.XXXXXX" 2>/dev/null) && break; done
+for place in {TEMP_DIRS}; do dir=$(mktemp -d "$place/vmsnap.XXXXXX" 2>/dev/null) && break; done
 [ "$dir" ] && mkfifo "$dir/in" "$dir/start" || exit 1
 lead=$(command -v setsid)
 setsid -f sh -c {shlex.quote(KEEPER)} sh "$1" "$dir" "$lead" </dev/null >/dev/null 2>&1 ||
@@ -41,15 +42,16 @@ echo "$pid $dir"
 
 
 class Process:
-    """A command that runs in the guest, begun by `Machine.popen`.
+    """A command that runs in the guest in the background, started by `Machine.popen`.
 
-    Its streams go to files in the guest's memory, so nobody has to read them for it to go on. It ends with its
-    machine: after a reboot or a revert, every method raises `MachineReleased`.
+    `command` is its text, `pid` its process ID in the guest. Its output goes to files in the guest's memory, so
+    it never blocks on output. It ends with its machine: after a revert, every method raises `MachineReleased`;
+    after a reboot, `poll`, `wait` and `kill` do, and the others raise `ChannelError`.
     """
 
     def __init__(self, machine: Files, command: str, *, pid: int, place: str) -> None:
         self._machine = machine
-        self._era = machine.era
+        self._generation = machine.generation
         self._started = time.monotonic()
         self._place = place
         self.command = command
@@ -60,26 +62,26 @@ class Process:
 
     @property
     def stdout(self) -> bytes:
-        """What it has written to its standard output so far."""
+        """What it has written to standard output so far; raises as `Machine.read_bytes` does."""
         return self._read("out")
 
     @property
     def stderr(self) -> bytes:
-        """What it has written to its standard error so far."""
+        """What it has written to standard error so far; raises as `Machine.read_bytes` does."""
         return self._read("err")
 
     def poll(self) -> int | None:
-        """Its status as a shell gives it, or None while it runs."""
+        """Return its exit status as a shell reports it, or None while it is running."""
         word = self._run(f"cat {self._place}/ended 2>/dev/null || {{ [ -d {self._place} ] && echo runs; }}")
         if not word:
-            raise MachineReleased(f"{self!r} is gone: the machine has booted since it was started")
+            raise MachineReleased(f"{self!r} is gone: the machine was rebooted after it had started")
         return None if word == "runs" else int(word)
 
     def wait(self, *, timeout: float | None = None) -> Result:
-        """Wait for its end; returns its `Result`.
+        """Wait until it ends; return its `Result`.
 
-        Raises `CommandTimeout` with what it has printed where it still runs after `timeout` seconds (None: the
-        option's); it runs on then.
+        Raises `CommandTimeout` if it is still running after `timeout` seconds (None means the option's). Its
+        `result` then has the output so far, and -1 as the return code. The process keeps running.
         """
         __tracebackhide__ = True
         seconds = self._machine.seconds(timeout)
@@ -88,23 +90,25 @@ class Process:
         while (status := self.poll()) is None:
             left = deadline - time.monotonic()
             if left <= 0:
-                raise CommandTimeout(f"{self.command!r} still runs after {seconds:g} s", result=self._result(0))
-            time.sleep(min(pause, left))  # the guest has no way to tell us
+                raise CommandTimeout(
+                    f"{self.command!r} is still running after {seconds:g} s", result=self._result(STILL_RUNNING)
+                )
+            time.sleep(min(pause, left))  # the guest cannot notify the host
             pause = min(pause * 1.5, LONGEST_PAUSE_SECONDS)
         return self._result(status)
 
     def kill(self, signal: int | str = "KILL") -> None:
-        """Send a signal, by number or name, to it and what it started; nothing happens if it has ended."""
+        """Send a signal, by number or name, to it and everything it started. Does nothing if it has ended."""
         name = shlex.quote(str(signal).upper().removeprefix("SIG"))
         if self.poll() is None:
             self._run(f"kill -s {name} -- -{self.pid} 2>/dev/null || kill -s {name} {self.pid}")
 
     def write(self, data: bytes | str) -> None:
-        """Write to its standard input; text as UTF-8."""
+        """Write to its standard input; text is sent as UTF-8."""
         self._run(f"cat >{self._place}/in", data.encode() if isinstance(data, str) else data)
 
     def close_stdin(self) -> None:
-        """End its standard input: it reads the end of the file."""
+        """Close its standard input, so that it reads an end of file."""
         self._run(f"kill $(cat {self._place}/holder)")
 
     def _result(self, status: int) -> Result:
@@ -129,5 +133,5 @@ class Process:
         return done.text.strip()
 
     def _expect_present(self) -> None:
-        if self._machine.era != self._era:
-            raise MachineReleased(f"{self!r} is gone: its machine has been reverted since it was started")
+        if self._machine.generation != self._generation:
+            raise MachineReleased(f"{self!r} is gone: the machine was reverted after it had started")

@@ -11,9 +11,9 @@ from pytest_vmsnap.machine.commands import Commands
 if TYPE_CHECKING:
     from os import PathLike
 
-    from pytest_vmsnap.machine.body import Body
+    from pytest_vmsnap.machine.backend import Backend
 
-# QEMU's names of keys (QMP reference, QKeyCode), on a keyboard of the United States
+# QEMU's names of keys (QMP reference, QKeyCode) on a US keyboard
 PLAIN = {
     **{letter: letter for letter in "abcdefghijklmnopqrstuvwxyz0123456789"},
     " ": "spc",
@@ -36,18 +36,18 @@ PLAIN = {
 SHIFTED = dict(zip('!@#$%^&*()_+{}|:"~<>?', "1234567890-=[]\\;'`,./", strict=True))
 
 
-def screenshot(body: Body, target: Path) -> Path:
-    """Write what the screen of a machine shows to `target`, as PNG; raises as `Screen.screenshot` does."""
+def screenshot(backend: Backend, target: Path) -> Path:
+    """Save the screen of a machine as the PNG file `target`; raises as `Screen.screenshot` does."""
     __tracebackhide__ = True
-    if not body.has_screen:
+    if not backend.has_screen:
         raise SpecError("this machine has no screen", hint="mark the test with vm(screen=True)")
     try:
-        from PIL import Image  # an extra: large, and few need it
+        from PIL import Image  # an extra, because it is large and few need it
     except ImportError as error:
         raise HostError("a screenshot needs Pillow", hint="pip install 'pytest-vmsnap[screenshot]'") from error
-    raw = body.scratch("screen.ppm")
+    raw = backend.scratch("screen.ppm")
     try:
-        body.domain.qmp("screendump", filename=str(raw))
+        backend.domain.qmp("screendump", filename=str(raw))
         with Image.open(raw) as image:
             image.save(target, format="PNG")
     finally:
@@ -56,20 +56,20 @@ def screenshot(body: Body, target: Path) -> Path:
 
 
 class Screen(Commands):
-    """What is seen and typed at the machine itself."""
+    """The machine's display and keyboard."""
 
     def screenshot(self, path: str | PathLike[str]) -> Path:
-        """Write what the screen shows to `path`, as PNG; returns the path.
+        """Save the screen as a PNG file at `path`; return the path.
 
-        Needs a machine with a screen (``vm(screen=True)``, else `SpecError`) and the extra ``screenshot``
-        (`HostError` says how to install it).
+        Raises `SpecError` if the machine has no screen (mark the test with ``vm(screen=True)``), and
+        `HostError` if the extra ``screenshot`` is not installed.
         """
         __tracebackhide__ = True
         self._expect_usable()
-        return screenshot(self._body, Path(path))
+        return screenshot(self._backend, Path(path))
 
     def send_key(self, key: str) -> None:
-        """Press a key, or several at once: QEMU's names with a dash between them, as ``ctrl-alt-delete``.
+        """Press a key, or several at once: QEMU's key names joined with dashes, such as ``ctrl-alt-delete``.
 
         Raises `SpecError` for a name that QEMU does not know.
         """
@@ -82,12 +82,13 @@ class Screen(Commands):
             if "QKeyCode" in error.message or "does not accept value" in error.message:
                 raise SpecError(
                     f"send_key({key!r}): QEMU does not know this key",
-                    hint="QMP reference, QKeyCode: e.g. ret, esc, tab, f1, up, ctrl, alt, delete",
+                    hint="use QKeyCode names from the QMP reference, e.g. ret, esc, tab, f1, up, ctrl, "
+                    "alt, delete",
                 ) from error
             raise
 
     def send_chars(self, text: str) -> None:
-        """Type a text on a keyboard of the United States; raises `SpecError` for what is not on it."""
+        """Type text on a US keyboard; raises `SpecError` for a character that the keyboard does not have."""
         __tracebackhide__ = True
         self._expect_usable()
         strokes = [_keys(character) for character in text]
@@ -96,7 +97,7 @@ class Screen(Commands):
 
     def _press(self, codes: list[str]) -> None:
         keys = [{"type": "qcode", "data": code} for code in codes]
-        self._body.domain.qmp("send-key", {"hold-time": 20}, keys=keys)
+        self._backend.domain.qmp("send-key", {"hold-time": 20}, keys=keys)
 
 
 def _keys(character: str) -> list[str]:
@@ -106,4 +107,4 @@ def _keys(character: str) -> list[str]:
         return ["shift", PLAIN[SHIFTED[character]]]
     if character.lower() in PLAIN and character.isascii():
         return ["shift", character.lower()]
-    raise SpecError(f"send_chars: {character!r} is not on the keyboard of the United States")
+    raise SpecError(f"send_chars: {character!r} is not on a US keyboard")

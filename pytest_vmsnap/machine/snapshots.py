@@ -1,4 +1,4 @@
-"""Snapshots of a machine within a test, and the way back."""
+"""Snapshots of a machine within a test, and going back to them."""
 
 from __future__ import annotations
 
@@ -13,119 +13,120 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pytest_vmsnap.host import Domain
-    from pytest_vmsnap.pool import Lease, Moment, Tenancy
+    from pytest_vmsnap.pool import Allocation, Lease, Savepoint
 
-When = Literal["always", "error"]
+RollbackOn = Literal["always", "error"]
 
 
 class Snapshots(Network):
-    """A machine's moments that the test can go back to: disk, memory, processes and channel.
+    """Snapshots of a machine within a test: disk, memory, processes and channel.
 
-    They end with the test. What is not reset is what the test itself holds: a `Process` from before raises.
+    They end with the test. A `Process` from before a revert is not restored: it raises `MachineReleased`.
     """
 
-    _tenancy: Tenancy | None = None
-    _moments: dict[str, Moment]
-    _rollbacks: list[Moment]  # those that have begun
-    _kept_moments: list[Moment]  # every one that was saved and is kept
+    _allocation: Allocation | None = None
+    _savepoints: dict[str, Savepoint]
+    _rollbacks: list[Savepoint]  # of the `with` blocks that are open
+    _all_savepoints: list[Savepoint]  # all that are saved and not forgotten yet
 
     def snapshot(self, name: str) -> None:
-        """Save the machine as it is under `name`, and let it go on; a second one of a name takes its place.
+        """Save the machine as it is under `name`; it keeps running. Replaces a snapshot with the same name.
 
-        It stands still for a moment that grows with what has changed, not with its memory. Raises `SpecError`
-        where a machine cannot be saved (while the base state is prepared), `ChannelError` where a command
-        still runs after the option's time-out, `StoreFull` where there is no space.
+        The machine stops for a moment; how long depends on how much changed, not on the size of its memory.
+        Raises `SpecError` if `name` is empty or a state is being prepared, `ChannelError` if a command is still
+        running after the option's timeout, `StoreFull` if there is no space.
         """
         __tracebackhide__ = True
         self._expect_usable()
         if not isinstance(name, str) or not name:
-            raise SpecError(f"snapshot({name!r}): a name is a text that is not empty")
-        self._moments[name] = self._untouched = self._saved()
+            raise SpecError(f"snapshot({name!r}): the name must be a string that is not empty")
+        self._savepoints[name] = self._untouched = self._saved()
         self._forget_unneeded()
 
     def revert(self, name: str | None = None) -> None:
-        """Go back to the snapshot `name`, or without a name to the state that the test began with.
+        """Go back to the snapshot `name`, or without a name, to the state that the test started with.
 
-        It is another domain from then on, and the same machine for the test: what was forwarded is again at the
-        same ports. Raises `SpecError` where there is no such snapshot, `RevertError` where no machine can be
-        given; it is as it was then.
+        The machine gets a new domain; forwarded ports keep their numbers. Raises `SpecError` if the snapshot
+        does not exist, and `RevertError` if no clone can be made; then the machine stays as it was.
         """
         __tracebackhide__ = True
         self._expect_usable()
-        tenancy = self._held()
-        if name is not None and name not in self._moments:
-            there = ", ".join(map(repr, self._moments)) or "none"
-            raise SpecError(f"there is no snapshot {name!r} of this machine; there are: {there}")
-        moment = tenancy.origin if name is None else self._moments[name]
-        self._go_back(moment)
-        tenancy.expect_return(moment)
+        allocation = self._held()
+        if name is not None and name not in self._savepoints:
+            there = ", ".join(map(repr, self._savepoints)) or "none"
+            raise SpecError(f"this machine has no snapshot {name!r}; it has: {there}")
+        savepoint = allocation.origin if name is None else self._savepoints[name]
+        self._revert_to(savepoint)
+        allocation.prepare_revert(savepoint)
 
     @contextmanager
-    def rollback(self, *, on: When = "always") -> Iterator[None]:
-        """Go back at the end of the ``with`` block to what the machine was at its beginning.
+    def rollback(self, *, on: RollbackOn = "always") -> Iterator[None]:
+        """Go back at the end of the ``with`` block to how the machine was at its beginning.
 
-        With ``on="error"`` only where the block raises. Raises as `snapshot` and `revert` do.
+        With ``on="error"``, only if the block raises. Raises as `snapshot` and `revert` do.
         """
         __tracebackhide__ = True
-        if on not in get_args(When):
-            raise SpecError(f"rollback(on={on!r}): allowed are {', '.join(get_args(When))}")
-        untouched = self._untouched if not self._forwards else None  # others reach it by these
+        if on not in get_args(RollbackOn):
+            raise SpecError(f"rollback(on={on!r}): allowed are {', '.join(get_args(RollbackOn))}")
+        untouched = self._untouched if not self._forwards else None  # others may use a forwarded port
         self._expect_usable()
         if untouched:
-            self._held().expect_return(untouched)
-        moment = untouched or self._saved()
-        self._rollbacks.append(moment)
+            self._held().prepare_revert(untouched)
+        savepoint = untouched or self._saved()
+        self._rollbacks.append(savepoint)
         try:
             yield
         except BaseException:
-            self._go_back(moment)
+            self._revert_to(savepoint)
             raise
         else:
             if on == "always":
-                self._go_back(moment)
+                self._revert_to(savepoint)
         finally:
-            self._rollbacks.remove(moment)
+            self._rollbacks.remove(savepoint)
             self._forget_unneeded()
 
-    def _saved(self) -> Moment:
+    def _saved(self) -> Savepoint:
         __tracebackhide__ = True
-        moment = self._held().save(timeout=self._deadlines.seconds(None))
-        self._kept_moments.append(moment)
-        return moment
+        savepoint = self._held().save(timeout=self._deadlines.seconds(None))
+        self._all_savepoints.append(savepoint)
+        return savepoint
 
     def _forget_unneeded(self) -> None:
-        """What has no name, and is the beginning of no rollback: nor can be of the next."""
-        needed = [*self._moments.values(), *self._rollbacks, self._untouched]
-        gone = [moment for moment in self._kept_moments if not any(moment is other for other in needed)]
+        """Forget savepoints that have no name, and that no rollback, open or next, goes back to."""
+        needed = [*self._savepoints.values(), *self._rollbacks, self._untouched]
+        gone = [
+            savepoint for savepoint in self._all_savepoints if not any(savepoint is other for other in needed)
+        ]
         if gone:
-            self._kept_moments = [moment for moment in self._kept_moments if moment not in gone]
+            self._all_savepoints = [savepoint for savepoint in self._all_savepoints if savepoint not in gone]
             self._held().forget(*gone)
 
-    def _held(self) -> Tenancy:
+    def _held(self) -> Allocation:
         __tracebackhide__ = True
-        if self._tenancy is None:
+        if self._allocation is None:
             raise SpecError(
-                "while a state is prepared its machine takes no snapshots",
-                hint="make a state of it: @pytest_vmsnap.state(parent=...)",
+                "snapshot, revert and rollback do not work while a state is being prepared",
+                hint="define another state for this point: @pytest_vmsnap.state(parent=...)",
             )
-        return self._tenancy
+        return self._allocation
 
-    def _go_back(self, moment: Moment) -> None:
+    def _revert_to(self, savepoint: Savepoint) -> None:
         __tracebackhide__ = True
-        old = self._body.domain
-        self._held().go_back(moment, lambda lease: self._move(old, lease))
-        self._untouched = moment
+        old = self._backend.domain
+        self._held().revert_to(savepoint, lambda lease: self._move(old, lease))
+        self._untouched = savepoint
 
     def _move(self, old: Domain, lease: Lease) -> None:
-        """Be the machine of `lease` from now on, in place of `old`."""
+        """Become the machine of `lease`, in place of `old`, and take over the forwarded ports."""
         self._channel.close()
-        self._body, self._channel = lease.clone, lease.channel
-        self.era += 1
-        self._trail.follow(self._body, self._channel)
+        self._backend, self._channel = lease.clone, lease.channel
+        self.generation += 1
+        self._history.follow(self._backend, self._channel)
         forwards, self._forwards = self._forwards, []
         for forward in forwards:
             if (pid := old.pid()) and is_stopped(pid):
-                old.destroy()  # its monitor would never answer
-            with suppress(VmsnapError):  # it may have ended, and its ports with it
+                old.destroy()  # the monitor of a stopped QEMU never answers
+            with suppress(VmsnapError):  # `old` may have ended, and its ports with it
                 remove_forward(old, address=self.address, forward=forward, netdev=self._netdev())
             self.forward_port(forward.guest_port, host_port=forward.host_port, protocol=forward.protocol)

@@ -1,4 +1,4 @@
-"""SSH to a machine, for whoever brings a client of their own."""
+"""SSH to a machine, for a client of your own."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from pytest_vmsnap.guest import SshLogin
 
 SSH_PORT = 22
-# a machine's key is its snapshot's, and its address soon another machine's: there is nothing to be known of it
+# host keys prove nothing: all clones of a snapshot have the same one, and other machines reuse the address
 CLIENT_OPTIONS = ("StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SshAccess:
-    """Where a machine is reached by SSH: `host` and `port` on this host, `user`, private `key` (a file)."""
+    """How to connect to a machine with SSH: `host` and `port` on this host, `user`, the private `key` file."""
 
     host: str
     port: int
@@ -29,7 +29,7 @@ class SshAccess:
 
     @property
     def command(self) -> str:
-        """The command line of an SSH client, to which a command may be added."""
+        """A command line for an SSH client; append a command to run it."""
         options = [word for option in CLIENT_OPTIONS for word in ("-o", option)]
         words = ["ssh", "-i", str(self.key), "-p", str(self.port), *options, f"{self.user}@{self.host}"]
         return shlex.join(words)
@@ -42,17 +42,17 @@ class Ssh(Network):
 
     @property
     def ssh(self) -> SshAccess:
-        """How to reach the machine by SSH: forwarded, and with a key that it lets in.
+        """How to connect to the machine with SSH, as an `SshAccess`. Forwards the port and installs a key.
 
-        Raises `SpecError` for a machine without a network, `HostError` where the extra ``ssh`` is not
-        installed, `CommandFailed` where the key cannot be planted.
+        Raises `SpecError` if the machine has no network, `HostError` if the extra ``ssh`` is not installed,
+        `CommandFailed` if the key cannot be installed.
         """
         __tracebackhide__ = True
         self._expect_usable()
         login = self._ssh_login
         host, port = self._ssh_place()
         if login.given is None and self._channel.name != "ssh":
-            self.run(login.planting_script(), check=True)
+            self.run(login.install_script(), check=True)
         return SshAccess(host=host, port=port, user=login.user, key=login.key_file())
 
     def _ssh_place(self) -> tuple[str, int]:

@@ -1,7 +1,7 @@
-"""A file or a tree of the host as a tar archive, made piece by piece while it is sent.
+"""Pack a file or a tree of the host into a tar archive, piece by piece while it is sent.
 
-POSIX.1-2001 ("pax"), with GNU tar's format 1.0 for sparse files (GNU tar manual, "Storing Sparse Files"): holes
-are not sent.
+The format is POSIX.1-2001 ("pax"), with GNU tar's format 1.0 for sparse files (GNU tar manual, "Storing Sparse
+Files"): holes are not sent.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Sparse:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Packed:
-    """What is sent of a tree: the archive, and the bytes that its files take where they are written.
+    """A packed tree: the `archive`, and in bytes how much disk space its files take at the target.
 
     `sparse` are the files with holes.
     """
@@ -56,11 +56,11 @@ class Packed:
 
 
 def packed(source: Path, name: str, *, with_holes: bool) -> Packed:
-    """The tree at `source` as an archive in which it is called `name`, and belongs to root.
+    """Pack the tree at `source` into an archive in which its name is `name` and its owner is root.
 
-    With `with_holes` a sparse file has its data only; without, it is empty in the archive. The tree is read
-    twice: for the size, and when the archive is sent, which raises `ChannelError` where it has changed between,
-    and `OSError` where it cannot be read.
+    With `with_holes`, the archive has only the data of a sparse file; without, the file is empty in the
+    archive. The tree is read twice: now for the size, and when the archive is sent. Both raise `OSError` if it
+    cannot be read; sending raises `ChannelError` if it has changed in between.
     """
     size = disk_size = 0
     sparse = []
@@ -83,7 +83,7 @@ def packed(source: Path, name: str, *, with_holes: bool) -> Packed:
 
 
 def file_pieces(path: Path, start: int, end: int) -> Iterator[bytes]:
-    """The bytes of a file from `start` to `end`; raises `ChannelError` where it ends before that."""
+    """Yield the bytes of a file from `start` to `end`; raise `ChannelError` if the file ends before that."""
     with path.open("rb", buffering=0) as file:
         file.seek(start)
         while start < end:
@@ -94,7 +94,7 @@ def file_pieces(path: Path, start: int, end: int) -> Iterator[bytes]:
 
 
 def _exact(source: Path, name: str, size: int, *, with_holes: bool) -> Iterator[bytes]:
-    """The archive of `size` bytes in pieces of a useful length."""
+    """Yield the archive in large pieces; raise `ChannelError` if it does not have `size` bytes."""
     sent = 0
     piece = bytearray()
     for part in _archive(source, name, with_holes=with_holes):
@@ -130,7 +130,7 @@ def _archive(source: Path, name: str, *, with_holes: bool) -> Iterator[bytes]:
 def _members(
     source: Path, name: str, links: dict[tuple[int, int], str] | None = None
 ) -> Iterator[tuple[Path, os.stat_result, tarfile.TarInfo]]:
-    """What is in the tree, each directory before what is in it, in the order of the names."""
+    """Yield what is in the tree, sorted by name, each directory before its content."""
     links = {} if links is None else links
     found = source.lstat()
     if (kind := KINDS.get(stat.S_IFMT(found.st_mode))) is None:
@@ -157,7 +157,7 @@ def _members(
 def _sized(
     path: Path, found: os.stat_result, member: tarfile.TarInfo, *, with_holes: bool
 ) -> tuple[bytes, int]:
-    """The header of a member, and how many bytes of content are behind it."""
+    """Return the header of a member, and how many bytes of content follow it."""
     if member.isreg() and _is_sparse(found):
         if with_holes:
             runs = data_of(path, found.st_size)
@@ -180,13 +180,13 @@ def _is_sparse(found: os.stat_result) -> bool:
 
 
 def data_of(path: Path, size: int) -> list[tuple[int, int]]:
-    """Where a sparse file of `size` bytes has data."""
+    """Return where a sparse file of `size` bytes has data: the start and the end of each run, in bytes."""
     with path.open("rb") as file:
         return [(start, min(end, size)) for start, end in extents(file.fileno()) if start < size]
 
 
 def _map(runs: list[tuple[int, int]], size: int) -> bytes:
-    """The map that is before the data of a sparse file; its last entry says where the file ends."""
+    """Return the map that precedes the data of a sparse file; its last entry says where the file ends."""
     entries = [(start, end - start) for start, end in runs]
     if not runs or runs[-1][1] < size:
         entries.append((size, 0))

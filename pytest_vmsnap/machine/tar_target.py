@@ -1,7 +1,7 @@
-"""A tar archive of a guest's, unpacked on the host as it comes.
+"""Unpack a tar archive from the guest on the host, while it arrives.
 
-The guest made the archive, and may not touch what is the host's: nothing is written but below the directory
-that is given, whatever the archive says, and no device node or set-user-ID bit comes with it.
+The guest made the archive and must not be able to touch the host: whatever the archive says, files are written
+only below the given directory, a device node is an error, and set-user-ID bits are dropped.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 
 PIECE = 1 << 18
 ZEROS = bytes(1 << 16)
-ASKED_FOR = 8 << 20  # bytes of a file for which it is asked whether there is room
-OWN_BITS = 0o1777  # of a mode that are kept: set-user-ID and set-group-ID are another host's
+SPACE_CHECK_BYTES = 8 << 20  # bytes of a file from which on the free space is checked first
+OWN_BITS = 0o1777  # the mode bits that are kept: set-user-ID and set-group-ID are meant for the guest
 
 
 class Unpacking(threading.Thread):
-    """Unpacks the tree `name` of an archive into the new directory `staging`, in a thread of its own.
+    """A thread that unpacks the tree `name` of an archive into the new directory `staging`.
 
-    The archive is written to `file`. `finish` is called when all of it is written; `failure` is why it is not
-    unpacked. `note` is told how many bytes of files have been written.
+    Write the archive to `file`, and then call `finish`. `failure` says why the archive could not be unpacked,
+    or is None. The thread calls `note` with the number of bytes that it has written to files.
     """
 
     def __init__(self, name: str, staging: Path, note: Callable[[int], None]) -> None:
@@ -47,12 +47,12 @@ class Unpacking(threading.Thread):
             with self._reading:
                 _unpack(self._reading, self._name, self._staging, self._note)
                 while self._reading.read(PIECE):
-                    pass  # what tar fills its last record with
+                    pass  # the padding of the last record
         except (OSError, ChannelError, tarfile.TarError, EOFError, ValueError) as error:
             self.failure = error
 
     def finish(self) -> None:
-        """Wait until all that was written is unpacked."""
+        """Close `file`, and wait until everything written to it is unpacked."""
         with suppress(OSError):
             self.file.close()
         self.join()
@@ -63,7 +63,7 @@ def _unpack(reading: BinaryIO, name: str, staging: Path, note: Callable[[int], N
     written = 0
     with tarfile.open(fileobj=reading, mode="r|", bufsize=PIECE) as archive:
         while (member := archive.next()) is not None:
-            archive.members.clear()  # type: ignore[attr-defined] # or it keeps one for each file of the tree
+            archive.members.clear()  # type: ignore[attr-defined] # else it keeps a member for each file of the tree
             path = staging / _below(PurePosixPath(member.name), name)
             _expect_no_links(path.parent, staging)
             if member.isdir():
@@ -86,7 +86,7 @@ def _unpack(reading: BinaryIO, name: str, staging: Path, note: Callable[[int], N
             elif member.isfifo():
                 os.mkfifo(path, 0o600)
             else:
-                raise ChannelError(f"{member.name} is not copied: it is a device")
+                raise ChannelError(f"{member.name} is a device node, which cannot be downloaded: leave it out")
             _attributes(archive, member, path)
         for path, member in reversed(directories):
             _attributes(archive, member, path)
@@ -94,27 +94,29 @@ def _unpack(reading: BinaryIO, name: str, staging: Path, note: Callable[[int], N
 
 def _below(path: PurePosixPath, name: str) -> PurePosixPath:
     if ".." in path.parts or path.parts[:1] != (name,):
-        raise ChannelError(f"{path} is not copied: it is not below {name}")
+        raise ChannelError(f"{path} is not copied: the archive should only have files below {name}")
     return path
 
 
 def _expect_no_links(directory: Path, staging: Path) -> None:
-    """Raise `ChannelError` where a directory on the way is a symlink, which may lead anywhere."""
+    """Raise `ChannelError` if a directory on the way from `staging` is a symlink: it may lead anywhere."""
     while directory != staging:
         if directory.is_symlink():
-            raise ChannelError(f"what is behind the symlink {directory.name} is not copied")
+            raise ChannelError(
+                f"the archive has a file below {directory.name}, which is a symlink: it is not copied"
+            )
         directory = directory.parent
 
 
 def _clear(path: Path) -> None:
-    """Make way for a member that the archive has twice."""
+    """Remove what an earlier member of the same name left; raise `ChannelError` if it is a directory."""
     if path.is_dir() and not path.is_symlink():
-        raise ChannelError(f"{path.name} is not copied: it is a directory and a file")
+        raise ChannelError(f"{path.name} is not copied: the archive has it as a directory and as a file")
     path.unlink(missing_ok=True)
 
 
 def _write(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> int:
-    """Write a file, with its holes; returns the bytes that it has of data."""
+    """Write a file, with its holes; return how many bytes of data it has."""
     source = archive.fileobj
     assert source is not None  # noqa: S101 - it is open
     runs = cast("list[tuple[int, int]]", member.sparse) if member.issparse() else [(0, member.size)]
@@ -136,7 +138,7 @@ def _write(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> int
 
 
 def _write_with_holes(target: BinaryIO, piece: bytes) -> None:
-    """Write a piece, and leave a hole where it is zeros: not every tar knows of holes."""
+    """Write a piece, and leave holes for zeros: some tars in guests do not know sparse files."""
     view = memoryview(piece)
     while view:
         part = view[: len(ZEROS)]
@@ -149,11 +151,11 @@ def _write_with_holes(target: BinaryIO, piece: bytes) -> None:
 
 
 def _expect_room(path: Path, size: int) -> None:
-    if size < ASKED_FOR:
+    if size < SPACE_CHECK_BYTES:
         return
     free = shutil.disk_usage(path.parent).free
     if free < size:
-        words = f"{path.name} needs {size >> 20} MiB, and {free >> 20} MiB are free"
+        words = f"{path.name} needs {size >> 20} MiB, but only {free >> 20} MiB are free"
         raise OSError(errno.ENOSPC, words, str(path.parent.parent))
 
 
@@ -166,15 +168,18 @@ def _attributes(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -
 
 
 def move_into_place(staged: Path, target: Path) -> None:
-    """Move the tree `staged` to `target`, on the same file system, and into what is there as ``cp -a`` does."""
+    """Move the tree `staged` to `target` on the same file system, and merge it as ``cp -a`` does.
+
+    Raises `IsADirectoryError` or `NotADirectoryError` if a file would replace a directory or the reverse.
+    """
     both = target.is_dir() and not target.is_symlink(), staged.is_dir() and not staged.is_symlink()
     if all(both):
         for child in list(staged.iterdir()):
             move_into_place(child, target / child.name)
         shutil.copystat(staged, target)
     elif both[0]:
-        raise IsADirectoryError(errno.EISDIR, "a file cannot take the place of a directory", str(target))
+        raise IsADirectoryError(errno.EISDIR, "a file cannot replace a directory", str(target))
     else:
         if both[1] and (target.exists() or target.is_symlink()):
-            raise NotADirectoryError(errno.ENOTDIR, "a directory cannot take the place of a file", str(target))
+            raise NotADirectoryError(errno.ENOTDIR, "a directory cannot replace a file", str(target))
         staged.replace(target)

@@ -1,4 +1,4 @@
-"""pytest-testinfra on a machine, over the machine's own channel."""
+"""A pytest-testinfra host whose commands go through the machine's channel."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ if TYPE_CHECKING:
 
 
 class Testinfra(Commands):
-    """A machine as pytest-testinfra sees it."""
+    """A machine's pytest-testinfra host."""
 
     _testinfra: Host | None = None
 
     @property
     def testinfra(self) -> Host:
-        """A host of pytest-testinfra's: ``vm.testinfra.service("ssh").is_running``.
+        """A pytest-testinfra host: ``vm.testinfra.service("ssh").is_running``.
 
-        Raises `HostError` where the extra ``testinfra`` is not installed.
+        Raises `HostError` if the extra ``testinfra`` is not installed.
         """
         __tracebackhide__ = True
         self._expect_usable()
@@ -39,7 +39,7 @@ def _host(machine: Commands) -> Host:
         ) from error
 
     class Backend(BaseBackend):  # type: ignore[misc] # it ships no types
-        """Commands of testinfra's in the guest, as root."""
+        """Runs testinfra's commands in the guest, as root."""
 
         NAME = "vmsnap"
 

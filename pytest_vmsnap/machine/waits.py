@@ -8,14 +8,14 @@ import time
 from typing import TYPE_CHECKING, TypeVar
 
 from pytest_vmsnap.errors import CommandFailed, WaitTimeout
-from pytest_vmsnap.machine import ports, units
+from pytest_vmsnap.machine import systemd_units, tcp_ports
 from pytest_vmsnap.machine.commands import Commands
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from pytest_vmsnap.machine.body import ConsoleMark
-    from pytest_vmsnap.machine.units import UnitState
+    from pytest_vmsnap.machine.console import ConsoleMark
+    from pytest_vmsnap.machine.systemd_units import UnitState
     from pytest_vmsnap.model import Result
 
 T = TypeVar("T")
@@ -26,15 +26,16 @@ JOURNAL_LINES = 30
 
 
 class Waits(Commands):
-    """A machine's waits. Each ends by its time-out (seconds, None for the option's) with a `WaitTimeout`."""
+    """A machine's waits. Each raises `WaitTimeout` after `timeout` seconds (None means the option's)."""
 
     def wait_until_succeeds(
         self, cmd: str | Sequence[str], *, timeout: float | None = None, interval: float | None = None
     ) -> str:
-        """Run a command until it succeeds; returns its stdout.
+        """Run a command until it succeeds; return its stdout.
 
-        `interval` is the pause between two tries in seconds; without it, pauses grow from 0.05 to 1 s.
-        Raises `WaitTimeout` with what the last try printed.
+        `interval` is the pause between two attempts in seconds; by default, pauses grow from 0.05 to 1 s.
+        Raises `WaitTimeout`, with the output of the last attempt, after `timeout` seconds (None means the
+        option's), and `CommandTimeout` if a single attempt takes longer than that.
         """
         __tracebackhide__ = True
         return self._until_status(cmd, lambda status: status == 0, "succeed", timeout, interval)
@@ -42,7 +43,7 @@ class Waits(Commands):
     def wait_until_fails(
         self, cmd: str | Sequence[str], *, timeout: float | None = None, interval: float | None = None
     ) -> str:
-        """Run a command until it fails; returns its stdout. Otherwise as `wait_until_succeeds`."""
+        """Run a command until it fails; return its stdout. Otherwise like `wait_until_succeeds`."""
         __tracebackhide__ = True
         return self._until_status(cmd, lambda status: status != 0, "fail", timeout, interval)
 
@@ -65,7 +66,11 @@ class Waits(Commands):
         return self._poll(attempt, f"{text!r} to {verb}", timeout, interval, lambda: _shown(last)).text
 
     def wait_until(self, probe: Callable[[], T], *, timeout: float | None = None) -> T:
-        """Call `probe` until what it returns is true; returns that. What it raises ends the wait."""
+        """Call `probe` until it returns a true value; return that value.
+
+        An exception in `probe` ends the wait. Raises `WaitTimeout`, with the last value, after `timeout`
+        seconds (None means the option's).
+        """
         __tracebackhide__ = True
         seen: list[object] = []
 
@@ -78,25 +83,26 @@ class Waits(Commands):
         return self._poll(attempt, f"{name}() to be true", timeout, None, lambda: f"it returned {seen[0]!r}")
 
     def wait_for_unit(self, unit: str, *, user: str | None = None, timeout: float | None = None) -> None:
-        """Wait until a systemd unit is active; `user` for one of that user's own units.
+        """Wait until a systemd unit is active; with `user`, a unit of that user's own service manager.
 
-        One that is loaded and inactive is waited for: one that is about to be started looks the same. Raises
-        `CommandFailed` at once where it failed, with its journal, and where it cannot become active: systemd
-        does not know it, cannot use its file, or it is masked. `WaitTimeout` with its journal.
+        Keeps waiting for a unit that is loaded and inactive, because a unit that is about to start looks the
+        same. Raises `CommandFailed` at once if the unit failed (with its journal), or if it cannot become
+        active: systemd does not know it, cannot use its file, or it is masked. Raises `WaitTimeout`, with its
+        journal, after `timeout` seconds (None means the option's).
         """
         __tracebackhide__ = True
         manager = "systemctl" if user is None else f"systemctl --user --machine={shlex.quote(user)}@.host"
         last: list[UnitState] = []
 
         def attempt() -> bool | None:
-            result = self.run(units.show(manager, unit), timeout=timeout, check=True)
-            state = units.parsed(result.text)
+            result = self.run(systemd_units.show(manager, unit), timeout=timeout, check=True)
+            state = systemd_units.parsed(result.text)
             last[:] = [state]
             if state.active == "failed":
                 raise CommandFailed(f"the unit {unit} failed\n{self._journal(unit, user)}", result=result)
-            if trouble := units.trouble(unit, state):
-                known = self.run(units.names(of_user=user is not None)).text.split()
-                raise CommandFailed(f"{trouble}\n{units.advice(unit, state, known)}", result=result)
+            if trouble := systemd_units.inactive_reason(unit, state):
+                known = self.run(systemd_units.names(of_user=user is not None)).text.split()
+                raise CommandFailed(f"{trouble}\n{systemd_units.advice(unit, state, known)}", result=result)
             return state.active == "active" or None
 
         self._poll(
@@ -113,26 +119,32 @@ class Waits(Commands):
         return self.run(command).text
 
     def wait_for_file(self, path: str, *, timeout: float | None = None) -> None:
-        """Wait until there is something at `path` in the guest."""
+        """Wait until `path` exists in the guest; raises `WaitTimeout` after `timeout` seconds."""
         __tracebackhide__ = True
         command = f"[ -e {shlex.quote(path)} ]"
 
         def attempt() -> bool | None:
             return self.run(command, timeout=timeout).returncode == 0 or None
 
-        self._poll(attempt, f"{path} to be there", timeout, None, lambda: "")
+        self._poll(attempt, f"{path} to exist", timeout, None, lambda: "")
 
     def wait_for_open_port(
         self, port: int, *, address: str = "localhost", timeout: float | None = None
     ) -> None:
-        """Wait until somebody listens on a TCP port, as seen from the guest."""
+        """Wait until something listens on a TCP port, as seen from the guest.
+
+        For the guest's own loopback address, it reads the kernel's tables, so the service sees no connection.
+        For another `address`, it connects with nc or bash; raises `CommandFailed` if the guest has neither.
+        Raises `WaitTimeout` after `timeout` seconds (None
+        means the option's).
+        """
         __tracebackhide__ = True
         self._port(port, address, True, timeout)
 
     def wait_for_closed_port(
         self, port: int, *, address: str = "localhost", timeout: float | None = None
     ) -> None:
-        """Wait until nobody listens on a TCP port, as seen from the guest."""
+        """Wait until nothing listens on a TCP port. Otherwise like `wait_for_open_port`."""
         __tracebackhide__ = True
         self._port(port, address, False, timeout)
 
@@ -141,24 +153,31 @@ class Waits(Commands):
         last: list[Result] = []
 
         def attempt() -> bool | None:
-            last[:] = [self.run(ports.command(port, address), timeout=timeout)]
-            return ports.is_open(last[0], port, address) == is_open or None
+            last[:] = [self.run(tcp_ports.command(port, address), timeout=timeout)]
+            if last[0].returncode == tcp_ports.NO_TOOL:
+                raise CommandFailed(
+                    f"port {port} of {address} cannot be tested: the guest has neither nc nor bash "
+                    "(install one of them, e.g. with vmsnap_packages)",
+                    result=last[0],
+                )
+            return tcp_ports.is_open(last[0], port, address) == is_open or None
 
         wanted = f"port {port} of {address} to be {'open' if is_open else 'closed'}"
-        self._poll(attempt, wanted, timeout, None, lambda: ports.listening(last[0]))
+        self._poll(attempt, wanted, timeout, None, lambda: tcp_ports.listening(last[0]))
 
     def wait_for_console_text(self, pattern: str, *, timeout: float | None = None) -> re.Match[str]:
-        """Wait until the serial console has shown text that `pattern`, a regular expression, is found in.
+        """Wait until text on the serial console matches the regular expression `pattern`; return the match.
 
-        What was shown since the test began counts. Returns the match.
+        Searches everything that the console showed since the test began, or since the last revert. Raises
+        `WaitTimeout`, with the console's last lines, after `timeout` seconds (None means the option's).
         """
         __tracebackhide__ = True
         self._expect_usable()
         compiled = re.compile(pattern)
-        seen: list[ConsoleMark] = []  # the piece that was looked at last
+        seen: list[ConsoleMark] = []  # the piece that was searched last
 
         def attempt() -> re.Match[str] | None:
-            for place, text in self._trail.console_pieces(seen[0] if seen else None):
+            for place, text in self._history.console_pieces(seen[0] if seen else None):
                 seen[:] = [place]
                 if found := compiled.search(text):
                     return found
@@ -174,7 +193,7 @@ class Waits(Commands):
         interval: float | None,
         detail: Callable[[], str],
     ) -> T:
-        """Try until `attempt` returns something, with pauses that grow; never beyond the deadline."""
+        """Call `attempt` until it returns something, with growing pauses; `WaitTimeout` at the deadline."""
         __tracebackhide__ = True
         seconds = self._deadlines.seconds(timeout)
         deadline = time.monotonic() + seconds
@@ -186,7 +205,7 @@ class Waits(Commands):
             left = deadline - time.monotonic()
             if left <= 0:
                 raise WaitTimeout(f"waited {seconds:g} s for {what}", detail=detail())
-            time.sleep(min(pause, left))  # the guest has no way to tell us
+            time.sleep(min(pause, left))  # the guest cannot notify the host
             pause = interval or min(pause * 1.5, LONGEST_PAUSE_SECONDS)
 
 

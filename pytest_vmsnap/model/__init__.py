@@ -1,9 +1,9 @@
-"""Frozen data without effects: what is asked for, and what came of it."""
+"""Immutable data without side effects: requests and results."""
 
-from pytest_vmsnap.model.finding import Finding, Status, not_asked, ok, size_text, worst
+from pytest_vmsnap.model.digest import digest
+from pytest_vmsnap.model.finding import Finding, Status, not_checked, ok, size_text, worst
+from pytest_vmsnap.model.guest_notes import GuestNotes, Reseeder
 from pytest_vmsnap.model.image import NO_ADDITIONS, Additions, Image, ImageRequest
-from pytest_vmsnap.model.keys import digest
-from pytest_vmsnap.model.notes import GuestNotes, Reseeder
 from pytest_vmsnap.model.result import Result
 from pytest_vmsnap.model.settings import (
     STANDBY_CEILING,
@@ -48,7 +48,7 @@ __all__ = [
     "Finding",
     "Status",
     "ok",
-    "not_asked",
+    "not_checked",
     "worst",
     "size_text",
 ]

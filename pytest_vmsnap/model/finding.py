@@ -1,4 +1,4 @@
-"""What `vmsnap doctor` found of one thing."""
+"""One result of a check by `vmsnap doctor`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ Status = Literal["ok", "warning", "failure"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """What was `found` of the thing `name`, and the `advice` what to do, empty where there is none.
+    """What the check `name` `found`, and the `advice` on what to do, empty if there is none.
 
-    A `failure` keeps machines from running; with a `warning` they run, slower or not for long.
+    With a `failure` machines cannot run; with a `warning` they run, but slower, or not for long.
     """
 
     name: str
@@ -25,21 +25,21 @@ class Finding:
 
 
 def ok(name: str, found: str) -> Finding:
-    """All is well."""
+    """Return a finding that nothing is wrong."""
     return Finding(name=name, status="ok", found=found)
 
 
-def not_asked(name: str, why: str, *, status: Status = "warning") -> Finding:
-    """It could not be looked at: something that was looked at before is at fault, or it is not needed."""
-    return Finding(name=name, status=status, found=f"not asked: {why}")
+def not_checked(name: str, why: str, *, status: Status = "warning") -> Finding:
+    """Return a finding for a skipped check: an earlier check failed, or it is not needed; `why` says which."""
+    return Finding(name=name, status=status, found=f"not checked: {why}")
 
 
 def worst(findings: Iterable[Finding]) -> Status:
-    """The status of all together."""
+    """The worst status of all `findings`; ``"ok"`` if there are none."""
     found = {finding.status for finding in findings}
     return "failure" if "failure" in found else "warning" if "warning" in found else "ok"
 
 
 def size_text(mib: int) -> str:
-    """So many MiB, as a person says it."""
+    """A size in MiB as text: in MiB, or in GiB from 1024 MiB on."""
     return f"{mib} MiB" if mib < 1024 else f"{mib / 1024:.1f} GiB"

@@ -1,4 +1,4 @@
-"""Base images: what is asked for, and what was found."""
+"""Base images: what is requested, and what was found."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Additions:
-    """What an image that is built gets beside its suite and packages.
+    """What a built image gets in addition to its suite and packages.
 
-    `files` are pairs of path and content, `links` pairs of path and target of symbolic links.
+    `files` are pairs of path and content, `links` are symbolic links: pairs of path and target.
     """
 
     files: tuple[tuple[str, str], ...] = ()
@@ -27,9 +27,10 @@ NO_ADDITIONS = Additions()
 class ImageRequest:
     """A base image as the user names it.
 
-    `image` is a path, an ``http(s)://`` address or ``debian:SUITE``; None is a machine without a disk,
-    which needs `kernel`. `sha256` goes with an address, `packages` and `additions` with ``debian:``; `kernel`,
-    `initrd` and `cmdline` boot a path's image (or none) directly. Relative paths are relative to `root`.
+    `image` is a path, an ``http(s)://`` address or ``debian:SUITE``; None means a machine without a disk,
+    which needs `kernel`. `sha256` belongs to an address, `packages` and `additions` belong to ``debian:``;
+    `kernel`, `initrd` and `cmdline` directly boot the image of a path or an address, or no image. Relative
+    paths are relative to `root`.
     """
 
     image: str | None
@@ -44,12 +45,11 @@ class ImageRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
-    """A base image that is there, and is never written to.
+    """A base image that exists; nothing ever writes to it.
 
-    `key` names its content (or its recipe); `origin` is what the user wrote; `disk` is None for a machine
-    without one; `kernel`, `initrd` and `cmdline` are set where it boots directly; `built` is the time of
-    its making (seconds since the epoch) where the plugin built it; `has_shell` if it starts the planted shell
-    by itself.
+    `key` identifies its content (or its recipe); `origin` is what the user wrote; `disk` is None for a machine
+    without one; `kernel`, `initrd` and `cmdline` are set if it boots directly; `built` is when the plugin built
+    it (seconds since the epoch), if it did; `has_shell` says whether it starts the guest shell by itself.
     """
 
     key: str

@@ -1,4 +1,4 @@
-"""What a command in the guest came to."""
+"""The result of a command in the guest."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What a command in the guest came to.
+    """The result of a command in the guest.
 
-    `command` is what was asked for, as text; `returncode` the shell's status; `signal` the number of the
-    signal that ended it where the shell reports one (a status above 128, POSIX 2.8.2: a script's own
-    ``exit 137`` looks the same), else None; `stdout` and `stderr` the bytes as they came; `duration` in
-    seconds, as the host saw it.
+    `command` is the command as text; `returncode` is the shell's exit status; `signal` is the number of the
+    signal that ended the command if the shell reports one (a status above 128, POSIX 2.8.2: a script's own
+    ``exit 137`` looks the same), else None; `stdout` and `stderr` are the raw bytes; `duration` is in seconds,
+    measured on the host.
     """
 
     command: str
@@ -24,5 +24,5 @@ class Result:
 
     @property
     def text(self) -> str:
-        """stdout as UTF-8, with errors replaced."""
+        """stdout, decoded as UTF-8; invalid bytes are replaced."""
         return self.stdout.decode(errors="replace")

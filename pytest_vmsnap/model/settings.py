@@ -1,4 +1,4 @@
-"""The options' values, once read."""
+"""The values of the options."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ STANDBY_CEILING = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What the options say, each of its type; `origins` tells for each where its value is from.
+    """The typed values of the options; `origins` says where each value comes from.
 
-    `image` None is a machine without a disk; `memory`, `output_limit`, `store_limit` and `keep_limit` are in
-    MiB; `timeout` in seconds for one command; `standby` None for the host's choice; `timeout_factor` on every
-    deadline, None for the accelerator's default; `uri` and `store` None for what the host suggests.
-    `refresh_state` are names of states. `keep` is how many machines of failed tests are kept, ``"failed"`` for
-    all of them. Paths are absolute, but for the default of `artifacts_dir`, which is relative to `root`:
-    pytest's rootdir, to which those in markers are relative too.
+    `image` None means a machine without a disk; `memory`, `output_limit`, `store_limit` and `keep_limit` are in
+    MiB; `timeout` is in seconds, for one command; `timeout_factor` multiplies every deadline, None for the
+    accelerator's default; `standby`, `uri` and `store` None leave the choice to the plugin. `refresh_state` are
+    names of states. `keep` is how many machines of failed tests are kept, ``"failed"`` for all of them. Paths
+    are absolute, except the default of `artifacts_dir`: it is relative to `root`, pytest's rootdir, as are
+    paths in markers.
     """
 
     root: Path
@@ -76,7 +76,7 @@ class Settings:
     origins: dict[str, Origin] = field(default_factory=dict)
 
     def spec(self) -> MachineSpec:
-        """The machine that the options describe; raises `SpecError`."""
+        """The machine that the options describe; raises `SpecError` as `MachineSpec` does."""
         return MachineSpec(
             image=self.image,
             image_sha256=self.image_sha256,
@@ -91,6 +91,6 @@ class Settings:
 
 
 def masked(text: str) -> str:
-    """`text` with what may be a secret in its addresses hidden: user, password, and an http query."""
+    """Return `text` with possible secrets in its addresses hidden: user, password, and an http query."""
     text = re.sub(r"(?<=://)[^/?#\s]*@", "***@", text)
     return re.sub(r"(https?://[^\s?]*\?)\S*", r"\1***", text)

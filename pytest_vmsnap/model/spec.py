@@ -1,4 +1,4 @@
-"""The machine that is asked for."""
+"""The description of a machine."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ CPUS_CEILING = 255
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Disk:
-    """A further disk: empty, of `size` MiB, or an overlay on the prepared image at `source`.
+    """An additional disk: empty, of `size` MiB, or an overlay on the prepared image at `source`.
 
     It appears in the guest as ``/dev/vdb``, ``/dev/vdc`` and so on, with `serial` in ``/dev/disk/by-id/``.
+    Raises `SpecError` unless exactly one of `size` and `source` is given, and if `size` is not a positive int.
     """
 
     size: int | None = None
@@ -29,19 +30,19 @@ class Disk:
         if (self.size is None) == (self.source is None):
             raise SpecError("a disk has either a size in MiB or a source", hint='e.g. {"size": 1024}')
         if self.size is not None and (not isinstance(self.size, int) or self.size < 1):
-            raise SpecError(f"a disk's size is a whole number of MiB from 1 on, not {self.size!r}")
+            raise SpecError(f"a disk's size must be a whole number of MiB (at least 1), not {self.size!r}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MachineSpec:
     """The hardware and the image of a machine.
 
-    `image`, `kernel`, `initrd` and `cmdline` are as the options of these names; `memory` is in MiB; `cpus`
-    the number of virtual processors, None for what the host can run well; `network` is ``user`` (reaches out
-    through the host), ``isolated`` (port forwards only) or ``none``; `disks` are further disks; `screen` adds
-    a display.
+    `image`, `image_sha256`, `packages`, `kernel`, `initrd` and `cmdline` are like the options of these names;
+    `memory` is in MiB; `cpus` is the number of virtual processors, None for what the host can run well;
+    `network` is ``user`` (outbound access through the host), ``isolated`` (port forwards only) or ``none``;
+    `disks` are additional disks; `screen` adds a display.
 
-    Raises `SpecError` where such a machine cannot be, or where QEMU could not save it.
+    Raises `SpecError` if such a machine is not possible, or if QEMU could not save it.
     """
 
     image: str | None = "debian:trixie"
@@ -60,22 +61,22 @@ class MachineSpec:
         if self.image is None and self.kernel is None:
             raise SpecError("a machine without an image needs a kernel", hint="set vmsnap_kernel")
         for name in ("image", "image_sha256", "kernel", "initrd", "cmdline"):
-            _expect(name, getattr(self, name), (str, type(None)), "text")
+            _expect(name, getattr(self, name), (str, type(None)), "a string")
         _expect_number("memory", self.memory, MEMORY_MIB_FLOOR, None, "MiB")
         if self.cpus is not None:
             _expect_number("cpus", self.cpus, 1, CPUS_CEILING, "processors")
         if self.network not in get_args(Network):
-            raise SpecError(f"network={self.network!r}: allowed are {', '.join(get_args(Network))}")
+            raise SpecError(f"network={self.network!r}: must be one of {', '.join(get_args(Network))}")
         _expect("screen", self.screen, (bool,), "True or False")
         object.__setattr__(self, "packages", _texts("packages", self.packages))
         object.__setattr__(self, "disks", tuple(_disk(disk) for disk in self.disks))
 
     def replace(self, **changes: Any) -> MachineSpec:
-        """This spec with `changes`; raises `SpecError` for a field that there is not."""
+        """Return a copy with `changes`; raises `SpecError` for an unknown field or an invalid value."""
         known = [field.name for field in dataclasses.fields(self)]
         for name in changes:
             if name not in known:
-                raise SpecError(f"a machine has no {name!r}", hint=f"there are: {', '.join(known)}")
+                raise SpecError(f"a machine has no field {name!r}", hint=f"its fields are {', '.join(known)}")
         return dataclasses.replace(self, **changes)
 
     def as_dict(self) -> dict[str, Any]:
@@ -90,20 +91,20 @@ def _expect(name: str, value: object, kinds: tuple[type, ...], words: str) -> No
 
 def _expect_number(name: str, value: object, low: int, high: int | None, unit: str) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < low or (high and value > high):
-        span = f"from {low} to {high}" if high else f"from {low} on"
+        span = f"from {low} to {high}" if high else f"(at least {low})"
         raise SpecError(f"{name}={value!r}: must be a whole number of {unit} {span}")
 
 
 def _texts(name: str, value: object) -> tuple[str, ...]:
     if isinstance(value, str) or not hasattr(value, "__iter__"):
-        raise SpecError(f"{name}={value!r}: must be a list of texts")
+        raise SpecError(f"{name}={value!r}: must be a list of strings")
     items = tuple(value)
     for item in items:
-        _expect(name, item, (str,), "a list of texts")
+        _expect(name, item, (str,), "a list of strings")
     return items
 
 
-# Devices whose state QEMU cannot save, or that write where clones share: design §5.3.
+# Devices whose state QEMU cannot save, or that write to what clones share.
 _UNSAVEABLE = "9p, virtiofs, NVMe, virtio-gpu, vhost-user networks and virtio-mem cannot be saved by QEMU"
 
 
@@ -111,9 +112,9 @@ def _disk(value: object) -> Disk:
     if isinstance(value, Disk):
         return value
     if not isinstance(value, dict):
-        raise SpecError(f"disks: {value!r} is no disk", hint='e.g. disks=[{"size": 1024}]')
+        raise SpecError(f"disks: {value!r} is not a disk", hint='e.g. disks=[{"size": 1024}]')
     known = [field.name for field in dataclasses.fields(Disk)]
     for name in value:
         if name not in known:
-            raise SpecError(f"a disk has no {name!r}; it has {', '.join(known)}", hint=_UNSAVEABLE)
+            raise SpecError(f"a disk has no field {name!r}; it has {', '.join(known)}", hint=_UNSAVEABLE)
     return Disk(**value)

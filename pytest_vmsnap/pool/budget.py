@@ -1,4 +1,4 @@
-"""How many machines may wait on this host."""
+"""How many standbys this host may have."""
 
 from __future__ import annotations
 
@@ -12,44 +12,44 @@ from filelock import FileLock, Timeout
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-MOST = 3  # more help nobody: what limits is the processors' time that each one's making takes
-OWN_MIB = 160  # of a QEMU that has run a little: nearly all of it the code that it has translated
-OWN_SHARE = 0.15  # of the guest's memory, which it has written since it was saved
-FREE_SHARE = 0.1  # of the host's memory, which is left to others
+MOST = 3  # more do not help: the limit is the processor time that making each one takes
+OWN_MIB = 160  # of a QEMU that has run a little: nearly all of it is translated code
+OWN_SHARE = 0.15  # of the guest's memory: what it has written since the save
+FREE_SHARE = 0.1  # of the host's memory: what is left to others
 
 
 class Slot(Protocol):
-    """The right to one machine that waits."""
+    """The right to have one standby."""
 
     def release(self) -> None:
-        """Give it back; nothing happens the second time."""
+        """Give the slot back; a second call does nothing."""
 
 
 class Budget(Protocol):
-    """How many machines of this process may wait: `share`, as it was when that was looked at last.
+    """How many standbys this process may have: `share`, as of the last `look`.
 
-    `is_shared` tells whether it depends on others.
+    `is_shared` says whether that depends on other runs.
     """
 
     share: int
     is_shared: bool
 
     def look(self) -> None:
-        """Look at what our share is now; may take some milliseconds."""
+        """Update `share`; may take some milliseconds."""
 
     def slot(self) -> Slot | None:
-        """The right to one more, None where there is none; may take some milliseconds."""
+        """Take a slot for one more standby; None if there is none. May take some milliseconds."""
 
 
 class _Free:
-    """A slot that nobody else could have."""
+    """A slot that no other run competes for."""
 
     def release(self) -> None:
         pass
 
 
 class OwnBudget:
-    """A number that somebody has named: it is this process's, whatever others do."""
+    """A number that the user has set: it applies to this process, whatever other runs do."""
 
     is_shared = False
 
@@ -64,11 +64,11 @@ class OwnBudget:
 
 
 class HostBudget:
-    """What the host can make ahead, one for each processor, shared by all runs over one store.
+    """What the host can make ahead: one standby for each processor, shared by all runs with the same store.
 
-    Each slot is a lock in the directory `locks`, which the kernel releases when its holder dies. `runs` tells
-    how many runs there are that take slots, this one among them: none takes more than its part while there
-    are slots for all, and one of its own where there are not. At most three are of use to one run.
+    Each slot is a lock in the directory `locks`, which the kernel releases when its holder dies. `runs` returns
+    how many runs take slots, this one included. A run takes no more than its equal part of the slots, or one if
+    there are more runs than slots; and at most three, because more do not help.
     """
 
     is_shared = True
@@ -78,7 +78,7 @@ class HostBudget:
         self._runs = runs
         self._number = len(os.sched_getaffinity(0))
         self._lock = threading.Lock()
-        self._held: set[_Held] = set()
+        self._held: set[_HeldSlot] = set()
         self.share = min(MOST, self._number)
         locks.mkdir(exist_ok=True, mode=0o700)
 
@@ -96,16 +96,16 @@ class HostBudget:
                     lock.acquire(blocking=False)
                 except (Timeout, OSError):
                     continue
-                held = _Held(lock, self._held)
+                held = _HeldSlot(lock, self._held)
                 self._held.add(held)
                 return held
             return None
 
 
-class _Held:
-    """A slot of the host's."""
+class _HeldSlot:
+    """A slot of `HostBudget`."""
 
-    def __init__(self, lock: FileLock, among: set[_Held]) -> None:
+    def __init__(self, lock: FileLock, among: set[_HeldSlot]) -> None:
         self._lock = lock
         self._among = among
 
@@ -115,17 +115,17 @@ class _Held:
 
 
 def most_standbys(wanted: int | None) -> int:
-    """How many may wait for a run that is alone: `wanted`, or what the processors of this process can make."""
+    """How many standbys a run may have if it is alone: `wanted`, or what this process's processors can make."""
     return share(len(os.sched_getaffinity(0)), 1) if wanted is None else wanted
 
 
 def share(number: int, runs: int) -> int:
-    """How many of the host's `number` of slots each of so many `runs` may take."""
+    """How many of the host's `number` slots each of `runs` runs may take."""
     return max(1, min(MOST, number // max(1, runs)))
 
 
 def has_room(memory: int, meminfo: Path = Path("/proc/meminfo")) -> bool:
-    """Whether the host's free memory holds one more machine of `memory` MiB (proc(5), ``MemAvailable``)."""
+    """Whether the host has free memory for one more machine of `memory` MiB (proc(5), ``MemAvailable``)."""
     lines = (line.split() for line in meminfo.read_text().splitlines())
     found = {words[0].rstrip(":"): int(words[1]) >> 10 for words in lines if len(words) > 1}
     return found["MemAvailable"] - OWN_MIB - OWN_SHARE * memory > FREE_SHARE * found["MemTotal"]

@@ -1,4 +1,4 @@
-"""A clone that a test may have, and how one is made ready."""
+"""A clone for a test, and how it is made ready."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from pytest_vmsnap.guest import expect_clean, repair, set_clock
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pytest_vmsnap.fork import Forge, Snapshot
-    from pytest_vmsnap.guest import Access, Channel
+    from pytest_vmsnap.fork import DomainFactory, Snapshot
+    from pytest_vmsnap.guest import Channel, ChannelFactory
 
 log = logging.getLogger("pytest_vmsnap.pool")
 
 ANSWER_SECONDS = 30.0
-STILL_SECONDS = 1.0  # for who saves a machine whatever it does
-CHECK_SECONDS = 5.0  # for one that has answered before
+STILL_SECONDS = 1.0  # for a save that accepts running commands
+CHECK_SECONDS = 5.0  # for a machine that has answered before
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Lease:
-    """A clone that runs, answers, and is repaired; and the channel to it.
+    """A clone that runs, answers and is repaired, and the channel to it.
 
-    `nonce` is what is left in it as a proof, if any is.
+    `nonce` is the proof that was left in it, empty without one.
     """
 
     clone: Clone
@@ -37,25 +37,27 @@ class Lease:
     nonce: str = ""
 
     def save(self, directory: Path, *, timeout: float) -> Snapshot:
-        """Save the machine as it is, in `directory`; it goes on. `timeout` in seconds, until no command runs.
+        """Save the machine as it is into `directory`; it continues.
 
-        Raises `ChannelError` where one still runs then, `StoreFull`, `HostError`.
+        Waits at most `timeout` seconds until no command runs. Raises `ChannelError` if one still runs then,
+        `StoreFull`, `HostError`.
         """
         known = self.clone.snapshot.guest.reseeder
-        with self.channel.still(timeout=timeout):
+        with self.channel.idle(timeout=timeout):
             notes = self.channel.notes(known, timeout=timeout)
             return self.clone.save(directory, guest=notes)
 
     def save_as_is(self, directory: Path) -> Snapshot:
-        """Save the machine as it is, in `directory`, commands that run included; it goes on.
+        """Save the machine as it is into `directory`, with the commands that run; it continues.
 
-        The shells that run one are of no use in its clones. Raises `StoreFull`, `GuestGone`, `HostError`.
+        Guest shells that run a command cannot be used in its clones. Raises `StoreFull`, `GuestGone`,
+        `HostError`.
         """
         with ExitStack() as stack:
             try:
-                stack.enter_context(self.channel.still(timeout=STILL_SECONDS))
+                stack.enter_context(self.channel.idle(timeout=STILL_SECONDS))
             except ChannelError as error:
-                log.info("%s is saved with what runs in it: %s", self.clone.name, error.message)
+                log.info("%s is saved with its running commands: %s", self.clone.name, error.message)
             guest = self.channel.known_notes(self.clone.snapshot.guest.reseeder)
             return self.clone.save(directory, guest=guest)
 
@@ -71,9 +73,9 @@ class Lease:
         return True
 
     def end(self) -> None:
-        """End it, with all that it has. Takes up to 2 s where process 1 reaps slowly."""
+        """End it and close its channel; logs errors. Takes up to 2 s if process 1 reaps slowly."""
         try:
-            with ExitStack() as steps:  # each is taken, whatever another raises
+            with ExitStack() as steps:  # each step runs, even if another raises
                 steps.callback(self.clone.end)
                 steps.callback(self.channel.close)
         except Exception:
@@ -81,24 +83,25 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Maker:
-    """Makes clones ready for tests; `factor` scales its deadlines, `proves_clean` leaves nonces."""
+class Provisioner:
+    """Makes clones ready for tests; `factor` scales its deadlines, with `proves_clean` it leaves nonces."""
 
-    forge: Forge
-    access: Access
+    factory: DomainFactory
+    channel_factory: ChannelFactory
     factor: float
     proves_clean: bool = False
 
     def make(self, snapshot: Snapshot) -> Lease:
-        """A clean machine in the state of `snapshot`, running and repaired.
+        """Make a clean machine in the state of `snapshot`, running and repaired.
 
-        Raises `RevertError` where none can be given; a machine that could not be repaired is not handed out.
+        Raises `RevertError` if that fails or the machine cannot be repaired, `StoreDamaged` if the snapshot is
+        not what was saved.
         """
         started = time.monotonic()
-        clone = Clone(self.forge, snapshot)
+        clone = Clone(self.factory, snapshot)
         with ExitStack() as undoing:
             undoing.callback(clone.end)
-            channel = self.access.channel_to(clone, snapshot.image, snapshot.guest)
+            channel = self.channel_factory.channel_to(clone, snapshot.image, snapshot.guest)
             undoing.callback(channel.close)
             try:
                 channel.connect()
@@ -108,31 +111,31 @@ class Maker:
             except RevertError:
                 raise
             except VmsnapError as error:
-                raise RevertError(f"a clean machine could not be made: {error}") from error
+                raise RevertError(f"cannot make a clean machine: {error}") from error
             undoing.pop_all()
         log.info("%s is ready after %.3f s", clone.name, time.monotonic() - started)
         return lease
 
     def repair(self, lease: Lease) -> None:
-        """Put right what a saved moment gets wrong in a machine that was resumed.
+        """Correct what is wrong in a machine right after it was resumed from a snapshot, such as its clock.
 
-        Raises `ChannelError` where it does not answer, `RepairFailed` where it could not be repaired.
+        Raises `ChannelError` if it does not answer, `RepairFailed` if it could not be repaired.
         """
         repair(lease.channel, lease.clone.snapshot.guest.reseeder, timeout=ANSWER_SECONDS * self.factor)
 
     def set_clock(self, lease: Lease) -> None:
-        """Put right what a pause gets wrong; raises `RepairFailed` where that cannot be done."""
+        """Set the clock of a machine after a pause; raises `RepairFailed` if that fails."""
         set_clock(lease.channel, timeout=ANSWER_SECONDS * self.factor)
 
     def verify(self, lease: Lease, *, saved: str = "") -> None:
-        """Prove of a machine that is handed over what `vmsnap_verify` asks for; raises `RepairFailed`.
+        """If `vmsnap_verify` asks for it, prove that a machine is clean before its hand-over.
 
-        `saved` is the nonce that was in it when it was saved.
+        `saved` is the nonce that was in it when it was saved. Raises `RepairFailed` if it is not clean.
         """
         if self.proves_clean:
             seconds = ANSWER_SECONDS * self.factor
             lease.nonce = expect_clean(lease.channel, lease.clone.name, timeout=seconds, saved=saved)
 
     def check(self, lease: Lease) -> None:
-        """Prove by one exchange that a machine that runs answers; raises `ChannelError` where it does not."""
+        """Prove with one exchange that a running machine answers; raises `ChannelError` if it does not."""
         lease.channel.check(timeout=CHECK_SECONDS * self.factor)

@@ -1,4 +1,4 @@
-"""Who gets which machine: a standby or one made at once; and what becomes of it."""
+"""Which machine a test gets, a standby or one made on demand, and how machines end."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+from pytest_vmsnap.pool.background_pause import BackgroundPause
 from pytest_vmsnap.pool.budget import has_room
-from pytest_vmsnap.pool.quiet import Quiet
 from pytest_vmsnap.pool.standby import Standbys
 
 if TYPE_CHECKING:
@@ -18,64 +18,65 @@ if TYPE_CHECKING:
 
     from pytest_vmsnap.fork import Snapshot
     from pytest_vmsnap.pool.budget import Budget
-    from pytest_vmsnap.pool.lease import Lease, Maker
+    from pytest_vmsnap.pool.lease import Lease, Provisioner
 
-DISCARDERS = 16  # ending a domain is waiting: up to 2 s where process 1 reaps slowly, so that 4 fell behind
+DISCARDERS = 16  # ending a domain is mostly waiting: up to 2 s if process 1 reaps slowly, so 4 fell behind
 
 
 class Pool:
-    """Hands clones over, and ends them in the background; others wait ahead, as many as `budget` allows.
+    """Hands clones over, ends them in the background, and makes as many standbys as `budget` allows.
 
-    `note` is told of each machine that is handed over: its snapshot, the seconds that it was waited for, and
-    whether it had been made ahead. `handed_over` counts those that had, `most_ahead` is how many may wait.
+    `note` is called for each machine that is handed over: with its snapshot, the seconds that the test waited
+    for it, and whether it was a standby. `handed_over` counts the standbys that were handed over, `most_ahead`
+    is how many there may be.
     """
 
     def __init__(
         self,
-        maker: Maker,
+        provisioner: Provisioner,
         *,
         budget: Budget,
         note: Callable[[Snapshot, float, bool], None] = lambda _snapshot, _seconds, _ahead: None,
     ) -> None:
         self.handed_over = 0
         self._note = note
-        self._lock = threading.Lock()  # of what is expected: tests and the background both say so
+        self._lock = threading.Lock()  # for what is expected: tests and background threads both set it
         self._coming: list[Snapshot] = []
         self._returns: list[Snapshot] = []
-        self._maker = maker
+        self._provisioner = provisioner
         self._discarders = ThreadPoolExecutor(DISCARDERS, thread_name_prefix="vmsnap-discard")
-        self._quiet = Quiet()
+        self._pause = BackgroundPause()
         self.most_ahead = budget.share
         self._standbys = Standbys(
-            maker, budget=budget, has_room=has_room, discard=self.discard, quiet=self._quiet
+            provisioner, budget=budget, has_room=has_room, discard=self.discard, pause=self._pause
         )
 
-    def awaken(self, snapshot: Snapshot | None) -> None:
-        """A machine in the state of `snapshot` will be asked for in a moment, or nobody knows of which."""
+    def ping_standby(self, snapshot: Snapshot | None) -> None:
+        """Have the standby of `snapshot` answer ahead, because a test takes it soon; None does nothing."""
         if snapshot:
-            self._quiet.begin()
-            self._standbys.awaken(snapshot)
+            self._pause.begin()
+            self._standbys.ping(snapshot)
 
     def directory(self, label: str) -> Path:
-        """A new directory for what ends with the run, which QEMU may write in."""
-        return self._maker.forge.directory(label)
+        """Create a directory that is removed with the run, and let QEMU write in it."""
+        return self._provisioner.factory.directory(label)
 
     def take(self, snapshot: Snapshot, *, nonce: str = "") -> Lease:
-        """A clean machine in the state of `snapshot`, running and repaired; `nonce` is what was in it as a
-        proof.
+        """Return a clean machine in the state of `snapshot`, running and repaired.
 
-        Raises `RevertError` where none can be given; a machine that could not be repaired is not handed out.
+        `nonce` is the proof that was in it when it was saved. Raises `RevertError` if none can be given or it
+        cannot be repaired, `StoreDamaged` if the snapshot is not what was saved.
         """
         started = time.monotonic()
         ahead = True
         if lease := self._standbys.take(snapshot):
             self.handed_over += 1
-            self._quiet.begin()
+            self._pause.begin()
         else:
             ahead = False
-            lease = self._maker.make(snapshot)
+            lease = self._provisioner.make(snapshot)
         try:
-            self._maker.verify(lease, saved=nonce)
+            self._provisioner.verify(lease, saved=nonce)
         except BaseException:
             self.discard(lease)
             raise
@@ -83,39 +84,39 @@ class Pool:
         return lease
 
     def expect(self, coming: Sequence[Snapshot]) -> None:
-        """Of which snapshots the next machines will be, in this order."""
+        """Set the snapshots of the next machines, in order; standbys are made of them."""
         with self._lock:
             self._coming = list(coming)
             self._prepare()
 
-    def expect_return(self, snapshot: Snapshot) -> None:
-        """The test that has a machine now may want to go back to `snapshot`: before any other machine."""
+    def prepare_revert(self, snapshot: Snapshot) -> None:
+        """Make a standby of `snapshot` before any other: the test that runs may go back to it."""
         with self._lock:
             self._returns = [snapshot, *(other for other in self._returns if other is not snapshot)]
             self._prepare()
 
     def returned(self, snapshot: Snapshot) -> None:
-        """The test went back to `snapshot`, and may not do so again."""
+        """The test went back to `snapshot`: make no further standby for that."""
         with self._lock:
             self._returns = [other for other in self._returns if other is not snapshot]
 
-    def expect_no_return(self, snapshots: Sequence[Snapshot]) -> None:
-        """No machine of `snapshots` will be asked for any more; returns when none of them is being made."""
+    def cancel_prepared(self, snapshots: Sequence[Snapshot]) -> None:
+        """Make no more standbys of `snapshots`; returns when none of them is being made."""
         with self._lock:
             self._returns = [other for other in self._returns if not any(other is one for one in snapshots)]
             self._prepare()
         for snapshot in snapshots:
-            self._standbys.leave(snapshot)
+            self._standbys.wait_until_gone(snapshot)
 
     def _prepare(self) -> None:
         self._standbys.expect([*self._returns, *self._coming])
 
     def renew_proof(self, lease: Lease) -> None:
-        """Leave another nonce in a machine that was saved: it is no clone of what was saved."""
-        self._maker.verify(lease, saved=lease.nonce)
+        """Leave a new nonce in a machine that was saved, because only its clones keep the saved one."""
+        self._provisioner.verify(lease, saved=lease.nonce)
 
-    def later(self, work: Callable[[], None]) -> None:
-        """Do `work` in the background."""
+    def run_in_background(self, work: Callable[[], None]) -> None:
+        """Run `work` in the background."""
         self._discarders.submit(work)
 
     def discard(self, lease: Lease) -> None:
@@ -123,12 +124,12 @@ class Pool:
         self._discarders.submit(self._end, lease)
 
     def _end(self, lease: Lease) -> None:
-        self._quiet.wait()
+        self._pause.wait()
         lease.end()
 
     def close(self) -> None:
-        """Wait until all machines have ended, but those that somebody has."""
-        with ExitStack() as steps:  # each is taken, whatever another raises
+        """Wait until all machines have ended, except those that are in use."""
+        with ExitStack() as steps:  # each step runs, even if another raises
             steps.callback(self._discarders.shutdown, wait=True)
             steps.callback(self._standbys.close)
-            steps.callback(self._quiet.end)
+            steps.callback(self._pause.end)

@@ -1,4 +1,4 @@
-"""Clones made ahead of their need, in the background."""
+"""Clones made ahead, in the background."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pytest_vmsnap.fork import Snapshot
+    from pytest_vmsnap.pool.background_pause import BackgroundPause
     from pytest_vmsnap.pool.budget import Budget, Slot
-    from pytest_vmsnap.pool.lease import Lease, Maker
-    from pytest_vmsnap.pool.quiet import Quiet
+    from pytest_vmsnap.pool.lease import Lease, Provisioner
 
 log = logging.getLogger("pytest_vmsnap.pool")
 
-# Until one that waits is paused. One that runs takes 0.5 to 1 % of a processor (tests/bench/idle.py), and its
-# journal stays as it was; one that was paused is handed over in some 70 ms in place of 6.
+# Then a standby is paused. A running one takes 0.5 to 1 % of a processor (tests/bench/idle.py), and its journal
+# stays as it was; the hand-over of a paused one takes some 70 ms instead of 6.
 RUNS_SECONDS = 30.0
 LOOK_SECONDS = 2.0
-MOST_FAILURES = 3  # in a row, of one snapshot: then it is left to who asks, who gets the error
+MOST_FAILURES = 3  # in a row, for one snapshot: after that the test makes the clone and gets the error
 
 
 class Standby:
-    """A machine that waits: it runs for its first seconds, and stands still after that."""
+    """A clone that waits for its test: it runs for its first seconds, then it is paused."""
 
     def __init__(self, lease: Lease, snapshot: Snapshot, slot: Slot) -> None:
         self.lease = lease
@@ -38,67 +38,67 @@ class Standby:
         self.snapshot = snapshot
         self.due = time.monotonic() + RUNS_SECONDS
         self._lock = threading.Lock()
-        self._rests = False
+        self._paused = False
         self._taken = False
 
-    def rest(self) -> None:
-        """Let it stand still, if nobody has taken it meanwhile."""
+    def pause(self) -> None:
+        """Pause it, unless it was taken meanwhile."""
         with self._lock:
             self.due = math.inf
             if not self._taken:
                 self.lease.clone.domain.suspend()
-                self._rests = True
+                self._paused = True
 
-    def awaken(self) -> None:
-        """Have it answer ahead of its hand-over."""
+    def ping(self) -> None:
+        """Have it answer before its hand-over, unless it is paused."""
         if self._lock.acquire(blocking=False):
             try:
-                if not self._rests:
-                    self.lease.channel.nudge()
+                if not self._paused:
+                    self.lease.channel.ping()
             finally:
                 self._lock.release()
 
-    def hand_over(self, maker: Maker) -> Lease:
-        """The machine, awake and proved to answer. Raises `VmsnapError` where it does not."""
+    def hand_over(self, provisioner: Provisioner) -> Lease:
+        """Return the machine, running and proved to answer. Raises `VmsnapError` if it does not answer."""
         with self._lock:
             self._taken = True
-            if self._rests:
+            if self._paused:
                 self.lease.clone.domain.resume()
-            maker.check(self.lease)
-            if self._rests:
-                maker.set_clock(self.lease)
+            provisioner.check(self.lease)
+            if self._paused:
+                provisioner.set_clock(self.lease)
         return self.lease
 
 
 class Standbys:
-    """At most as many machines that wait as the `budget` allows, of the snapshots that will be asked for.
+    """Standbys of the snapshots that tests will ask for, at most as many as the `budget` allows.
 
-    `has_room` tells whether the host's memory holds one more of so many MiB. What is not wanted any
-    more goes to `discard`. What is made waits for `quiet`.
+    `has_room` says whether the host has memory for one more machine of that many MiB. Standbys that are no
+    longer wanted go to `discard`. Making a standby waits for `pause`.
     """
 
     def __init__(
         self,
-        maker: Maker,
+        provisioner: Provisioner,
         *,
         budget: Budget,
         has_room: Callable[[int], bool],
         discard: Callable[[Lease], None],
-        quiet: Quiet,
+        pause: BackgroundPause,
     ) -> None:
-        self._maker = maker
+        self._provisioner = provisioner
         self._budget = budget
         self._most = most = budget.share
         self._has_room = has_room
         self._discard = discard
-        self._quiet = quiet
+        self._pause = pause
         self._changed = threading.Condition()
         self._wanted: list[Snapshot] = []
         self._waiting: list[Standby] = []
         self._on_the_way: list[Snapshot] = []
         self._failures: Counter[int] = Counter()  # by the snapshot's id()
-        self._refused = False  # the host has no slot or no memory for one that is wanted
-        self._spent: list[Slot] = []  # of what was taken, to be released
+        self._refused = False  # there was no slot or no memory for a wanted standby
+        self._spent: list[Slot] = []  # of standbys that were taken, to be released
         self._looked = time.monotonic()
         self._closed = False
         self._makers = ThreadPoolExecutor(max(1, most), thread_name_prefix="vmsnap-standby")
@@ -107,48 +107,50 @@ class Standbys:
             self._watcher.start()
 
     def expect(self, coming: Sequence[Snapshot]) -> None:
-        """What the next machines will be asked for, in this order; what is missing is made."""
+        """Set the snapshots of the next machines, in order; missing standbys are made."""
         with self._changed:
             if not self._closed:
                 self._wanted = list(coming[: self._most])
                 self._balance()
 
-    def awaken(self, snapshot: Snapshot) -> None:
-        """Have the one that `take` will give answer ahead."""
+    def ping(self, snapshot: Snapshot) -> None:
+        """Have the standby that `take` will return answer before its hand-over."""
         with self._changed:
             found = next((standby for standby in self._waiting if standby.snapshot is snapshot), None)
         if found:
             try:
-                found.awaken()
-            except VmsnapError as error:  # it will be found out when it is handed over
-                log.info("%s does not wake: %s", found.lease.clone.name, error)
+                found.ping()
+            except VmsnapError as error:  # the hand-over finds out
+                log.info("%s does not answer: %s", found.lease.clone.name, error)
 
     def take(self, snapshot: Snapshot) -> Lease | None:
-        """A machine that waits, or is on the way; None where there is none.
+        """Return a standby that waits or is being made; None if there is none.
 
-        One that is broken is thrown away, and the next one taken.
+        Discards a broken standby and takes the next one.
         """
         while standby := self._next(snapshot):
             try:
-                return standby.hand_over(self._maker)
+                return standby.hand_over(self._provisioner)
             except VmsnapError as error:
-                log.warning("the standby %s is broken, and replaced: %s", standby.lease.clone.name, error)
+                log.warning(
+                    "the standby %s is broken and will be replaced: %s", standby.lease.clone.name, error
+                )
                 self._discard(standby.lease)
             except BaseException:
                 self._discard(standby.lease)
                 raise
         return None
 
-    def leave(self, snapshot: Snapshot) -> None:
-        """Return when no machine of `snapshot`, which is not wanted any more, waits or is on the way."""
+    def wait_until_gone(self, snapshot: Snapshot) -> None:
+        """Return when no standby of `snapshot`, which is no longer wanted, waits or is being made."""
         with self._changed:
             while any(other is snapshot for other in self._on_the_way):
-                self._quiet.end()
+                self._pause.end()
                 self._changed.wait()
             self._balance()
 
     def close(self) -> None:
-        """Discard those that wait; returns when none is on the way."""
+        """Discard the standbys that wait; returns when none is being made."""
         with self._changed:
             self._closed = True
             self._wanted.clear()
@@ -169,11 +171,11 @@ class Standbys:
                         return standby
                 if not any(other is snapshot for other in self._on_the_way):
                     return None
-                self._quiet.end()
+                self._pause.end()
                 self._changed.wait()
 
     def _balance(self) -> None:
-        """Begin to make what is missing, and give up what is not wanted any more; under the lock."""
+        """Start making what is missing, and drop what is no longer wanted; the caller holds the lock."""
         there = [id(snapshot) for snapshot in self._on_the_way]
         missing = []
         kept = []
@@ -205,8 +207,8 @@ class Standbys:
         self._discard(standby.lease)
 
     def _release(self) -> None:
-        """Let others have the slots of what was taken."""
-        self._quiet.wait()
+        """Release the slots of the standbys that were taken, so that others can have them."""
+        self._pause.wait()
         with self._changed:
             while self._spent:
                 self._spent.pop().release()
@@ -218,9 +220,9 @@ class Standbys:
             if not self._closed and self._has_room(snapshot.spec.memory):
                 slot = self._budget.slot()
             if slot:
-                standby = Standby(self._maker.make(snapshot), snapshot, slot)
+                standby = Standby(self._provisioner.make(snapshot), snapshot, slot)
         except (VmsnapError, OSError) as error:
-            log.warning("a standby could not be made: %s", error)
+            log.warning("cannot make a standby: %s", error)
         finally:
             with self._changed:
                 self._on_the_way.remove(snapshot)
@@ -236,7 +238,7 @@ class Standbys:
                 self._changed.notify_all()
 
     def _watch(self) -> None:
-        """Let those rest that have run for long enough, and keep to our part of the budget."""
+        """Pause standbys that have run for long enough, and keep to our share of the budget."""
         while True:
             with self._changed:
                 if self._closed:
@@ -250,24 +252,24 @@ class Standbys:
                         self._changed.wait(None if next_due == math.inf else next_due - now)
             for standby in due:
                 try:
-                    standby.rest()
-                except VmsnapError as error:  # it will be found out when it is handed over
+                    standby.pause()
+                except VmsnapError as error:  # the hand-over finds out
                     log.info("%s cannot be paused: %s", standby.lease.clone.name, error)
             if self._next_look() <= time.monotonic():
                 self._look()
 
     def _next_look(self) -> float:
-        """When to look at what others have: where that could change what we may have."""
+        """When to look at the budget again: never, if that cannot change what we may have."""
         if not self._budget.is_shared or not (self._refused or len(self._waiting) > 1):
             return math.inf
         return self._looked + LOOK_SECONDS
 
     def _look(self) -> None:
-        """Give up what is others' part by now, and try again for what was refused: a test may take long."""
+        """Drop what is other runs' share by now, and retry what was refused: a test may take long."""
         try:
             self._budget.look()
         except OSError as error:
-            log.warning("what other runs have made ahead cannot be known: %s", error)
+            log.warning("cannot find out how many standbys other runs have: %s", error)
         with self._changed:
             self._looked = time.monotonic()
             self._refused = False

@@ -1,24 +1,31 @@
-"""What a test asks for by its markers, what it gets under the policy, and when it runs: pure functions."""
+"""What a test asks for with its markers, what it gets under the policy, and when it runs: pure functions."""
 
-from pytest_vmsnap.selection.ahead import ahead, recipe
 from pytest_vmsnap.selection.groups import grouped
-from pytest_vmsnap.selection.markers import MarkerError, Wishes, check, marker_lines, uses_machine, wishes
-from pytest_vmsnap.selection.placing import arranged
-from pytest_vmsnap.selection.policy import Grant, Last, Mark, decide
+from pytest_vmsnap.selection.lookahead import lookahead, machine_key
+from pytest_vmsnap.selection.markers import (
+    MarkerError,
+    Requirements,
+    check,
+    marker_lines,
+    requirements,
+    uses_machine,
+)
+from pytest_vmsnap.selection.position import in_order
+from pytest_vmsnap.selection.revert_policy import Decision, Mark, PreviousMachine, decide
 
 __all__ = [
-    "Wishes",
-    "wishes",
+    "Requirements",
+    "requirements",
     "check",
     "uses_machine",
     "marker_lines",
     "MarkerError",
     "Mark",
-    "Last",
-    "Grant",
+    "PreviousMachine",
+    "Decision",
     "decide",
-    "ahead",
-    "recipe",
-    "arranged",
+    "lookahead",
+    "machine_key",
+    "in_order",
     "grouped",
 ]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from pytest_vmsnap.selection.policy import Mark
+    from pytest_vmsnap.selection.revert_policy import Mark
     from pytest_vmsnap.states import StateTree
 
 WIDER = ("vm_class", "vm_module", "vm_session")
@@ -24,23 +24,23 @@ MACHINES = ("vm", *WIDER, "vm_factory")
 
 
 class MarkerError(VmsnapError):
-    """A marker has arguments that it does not take, or does not go with the test."""
+    """A marker has arguments that it does not take, or does not fit the test."""
 
 
 def vm_fresh() -> None:
-    """this test gets a just-reverted machine, whatever the policy"""
+    """this test gets a clean machine under every policy"""
 
 
 def vm_readonly() -> None:
-    """this test promises to change nothing; such tests share a machine, one after another"""
+    """this test promises to change nothing in its machine, so it may share one with other such tests"""
 
 
 def vm_state(name: str) -> None:
-    """the state that this test starts from; without it, base"""
+    """the state that this test starts from (default: base)"""
 
 
 def vm(**spec: Any) -> None:
-    """changes to the machine for this test, class or module, which gets snapshots of its own"""
+    """change fields of the machine for this test, class or module; such a machine has its own snapshots"""
 
 
 MARKERS: dict[str, Callable[..., None]] = {
@@ -52,7 +52,7 @@ MARKERS: dict[str, Callable[..., None]] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wishes:
+class Requirements:
     """What the markers of a test (or of a class or module) ask for.
 
     `mark` is ``"fresh"``, ``"readonly"`` or None; `state` is the name of the state to start from; `changes` are
@@ -65,7 +65,7 @@ class Wishes:
 
 
 def signature(name: str) -> inspect.Signature:
-    """The signature of the marker `name`; that of ``vm`` has `MachineSpec`'s fields, all of them optional."""
+    """The signature of the marker `name`; that of ``vm`` has the fields of `MachineSpec`, all optional."""
     if name != "vm":
         written = inspect.signature(MARKERS[name])
         bare = [
@@ -81,11 +81,11 @@ def marker_lines() -> list[str]:
     return [f"{_call(name)}: {function.__doc__}" for name, function in MARKERS.items()]
 
 
-def wishes(marks: Iterable[pytest.Mark], where: str) -> Wishes:
-    """What `marks` (the closest first; those of others are passed over) ask for at the node id `where`.
+def requirements(marks: Iterable[pytest.Mark], where: str) -> Requirements:
+    """What `marks` ask for at the node id `where`; pass the closest first. Ignores marks of other plugins.
 
-    Fields of several ``vm(...)`` add up; where two name the same, the closest wins, as it does of several
-    ``vm_state``.
+    The fields of several ``vm(...)`` are merged; if two set the same field, the closest wins. The closest of
+    several ``vm_state`` wins too.
 
     Raises `MarkerError` for arguments that a marker does not take, and for ``vm_fresh`` with ``vm_readonly``.
     """
@@ -101,8 +101,8 @@ def wishes(marks: Iterable[pytest.Mark], where: str) -> Wishes:
             else:
                 changes = arguments | changes
     if {"vm_fresh", "vm_readonly"} <= names:
-        raise MarkerError(f"{where}: vm_fresh and vm_readonly exclude each other")
-    return Wishes(
+        raise MarkerError(f"{where}: a test cannot have both vm_fresh and vm_readonly")
+    return Requirements(
         mark="fresh" if "vm_fresh" in names else "readonly" if "vm_readonly" in names else None,
         state=states[0] if states else BASE,
         changes=changes,
@@ -112,18 +112,18 @@ def wishes(marks: Iterable[pytest.Mark], where: str) -> Wishes:
 def check(
     marks: Iterable[pytest.Mark], fixtures: Collection[str], where: str, tree: StateTree = NO_STATES
 ) -> None:
-    """Whether the test at `where`, which uses `fixtures`, has markers that it can have.
+    """Check that the test at `where`, which uses `fixtures`, may have its markers.
 
-    Raises `MarkerError` as `wishes` does, and for ``vm_fresh`` on a test whose only machines are shared ones;
-    `UnknownState` for a ``vm_state`` that `tree` does not have.
+    Raises `MarkerError` as `requirements` does, and for ``vm_fresh`` on a test that has only shared machines;
+    `UnknownState` for a ``vm_state`` that is not in `tree`.
     """
-    found = wishes(marks, where)
+    found = requirements(marks, where)
     tree.require(found.state, f"{where}: vm_state({found.state!r})")
     wider = [name for name in WIDER if name in fixtures]
     if found.mark == "fresh" and wider and "vm" not in fixtures:
         raise MarkerError(
-            f"{where}: vm_fresh acts on the fixture vm, and this test has only {', '.join(wider)}, "
-            "which its scope shares"
+            f"{where}: vm_fresh applies to the fixture vm, but this test uses only {', '.join(wider)}, "
+            "which the tests of its scope share"
         )
 
 
@@ -136,22 +136,22 @@ def _arguments(mark: pytest.Mark, where: str) -> dict[str, Any]:
     try:
         arguments = _bound(mark)
         if mark.name == "vm_state" and not isinstance(arguments["name"], str):
-            raise TypeError("a state's name is text")
+            raise TypeError("the name of a state must be a string")
         if mark.name == "vm":
             for name, value in arguments.items():
-                # each by itself: what it is combined with is known when the fixture vm_spec is
+                # one at a time: only the fixture vm_spec knows what they are combined with
                 MachineSpec(**({"kernel": "any"} | {name: value}))
     except (TypeError, SpecError) as error:
         reason = error.message if isinstance(error, SpecError) else error
         raise MarkerError(
-            f"{where}: {_written(mark)}: {reason}", hint=f"the marker is {_call(mark.name)}"
+            f"{where}: {_written(mark)}: {reason}", hint=f"the signature of the marker is {_call(mark.name)}"
         ) from error
     return arguments
 
 
 def _bound(mark: pytest.Mark) -> dict[str, Any]:
     taken = signature(mark.name)
-    bind = taken.bind_partial if mark.name == "vm" else taken.bind  # all that vm takes is optional
+    bind = taken.bind_partial if mark.name == "vm" else taken.bind  # all arguments of vm are optional
     return bind(*mark.args, **mark.kwargs).arguments
 
 

@@ -1,8 +1,8 @@
-"""What a pytest run has of machines: its host, its snapshots, and who holds what."""
+"""The machines of a pytest run: its host, its snapshots, and the machines that its fixtures provide."""
 
 from pytest_vmsnap.session.engine import Engine
-from pytest_vmsnap.session.keeping import PROPERTY as KEPT_PROPERTY
-from pytest_vmsnap.session.keeping import expect_terminal
+from pytest_vmsnap.session.keep import PROPERTY as KEPT_PROPERTY
+from pytest_vmsnap.session.pause_on_failure import expect_terminal
 from pytest_vmsnap.session.session import SESSION_KEY, SETTINGS_KEY, VmsnapSession
 from pytest_vmsnap.session.timings import Record, Revert, StateUse, Timings, Totals, packed, totals, unpacked
 

@@ -1,4 +1,4 @@
-"""What broke is told in full once, and in a line from then on."""
+"""Report each failure in full once, and in one line afterwards."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Failure:
-    """What broke before, and where it was told in full."""
+    """A failure that was reported in full, at `reported_at`."""
 
     kind: type[VmsnapError]
     summary: str
-    told: str
+    reported_at: str
 
 
 class Failures:
-    """What broke so far, by what it belongs to."""
+    """The failures of a run so far, by key: the spec and state that failed, or None for the engine."""
 
     def __init__(self) -> None:
         self._known: dict[Hashable, _Failure] = {}
@@ -31,19 +31,22 @@ class Failures:
         return key in self._known
 
     def clear(self) -> None:
-        """Let everything be told in full again."""
+        """Forget all failures, so that each is reported in full again."""
         self._known.clear()
 
     @contextmanager
-    def told_once(self, key: Hashable, where: str) -> Iterator[None]:
-        """Let an error of the body be told in full the first time, `where`, and in a line from then on."""
+    def report_once(self, key: Hashable, where: str) -> Iterator[None]:
+        """Let an error of the ``with`` block pass in full the first time, and as one line afterwards.
+
+        `where` is the test or the fixture that the error is reported at; later lines refer to it.
+        """
         if failure := self._known.get(key):
-            raise failure.kind(f"{failure.summary} (see {failure.told})")
+            raise failure.kind(f"{failure.summary} (see {failure.reported_at})")
         try:
             yield
         except VmsnapError as error:
             if isinstance(error, HostError):
                 error.point_to_doctor()
             kind = type(error) if isinstance(error, HostError) else StateFailed
-            self._known[key] = _Failure(kind=kind, summary=str(error).splitlines()[0], told=where)
+            self._known[key] = _Failure(kind=kind, summary=str(error).splitlines()[0], reported_at=where)
             raise

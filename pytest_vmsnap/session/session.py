@@ -1,27 +1,28 @@
-"""What a pytest run has of machines: its host, its snapshots, and who holds what."""
+"""The plugin's session: the machines of a pytest run, from the first request to the end."""
 
 from __future__ import annotations
 
-import logging
 from contextlib import ExitStack, contextmanager, nullcontext
-from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_vmsnap import selection
-from pytest_vmsnap.errors import DOCTOR, ChannelError, HostError, PromiseBroken, SpecError, VmsnapError
-from pytest_vmsnap.machine import Machine, Trail
+from pytest_vmsnap.errors import DOCTOR, HostError, VmsnapError
+from pytest_vmsnap.machine import History, Machine
 from pytest_vmsnap.model import Settings
 from pytest_vmsnap.progress import Progress
+from pytest_vmsnap.session.audit import ReadonlyAudit
 from pytest_vmsnap.session.engine import Engine
+from pytest_vmsnap.session.evidence_recorder import EvidenceRecorder
 from pytest_vmsnap.session.failures import Failures
-from pytest_vmsnap.session.held import Held
-from pytest_vmsnap.session.lent import Lent
+from pytest_vmsnap.session.fixture_machines import FixtureMachine, FixtureMachines
+from pytest_vmsnap.session.header import header_lines
+from pytest_vmsnap.session.prefetch import Prefetcher
+from pytest_vmsnap.session.reusable_machine import ReusableMachine
 from pytest_vmsnap.session.timings import Timings
-from pytest_vmsnap.session.witness import Witness
 from pytest_vmsnap.states import NO_STATES, StateTree
-from pytest_vmsnap.store import Asker
+from pytest_vmsnap.store import LockOwner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,17 +31,16 @@ if TYPE_CHECKING:
     from pytest_vmsnap.host import Facts
     from pytest_vmsnap.machine import AtTerminal
     from pytest_vmsnap.model import MachineSpec
-    from pytest_vmsnap.pool import Tenancy
+    from pytest_vmsnap.pool import Allocation
     from pytest_vmsnap.store import Store
-
-log = logging.getLogger("pytest_vmsnap.session")
 
 
 class VmsnapSession:
-    """The plugin's handle, which the fixture ``vmsnap`` gives: host facts, store, states, timings.
+    """The value of the fixture ``vmsnap``: facts about the host, the store, the states in use, and timings.
 
-    Nothing is connected or started before the first machine is asked for, or `describe`. `timings` is where its
-    figures go, `asker` is this process, to others. Where it is `quiet`, only what is wrong is written.
+    It connects to libvirt and starts machines only when a test needs one, or for `describe`. `write` shows a
+    line, `timings` records builds and reverts, `lock_owner` identifies this process to others that wait for the
+    store. With `quiet`, only problems are written.
     """
 
     def __init__(
@@ -52,193 +52,154 @@ class VmsnapSession:
         hooks: Any,
         at_terminal: AtTerminal = nullcontext,
         timings: Timings | None = None,
-        asker: Asker | None = None,
+        lock_owner: LockOwner | None = None,
     ) -> None:
         self.settings = settings
         self._at_terminal = at_terminal
         self.timings = timings or Timings()
-        self._asker = asker or Asker()
+        self._lock_owner = lock_owner or LockOwner()
         self._progress = Progress(write, quiet=quiet)
         self._quiet = quiet
         self._hooks = hooks
         self._engine: Engine | None = None
         self._failures = Failures()
-        self._untold: VmsnapError | None = None
-        self._kept: Held | None = None
-        self._live: dict[tuple[str, str], Lent] = {}  # by fixture and the node it was made for
-        self._leaving: list[Lent] = []  # their test is not told of yet
-        self._witness = Witness(settings, progress=self._progress, factor=self._factor, at_terminal=at_terminal)
-        self._audited: dict[str, Held] = {}  # by the test that promised to change nothing
+        self._unreported_error: VmsnapError | None = None
+        self._kept: ReusableMachine | None = None
+        self._machines = FixtureMachines(self._progress)
+        self._prefetcher = Prefetcher(settings.revert)
+        self._recorder = EvidenceRecorder(
+            settings, progress=self._progress, factor=self._factor, at_terminal=at_terminal
+        )
+        self._audit = ReadonlyAudit(self._factor)
         self._failed: set[str] = set()
-        self.tree: StateTree = NO_STATES  # what the project declares, known once it is collected
-        self._specs: dict[tuple[Any, Any], MachineSpec] = {}  # by where, and by what a test asks for
-        self._following: pytest.Item | None = None
+        self.tree: StateTree = NO_STATES  # the project's states; set after collection
 
     @property
     def facts(self) -> Facts:
-        """What was found on this host; raises `HostError` where no machine can run."""
+        """What the plugin found on this host; raises `HostError` if no machine can run."""
         return self._opened("the fixture vmsnap").host.facts
 
     @property
     def store(self) -> Store:
-        """What outlives the run."""
+        """The store, which outlives the run; raises `HostError` if no machine can run, `StoreError`."""
         return self._opened("the fixture vmsnap").store
 
     @property
     def states(self) -> tuple[tuple[str, MachineSpec], ...]:
-        """The states that this run has asked for so far: name and machine."""
+        """The states that this run has used so far, each with the `MachineSpec` of its machine."""
         return tuple((state, spec) for spec, state in (self._engine.library.found if self._engine else ()))
 
     @property
     def in_use(self) -> bool:
-        """Whether something was opened that `close` ends."""
+        """Whether there is anything for `close` to end."""
         return self._engine is not None
 
     def describe(self) -> list[str]:
-        """Lines for the header: which libvirt and accelerator run which machine, and why. Never raises."""
+        """Lines for the header: which libvirt, accelerator and machine the run uses, and why.
+
+        Never raises a `VmsnapError`: if no machine can run, the lines say so, and the first test raises it.
+        """
         try:
             facts = self._opened("the header").host.facts
         except VmsnapError as error:
             self._failures.clear()
-            self._untold = error  # the first test is to tell it in full
+            self._unreported_error = error  # the first test reports it in full
             return [
                 f"vmsnap: no machine can run here: {str(error).splitlines()[0]}",
                 *([f"        {DOCTOR}"] if isinstance(error, HostError) else []),
             ]
-        settings = self.settings
-        cpus = settings.cpus or facts.cpus
-        warnings = [*facts.warnings, *filter(None, [facts.doubts(cpus)])]
-        why = facts.accelerator.reason
-        if facts.accelerator.hint:
-            why = f"{why.partition(': ')[0]}; `vmsnap doctor` says more"
-        lines = (
-            []
-            if self._quiet
-            else [
-                f"vmsnap: {facts.uri.uri} ({facts.uri.reason}), libvirt {facts.libvirt_version}, "
-                f"QEMU {facts.qemu_version}, {facts.accelerator.name} ({why})",
-                f"vmsnap: image {settings.image or 'none'}, {settings.memory} MiB, {_counted(cpus)}, "
-                f"network {settings.network}, revert {settings.revert}",
-            ]
-        )
-        return lines + [f"vmsnap: warning: {warning}" for warning in warnings]
+        return header_lines(self.settings, facts, quiet=self._quiet)
 
     @contextmanager
-    def lend(self, node: pytest.Item, spec: MachineSpec, wishes: selection.Wishes) -> Iterator[Machine]:
-        """The machine of the fixture ``vm`` for the test `node`, by the policy and its markers."""
+    def provide(
+        self, node: pytest.Item, spec: MachineSpec, requirements: selection.Requirements
+    ) -> Iterator[Machine]:
+        """Provide the machine of the fixture ``vm`` to the test `node`, as the policy and its markers say."""
         __tracebackhide__ = True
-        where, mark = node.nodeid, wishes.mark
-        spec = self._fitted(spec, where)
-        self._snapshot(spec, wishes.state, where)  # its failure is told before a machine is looked for
-        grant = selection.decide(self.settings.revert, mark, self._last(spec, wishes.state, where))
-        if grant.machine == "clean" or self._kept is None:
+        where, mark = node.nodeid, requirements.mark
+        spec = self._with_host_cpus(spec, where)
+        self._snapshot(spec, requirements.state, where)  # report a failed state before choosing a machine
+        decision = selection.decide(self.settings.revert, mark, self._last(spec, requirements.state, where))
+        if decision.machine == "clean" or self._kept is None:
             self._discard_kept()
-            held = Held(
-                tenancy=self._taken(spec, wishes.state, where), spec=spec, state=wishes.state, owner=where
+            reusable = ReusableMachine(
+                allocation=self._allocate(spec, requirements.state, where),
+                spec=spec,
+                state=requirements.state,
+                owner=where,
             )
         else:
-            held, self._kept = self._kept, None
-            held.owner = where
-        if mark == "readonly" and self.settings.verify == "audit":
-            self._audited[where] = held
-        else:
-            held.forget_listing()
-        is_clean = grant.machine == "clean"
-        lent = self._lent("vm", where, held.tenancy, spec, wishes.state, clean=is_clean)
-        lent.ends = not grant.keep
+            reusable, self._kept = self._kept, None
+            reusable.owner = where
+        is_clean = decision.machine == "clean"
+        entry = self._assign("vm", where, reusable.allocation, spec, requirements.state, clean=is_clean)
+        entry.ends = not decision.keep
         try:
-            self._look_ahead(node, spec)
-            if where in self._audited:
-                held.list_before(factor=self._factor())
-            yield lent.machine
+            self._prefetcher.prefetch(self._opened(where), node, spec)
+            is_audited = mark == "readonly" and self.settings.verify == "audit"
+            with self._audit.during(where, reusable, is_wanted=is_audited):
+                yield entry.machine
         finally:
-            if self._audited.pop(where, None) and not held.audited:
-                held.forget_listing()  # it skipped or failed: what it changed is not the next test's doing
-            held.failed = held.failed or where in self._failed
-            held.read_only = held.read_only and mark == "readonly"
-            if grant.keep:
-                self._kept = held
-            self._leave(lent)
+            reusable.failed = reusable.failed or where in self._failed
+            reusable.read_only = reusable.read_only and mark == "readonly"
+            if decision.keep:
+                self._kept = reusable
+            self._machines.give_back(entry)
 
     def note_end(self, item: pytest.Item) -> None:
-        """The test itself has ended: a machine that waits for the next one can answer until that begins."""
-        lent = self._live.get(("vm", item.nodeid))
-        if lent and lent.ends and self._engine and self._following:
-            self._engine.pool.awaken(self._expected(self._following))
+        """Note that the test's call phase has ended: ping the standby for the next test meanwhile."""
+        entry = self._machines.find("vm", item.nodeid)
+        if entry and entry.ends and self._engine:
+            self._prefetcher.ping_next_standby(self._engine)
 
     @contextmanager
-    def lend_shared(
+    def provide_shared(
         self, fixture: str, node: pytest.Item | pytest.Collector, spec: MachineSpec, state: str
     ) -> Iterator[Machine]:
-        """The machine of a wider `fixture` for its scope's `node`: its own, clean at the start, in `state`."""
+        """Provide a clean machine in `state` to `node`, the scope of a class, module or session `fixture`."""
         __tracebackhide__ = True
         where = node.nodeid or "the session"
-        spec = self._fitted(spec, where)
-        lent = self._lent(fixture, where, self._taken(spec, state, where), spec, state, clean=True)
+        spec = self._with_host_cpus(spec, where)
+        entry = self._assign(fixture, where, self._allocate(spec, state, where), spec, state, clean=True)
         try:
-            yield lent.machine
+            yield entry.machine
         finally:
-            self._leave(lent)
+            self._machines.give_back(entry)
 
     @contextmanager
-    def lend_further(
+    def provide_further(
         self, node: pytest.Item, spec: MachineSpec, state: str, *, name: str | None
     ) -> Iterator[Machine]:
-        """One more machine for the test `node`, called `name`, None for a number: clean, and its own."""
+        """Provide another clean machine in `state` to the test `node`; reports call it `name`, or a number.
+
+        Raises `UnknownState`, or `SpecError` if the test already has a machine of that name.
+        """
         __tracebackhide__ = True
         where = node.nodeid
         self.tree.require(state, f"vm_factory({state!r})")
-        taken = [fixture for fixture, owner in self._live if owner == where]
-        if not name:
-            numbers = map(str, count(len(taken)))
-            name = next(number for number in numbers if f"vm_factory:{number}" not in taken)
-        elif f"vm_factory:{name}" in taken:
-            raise SpecError(f"vm_factory(name={name!r}): this test has a machine of that name already")
-        spec = self._fitted(spec, where)
-        tenancy = self._taken(spec, state, where)
-        lent = self._lent(f"vm_factory:{name}", where, tenancy, spec, state, clean=True)
+        fixture = self._machines.free_name("vm_factory", where, name)
+        spec = self._with_host_cpus(spec, where)
+        allocation = self._allocate(spec, state, where)
+        entry = self._assign(fixture, where, allocation, spec, state, clean=True)
         try:
-            yield lent.machine
+            yield entry.machine
         finally:
-            self._leave(lent)
+            self._machines.give_back(entry)
 
     def note_following(self, following: pytest.Item | None) -> None:
-        """Which test comes behind the one that begins, None behind the last."""
-        self._following = following
-
-    def _look_ahead(self, node: pytest.Item, spec: MachineSpec) -> None:
-        """Tell the pool what the tests behind `node`, which has a machine of `spec`, will ask for."""
-        assert self._engine  # noqa: S101 - there is a machine
-        pool = self._engine.pool
-        if not pool.most_ahead:
-            return
-        kind = selection.recipe(node)
-        self._specs[node.path, kind] = self._specs[None, kind] = spec
-        coming: list[Snapshot] = []
-        for item in selection.ahead(node.session.items, self._following, self.settings.revert, last=node):
-            if expected := self._expected(item):
-                coming.append(expected)
-            if len(coming) == pool.most_ahead:
-                break
-        pool.expect(coming)
-
-    def _expected(self, item: pytest.Item) -> Snapshot | None:
-        """Of what the test will ask for a machine, as far as that can be known now."""
-        kind = selection.recipe(item)
-        spec = self._specs.get((item.path, kind)) or self._specs.get((None, kind))
-        state = selection.wishes(item.iter_markers(), item.nodeid).state
-        return self._engine.library.found.get((spec, state)) if spec and self._engine else None
+        """Note the test that runs after the one that begins now; None after the last."""
+        self._prefetcher.note_following(following)
 
     def begin(self, item: pytest.Item) -> None:
-        """A test begins: what the consoles of machines that are there already show is of this test now."""
+        """Note that a test begins: from now on, the output of machines that already run belongs to it."""
         self.timings.begin(item.nodeid)
-        self._failed.discard(item.nodeid)  # it is run again, under the same name
-        self._let_go()
-        for lent in self._lent_to(item):
-            lent.machine.begin()
+        self._failed.discard(item.nodeid)  # a rerun has the same node id
+        self._machines.end_released()
+        for entry in self._machines.of_test(item):
+            entry.machine.begin()
 
     def note_outcome(self, item: pytest.Item, failed: bool) -> None:
-        """A phase of a test ended."""
+        """Note that a phase of a test ended, and whether it failed."""
         if not failed:
             return
         self._failed.add(item.nodeid)
@@ -246,32 +207,24 @@ class VmsnapSession:
             self._kept.failed = True
 
     def expect_unchanged(self, item: pytest.Item) -> None:
-        """Raise `PromiseBroken` where a test that promised to change nothing did (`vmsnap_verify=audit`)."""
-        if held := self._audited.get(item.nodeid):
-            try:
-                changes = held.changes(factor=self._opened(item.nodeid).deadlines.factor)
-            except ChannelError as error:
-                changes = [f"it does not answer any more: {error.message}"]
-            if changes:
-                raise PromiseBroken(
-                    "vm_readonly promises to change nothing, and this test changed:", changes=changes
-                )
+        """Raise `PromiseBroken` if a read-only test changed its machine (``vmsnap_verify=audit``)."""
+        self._audit.expect_unchanged(item.nodeid)
 
-    def testify(self, item: pytest.Item, report: pytest.TestReport) -> None:
-        """Have in the `report` of a phase of a test what its machines can say, where that is wanted."""
-        self._witness.testify(item, report, self._lent_to(item), self._engine)
+    def record_evidence(self, item: pytest.Item, report: pytest.TestReport) -> None:
+        """Add the evidence of a test's machines to the `report` of a phase of it, if options ask for it."""
+        self._recorder.record_evidence(item, report, self._machines.of_test(item), self._engine)
         if report.when == "teardown":
-            self._let_go()
+            self._machines.end_released()
 
     def close(self) -> None:
-        """End every machine, and remove what the run had on disk. Nothing happens the second time.
+        """End every machine, and remove what the run has on disk. A second call does nothing.
 
-        Where a Ctrl-C broke it off, the second time waits for what is left.
+        If Ctrl-C interrupted the first call, the second one waits for what is left.
         """
-        with ExitStack() as steps:  # each is taken, whatever another raises
+        with ExitStack() as steps:  # runs each step even if another one raises
             steps.callback(self._close_engine)
             steps.callback(self._discard_kept)
-            steps.callback(self._let_go)
+            steps.callback(self._machines.end_released)
 
     def _close_engine(self) -> None:
         if engine := self._engine:
@@ -283,113 +236,86 @@ class VmsnapSession:
                 raise
             self._engine = None
 
-    def _lent_to(self, item: pytest.Item) -> list[Lent]:
-        """The machines that the test has, and those that it had until now."""
-        names = getattr(item, "fixturenames", ())  # without what it asks for as it runs
-        return [
-            lent
-            for lent in (*self._live.values(), *self._leaving)
-            if lent.owner == item.nodeid or lent.fixture.partition(":")[0] in names
-        ]
-
-    def _leave(self, lent: Lent) -> None:
-        """A machine's fixture ends; the machine itself may when its last test has been told of."""
-        lent.machine.release(lent.owner)
-        del self._live[lent.fixture, lent.owner]
-        self._leaving.append(lent)
-
-    def _let_go(self) -> None:
-        """What was told of is of no use any more."""
-        while self._leaving:
-            lent = self._leaving.pop(0)
-            try:
-                if lent.ends:
-                    lent.tenancy.end()
-                else:
-                    lent.tenancy.forget_all()
-            except Exception as error:
-                log.exception("%s could not be let go", lent.machine)
-                self._progress.say(f"{lent.machine.name} may end only with the run: {error}")
-
-    def _last(self, spec: MachineSpec, state: str, where: str) -> selection.Last | None:
+    def _last(self, spec: MachineSpec, state: str, where: str) -> selection.PreviousMachine | None:
         kept = self._kept
-        if kept is None or kept.owner == where:  # the test itself had it, and is run again
+        if kept is None or kept.owner == where:  # the same test is rerun: it needs another machine
             return None
         fits = (kept.spec, kept.state) == (spec, state)
-        return selection.Last(
-            fits=fits, well=fits and kept.tenancy.lease.is_well(), failed=kept.failed, read_only=kept.read_only
+        return selection.PreviousMachine(
+            fits=fits,
+            well=fits and kept.allocation.lease.is_well(),
+            failed=kept.failed,
+            read_only=kept.read_only,
         )
 
-    def _lent(
-        self, fixture: str, where: str, tenancy: Tenancy, spec: MachineSpec, state: str, *, clean: bool
-    ) -> Lent:
-        assert self._engine  # noqa: S101 - there is a machine
-        trail = Trail(fixture.rpartition(":")[2])
+    def _assign(
+        self, fixture: str, where: str, allocation: Allocation, spec: MachineSpec, state: str, *, clean: bool
+    ) -> FixtureMachine:
+        assert self._engine  # noqa: S101 - an allocation comes from it
+        history = History(fixture.rpartition(":")[2])
         machine = Machine(
-            tenancy.lease.clone,
-            tenancy.lease.channel,
+            allocation.lease.clone,
+            allocation.lease.channel,
             spec=spec,
             state=state,
             deadlines=self._engine.deadlines,
-            ssh_login=self._engine.access.ssh,
+            ssh_login=self._engine.channel_factory.ssh,
             at_terminal=self._at_terminal,
-            tenancy=tenancy,
+            allocation=allocation,
             untouched=clean,
-            trail=trail,
+            history=history,
             progress=self._progress,
         )
-        lent = Lent(fixture=fixture, owner=where, machine=machine, trail=trail, tenancy=tenancy)
-        self._live[fixture, where] = lent
-        return lent
+        entry = FixtureMachine(
+            fixture=fixture, owner=where, machine=machine, history=history, allocation=allocation
+        )
+        self._machines.add(entry)
+        return entry
 
     def _factor(self) -> float:
-        """By how much deadlines are stretched."""
+        """The factor that scales deadlines."""
         return self._engine.deadlines.factor if self._engine else 1.0
 
-    def _taken(self, spec: MachineSpec, state: str, where: str) -> Tenancy:
+    def _allocate(self, spec: MachineSpec, state: str, where: str) -> Allocation:
         __tracebackhide__ = True
-        self._snapshot(spec, state, where)  # its failure is told once
-        return self._opened(where).taken_of(spec, state)
+        self._snapshot(spec, state, where)  # reports a failure of the state only once
+        return self._opened(where).allocate_state(spec, state)
 
     def _discard_kept(self) -> None:
         kept, self._kept = self._kept, None
         if kept:
-            kept.tenancy.end()
+            kept.allocation.end()
 
     def _opened(self, where: str) -> Engine:
         if self._engine is None:
-            with self._failures.told_once(None, where):
-                if untold := self._untold:
-                    self._untold = None
-                    raise untold
+            with self._failures.report_once(None, where):
+                if unreported := self._unreported_error:
+                    self._unreported_error = None
+                    raise unreported
                 self._engine = Engine(
                     self.settings,
                     tree=self.tree,
                     hooks=self._hooks,
                     progress=self._progress,
                     timings=self.timings,
-                    asker=self._asker,
-                    observe=self._witness.observe,
+                    lock_owner=self._lock_owner,
+                    observe=self._recorder.observe,
                 )
         return self._engine
 
-    def _fitted(self, spec: MachineSpec, where: str) -> MachineSpec:
-        """`spec` with what it leaves to the host."""
+    def _with_host_cpus(self, spec: MachineSpec, where: str) -> MachineSpec:
+        """`spec` with the host's number of CPUs, if it names none."""
         return spec if spec.cpus else spec.replace(cpus=self._opened(where).host.facts.cpus)
 
     def _snapshot(self, spec: MachineSpec, state: str, where: str) -> Snapshot:
-        """The snapshot of `state`, after those it is made from; each one's failure is told once."""
+        """The snapshot of `state`; if it or one of its ancestors fails, that is reported in full only once."""
         __tracebackhide__ = True
         engine = self._opened(where)
         for name in (*self.tree.ancestors(state), state):
             if (spec, name) in self._failures or name == state:
-                with self._failures.told_once((spec, name), where):
+                with self._failures.report_once((spec, name), where):
                     return engine.library.snapshot(spec, name)
         raise AssertionError(state)
-
-
-def _counted(cpus: int) -> str:
-    return f"{cpus} CPU" if cpus == 1 else f"{cpus} CPUs"
 
 
 SETTINGS_KEY = pytest.StashKey[Settings]()

@@ -1,4 +1,4 @@
-"""What building and reverting took: noted as it happens, and put together for a whole run."""
+"""How long building and reverting took: recorded during the run, and summed up at its end."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateUse:
-    """A state that a process has asked for: `seconds` to build it, None where the store had it.
+    """A state that a process used: `seconds` is the time to build it, None if it was in the store.
 
-    `key` names it in the store: it tells states of one name for several machines apart.
+    `key` is its key in the store, which distinguishes states of the same name for different machines.
     """
 
     state: str
@@ -25,9 +25,9 @@ class StateUse:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Revert:
-    """A machine that a test has got: `seconds` that it waited, `ahead` if the machine had been made before.
+    """A machine that a test got: the `seconds` that it waited, and whether the machine was made `ahead`.
 
-    `state` is empty for a moment of the test's own (`Machine.revert`); `test` is its node id.
+    `state` is empty if the test reverted to a snapshot of its own (`Machine.revert`); `test` is its node id.
     """
 
     test: str
@@ -41,46 +41,46 @@ _KINDS: dict[str, type[StateUse] | type[Revert]] = {"state": StateUse, "revert":
 
 
 def packed(record: Record) -> dict[str, Any]:
-    """The record as plain data."""
+    """`record` as plain data, for a worker to send."""
     return {"kind": "state" if isinstance(record, StateUse) else "revert", **asdict(record)}
 
 
 def unpacked(data: dict[str, Any]) -> Record:
-    """The record that was `packed`."""
+    """The record that `packed` turned into `data`."""
     fields = dict(data)
     return _KINDS[fields.pop("kind")](**fields)
 
 
 class Timings:
-    """The records of this process, and of the workers that report to it.
+    """The records of this process, and of the workers that report to it. Thread-safe.
 
-    `tell` is called with each record that is noted here. May be used from several threads.
+    `on_record` is called with each record that this process makes.
     """
 
-    def __init__(self, tell: Callable[[Record], None] | None = None) -> None:
-        self._tell = tell
+    def __init__(self, on_record: Callable[[Record], None] | None = None) -> None:
+        self._tell = on_record
         self._lock = threading.Lock()
         self._records: list[Record] = []
         self._fresh: list[Revert] = []
         self._test = ""
 
     def begin(self, test: str) -> None:
-        """What comes now is of the test with this node id."""
+        """Assign the following reverts to the test with this node id."""
         self._test = test
 
     def note_state(self, state: str, key: str, seconds: float | None) -> None:
-        """This process uses a state: see `StateUse`."""
+        """Record that this process uses a state; see `StateUse`."""
         self._note(StateUse(state=state, key=key, seconds=seconds))
 
     def note_revert(self, state: str, seconds: float, ahead: bool) -> None:
-        """A machine was handed over: see `Revert`."""
+        """Record that the current test got a machine; see `Revert`."""
         record = Revert(test=self._test, state=state, seconds=seconds, ahead=ahead)
         self._note(record)
         with self._lock:
             self._fresh.append(record)
 
-    def news(self) -> list[Revert]:
-        """The machines that were handed over in this process since this was asked last."""
+    def take_new_reverts(self) -> list[Revert]:
+        """The reverts that this process recorded since the last call."""
         with self._lock:
             found, self._fresh = self._fresh, []
         return found
@@ -91,13 +91,13 @@ class Timings:
             self._tell(record)
 
     def merge(self, record: Record) -> None:
-        """Add what happened in another."""
+        """Add a record of another process."""
         with self._lock:
             self._records.append(record)
 
     @property
     def states(self) -> list[StateUse]:
-        """Each state that was used, once: built, if any process has built it; otherwise from the store."""
+        """Each state that was used, once: as built if any process built it, otherwise as from the store."""
         with self._lock:
             used = [record for record in self._records if isinstance(record, StateUse)]
         found: dict[str, StateUse] = {}
@@ -105,20 +105,20 @@ class Timings:
             known = found.get(use.key)
             if known is None or known.seconds is None:
                 found[use.key] = use
-            elif use.seconds is not None:  # it was damaged, and built again
+            elif use.seconds is not None:  # it was damaged, and rebuilt
                 found[use.key] = StateUse(state=use.state, key=use.key, seconds=known.seconds + use.seconds)
         return list(found.values())
 
     @property
     def reverts(self) -> list[Revert]:
-        """Each machine that a test has got, in no order."""
+        """Each machine that a test got, in no particular order."""
         with self._lock:
             return [record for record in self._records if isinstance(record, Revert)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Totals:
-    """The figures of a whole run: counts, and seconds; `median` None where there was no revert."""
+    """The figures of a whole run: counts, and times in seconds; `median` is None without reverts."""
 
     built: int
     build_seconds: float
@@ -129,7 +129,7 @@ class Totals:
 
 
 def totals(timings: Timings) -> Totals | None:
-    """The figures of a run, None where no machine was used."""
+    """The figures of a run; None if it used no machine."""
     states, reverts = timings.states, timings.reverts
     if not states and not reverts:
         return None

@@ -1,12 +1,12 @@
-"""Known-good states, and how they are made."""
+"""States of machines: declared with ``@state``, built once, and saved in the store."""
 
-from pytest_vmsnap.states.base import BASE, image_request
-from pytest_vmsnap.states.declared import Declaration, declaration_of, state
+from pytest_vmsnap.states.archive import export, extract_disk, import_
+from pytest_vmsnap.states.base_state import BASE, image_request
+from pytest_vmsnap.states.declarations import Declaration, declaration_of, state
 from pytest_vmsnap.states.entries import KIND, Origin, is_full, load, made_from, origin_of, seal, use
-from pytest_vmsnap.states.inputs import inputs_digest
+from pytest_vmsnap.states.function_source import source_parts
+from pytest_vmsnap.states.input_files import inputs_digest
 from pytest_vmsnap.states.library import Library
-from pytest_vmsnap.states.source import source_parts
-from pytest_vmsnap.states.transfer import export, extract_disk, import_
 from pytest_vmsnap.states.tree import NO_STATES, StateTree, collect
 from pytest_vmsnap.states.verification import damaged_memory
 

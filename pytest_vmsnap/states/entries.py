@@ -1,4 +1,4 @@
-"""A snapshot as an entry of the store: its files, and what is to be known of them."""
+"""Snapshots as entries of the store: their files and metadata."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pytest_vmsnap.errors import StoreDamaged
-from pytest_vmsnap.fork import Abilities, FullMemory, LayeredMemory, Snapshot, rebase
+from pytest_vmsnap.fork import Capabilities, FullMemory, LayeredMemory, Snapshot, rebase
 from pytest_vmsnap.model import GuestNotes, Image, MachineSpec
-from pytest_vmsnap.store import Name, closure, expect_whole, read_manifest
+from pytest_vmsnap.store import EntryName, closure, expect_whole, read_manifest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,11 +28,11 @@ KIND: Kind = "states"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """What a snapshot in the store is of: the state's `name`, the `project` (its root), its parent's key if it
-    has one.
+    """Where a snapshot in the store comes from: the state's `name`, the `project` (its root directory), and the
+    key of the parent state, None without one.
 
-    `made_from` are the versions and words that tell a person where it would fit; `created` is in seconds since
-    the epoch.
+    `made_from` names the image, and the versions and CPU that a host needs to load the snapshot; `created` is
+    in seconds since the epoch.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Origin:
 
 
 def seal(store: Store, draft: Path, snapshot: Snapshot, origin: Origin) -> None:
-    """Make of what was saved in the directory `draft` of the store an entry that can be moved with it."""
+    """Turn the snapshot in the store's directory `draft` into an entry: write metadata, make paths relative."""
     for disk in snapshot.disks:
         rebase(disk, within=store.path)
     meta = {
@@ -51,7 +51,7 @@ def seal(store: Store, draft: Path, snapshot: Snapshot, origin: Origin) -> None:
         "spec": snapshot.spec.as_dict(),
         "image": _image_as_dict(store, snapshot.image),
         "disks": [disk.name for disk in snapshot.disks],
-        "abilities": dataclasses.asdict(snapshot.abilities),
+        "abilities": dataclasses.asdict(snapshot.capabilities),
         "guest": dataclasses.asdict(snapshot.guest),
         "bare_devices": snapshot.bare_devices,
         **_memory_as_dict(snapshot.memory),
@@ -60,12 +60,12 @@ def seal(store: Store, draft: Path, snapshot: Snapshot, origin: Origin) -> None:
 
 
 def origin_of(entry: Path) -> Origin:
-    """What the snapshot in the directory `entry` is of; raises `StoreDamaged`."""
+    """The origin of the snapshot in the directory `entry`; raises `StoreDamaged` if it cannot be read."""
     return Origin(**_meta(entry)["origin"])
 
 
 def made_from(facts: Facts, image: str) -> dict[str, str]:
-    """What tells where a snapshot that is made on this host, from `image`, would fit."""
+    """`Origin.made_from` of a snapshot that is made from `image` on the host with these `facts`."""
     return {
         "image": image,
         "QEMU": facts.qemu_version,
@@ -76,12 +76,12 @@ def made_from(facts: Facts, image: str) -> dict[str, str]:
 
 
 def is_full(entry: Path) -> bool:
-    """Whether the snapshot's memory needs no other; raises `StoreDamaged`."""
+    """Whether the snapshot's memory is a file of its own, not a layer on another; raises `StoreDamaged`."""
     return bool(_meta(entry)["full"])
 
 
 def load(store: Store, entry: Path) -> Snapshot:
-    """The snapshot in the directory `entry` of the store; raises `StoreDamaged` where it is none."""
+    """The snapshot in the directory `entry` of the store; raises `StoreDamaged` if its metadata is invalid."""
     meta = _meta(entry)
     try:
         spec = MachineSpec(**meta["spec"])
@@ -92,30 +92,31 @@ def load(store: Store, entry: Path) -> Snapshot:
             disks=tuple(entry / name for name in meta["disks"]),
             memory=_memory(store, entry, meta, spec.memory << 20),
             devices=entry / DEVICES,
-            abilities=Abilities(**meta["abilities"]),
+            capabilities=Capabilities(**meta["abilities"]),
             guest=GuestNotes(**meta["guest"] | {"shells": tuple(meta["guest"]["shells"])}),
             bare_devices=meta["bare_devices"],
         )
     except (KeyError, TypeError) as error:
-        raise StoreDamaged(f"{entry / META} cannot be understood: {error!r}") from error
+        raise StoreDamaged(f"{entry / META} is not valid metadata of a snapshot: {error!r}") from error
 
 
-def use(store: Store, host: Host, name: Name) -> Snapshot:
-    """The snapshot in the entry `name` of the store, for machines of `host`'s run, which claims it.
+def use(store: Store, host: Host, name: EntryName) -> Snapshot:
+    """Load the snapshot in the entry `name` of the store, for machines of `host`.
 
-    Raises `StoreDamaged` where it is not what was saved.
+    The run of `host` claims the entry and everything that it needs. Raises `StoreDamaged` if a file is not what
+    was saved.
     """
     for each in closure(store.path, name):
-        store.claims.add(each)
+        store.pins.add(each)
         expect_whole(store.place(each))
-        host.let_through(store.place(each) / META)
+        host.allow_search_to(store.place(each) / META)
     snapshot = load(store, store.place(name))
     open_to(host, snapshot)
     return snapshot
 
 
 def open_to(host: Host, snapshot: Snapshot) -> None:
-    """Let QEMU reach the files of a snapshot."""
+    """Let QEMU read the disks and the device state of a snapshot."""
     for path in (*snapshot.disks, snapshot.devices):
         host.reachable(path)
 
@@ -133,7 +134,7 @@ def _memory(store: Store, entry: Path, meta: dict[str, Any], size: int) -> Saved
     origin = Origin(**meta["origin"])
     parent = origin.parent if meta.get("on_parent", True) else None
     return LayeredMemory(
-        below=load(store, store.place(Name(kind=KIND, key=parent))).memory if parent else None,
+        below=load(store, store.place(EntryName(kind=KIND, key=parent))).memory if parent else None,
         layers=tuple(entry / name for name in meta.get("layers", [PAGES])),
         size=size,
         provide=lambda build: store.provide(
@@ -141,7 +142,7 @@ def _memory(store: Store, entry: Path, meta: dict[str, Any], size: int) -> Saved
             entry.name,
             f"memory of the state {origin.name}",
             build,
-            made_on=[Name(kind=KIND, key=entry.name)],
+            depends_on=[EntryName(kind=KIND, key=entry.name)],
         ),
     )
 
@@ -168,5 +169,5 @@ def _image_of(store: Store, found: dict[str, Any]) -> Image:
 
 
 def origin_now(name: str, *, project: Path, parent: str | None, made_from: dict[str, str]) -> Origin:
-    """The origin of a snapshot that is made now."""
+    """The origin of a snapshot that is created now."""
     return Origin(name=name, project=str(project), parent=parent, made_from=made_from, created=time.time())

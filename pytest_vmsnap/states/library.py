@@ -1,4 +1,4 @@
-"""The snapshots of states: from the store, or built."""
+"""The snapshots of states: taken from the store, or built."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from typing import TYPE_CHECKING, cast
 from pytest_vmsnap import image as images
 from pytest_vmsnap.errors import BootError, ChannelError, HostError, RevertError, StoreDamaged
 from pytest_vmsnap.guest import stop_calendar_timers
-from pytest_vmsnap.machine import Machine, Trail
-from pytest_vmsnap.states import entries, keys
-from pytest_vmsnap.states.base import (
+from pytest_vmsnap.machine import History, Machine
+from pytest_vmsnap.states import cache_key, entries
+from pytest_vmsnap.states.base_state import (
     BASE,
     BOOT_SECONDS,
-    DiedOfKvm,
-    accept_repeats,
+    KvmCannotRunGuest,
     build_base,
+    check_entropy,
     image_request,
     observed,
-    prepared,
+    run_preparation,
 )
-from pytest_vmsnap.store import Name, damage_of, remove_damaged, trim
+from pytest_vmsnap.store import EntryName, damage_of, remove_damaged, trim
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from pytest_vmsnap.fork import Forge, Snapshot
-    from pytest_vmsnap.guest import Access
+    from pytest_vmsnap.fork import DomainFactory, Snapshot
+    from pytest_vmsnap.guest import ChannelFactory
     from pytest_vmsnap.machine import Deadlines
     from pytest_vmsnap.model import Image, MachineSpec, Settings
-    from pytest_vmsnap.pool import Maker
+    from pytest_vmsnap.pool import Provisioner
     from pytest_vmsnap.progress import Progress
-    from pytest_vmsnap.states.declared import Declaration
+    from pytest_vmsnap.states.declarations import Declaration
     from pytest_vmsnap.states.tree import StateTree
     from pytest_vmsnap.store import Damage, Fingerprint, Kind, Store
 
@@ -41,12 +41,12 @@ log = logging.getLogger("pytest_vmsnap.states")
 
 
 class Library:
-    """The states of a project for one run: each is taken from the store, or built once and kept there.
+    """The states of a project for one run: takes each from the store, or builds it once and stores it.
 
-    `prepare` are the implementations of the hook that prepares the base state: `prepare_all` calls them.
-    `note_use` is told of each state that is used, once: its name, its key, and the seconds that it took to
-    build, None where the store had it. `observe` is called with a machine that ends since its state could not
-    be made.
+    `prepare` are the implementations of ``pytest_vmsnap_prepare``, and `prepare_all` calls them. `note_use` is
+    called once for each state that is used, with its name, its key, and the seconds that it took to build, None
+    if it was in the store. `observe` is called with the history of a machine whose state could not be made,
+    before the machine ends.
     """
 
     def __init__(
@@ -55,22 +55,22 @@ class Library:
         settings: Settings,
         tree: StateTree,
         store: Store,
-        forge: Forge,
-        maker: Maker,
-        access: Access,
+        factory: DomainFactory,
+        provisioner: Provisioner,
+        channel_factory: ChannelFactory,
         deadlines: Callable[[], Deadlines],
         prepare: Sequence[Callable[..., object]],
         prepare_all: Callable[[Machine, MachineSpec], None],
         progress: Progress,
         note_use: Callable[[str, str, float | None], None],
-        observe: Callable[[Trail], None],
+        observe: Callable[[History], None],
     ) -> None:
         self._settings = settings
         self._tree = tree
         self._store = store
-        self._forge = forge
-        self._maker = maker
-        self._access = access
+        self._factory = factory
+        self._provisioner = provisioner
+        self._channel_factory = channel_factory
         self._deadlines = deadlines
         self._prepare = prepare
         self._prepare_all = prepare_all
@@ -86,24 +86,24 @@ class Library:
 
     @property
     def found(self) -> dict[tuple[MachineSpec, str], Snapshot]:
-        """The snapshots that were asked for so far, by machine and state."""
+        """The snapshots that `snapshot` has returned so far, by spec and state."""
         return self._found
 
     def snapshot(self, spec: MachineSpec, state: str) -> Snapshot:
         """The snapshot of `state` for a machine of `spec`.
 
-        Raises `StateFailed` where a state's function fails, its parent's too, `BootError`, `ImageError`,
+        Raises `StateFailed` if the function of the state or of an ancestor fails, `BootError`, `ImageError`,
         `StoreError`.
         """
         __tracebackhide__ = True
         if (spec, state) not in self._found:
             try:
                 entry = self._entry(spec, state)
-            except DiedOfKvm as error:
+            except KvmCannotRunGuest as error:
                 if self._settings.accel != "auto":
                     raise
-                self._progress.say(f"{error.message}: going on with software emulation")
-                self._forge.host.demote(error.message)
+                self._progress.say(f"{error.message}; continuing with software emulation")
+                self._factory.host.demote(error.message)
                 self._keys.clear()
                 entry = self._entry(spec, state)
             self._found[spec, state] = self._opened(entry)
@@ -111,17 +111,18 @@ class Library:
             trim(self._store, self._settings.store_limit)
         return self._found[spec, state]
 
-    def healed(self, spec: MachineSpec, state: str) -> Snapshot | None:
-        """The snapshot of `state`, made anew; None where what is in the store is what was saved.
+    def rebuilt_if_damaged(self, spec: MachineSpec, state: str) -> Snapshot | None:
+        """The rebuilt snapshot of `state` if it is damaged in the store; None if it is not.
 
-        For a snapshot that cannot be loaded. All that it stands on is read; what is damaged is removed,
-        with what was made on it. Each state is made anew once in a run. Raises as `snapshot` does.
+        Call this for a snapshot that cannot be loaded. It reads the snapshot and everything that it depends on,
+        and removes what is damaged and what was made from that. Each state is rebuilt once in a run; after that
+        the result is None. Raises as `snapshot` does.
         """
         __tracebackhide__ = True
         if (spec, state) in self._healed:
             return None
-        with self._progress.step(f"checking what is in the store of the state {state}"):
-            damaged = damage_of(self._store, Name(kind=entries.KIND, key=self.key(spec, state)))
+        with self._progress.step(f"checking the state {state} in the store"):
+            damaged = damage_of(self._store, EntryName(kind=entries.KIND, key=self.key(spec, state)))
         if not damaged:
             return None
         self._healed.add((spec, state))
@@ -129,39 +130,39 @@ class Library:
         return self.snapshot(spec, state)
 
     def expect_unchanged(self) -> None:
-        """Prove of the snapshots that machines of this run were made from that none was written to.
+        """Check that nothing wrote to the snapshots that machines of this run were made from.
 
-        What QEMU could have written to is read, by the last run that uses it: the workers of xdist would read
-        the same file each, in the seconds that they have for their end. Raises `StoreDamaged` with the file
-        that was: the next run makes that state anew.
+        A memory file that QEMU opens for writing is read in whole, by the last run that uses it: otherwise each
+        xdist worker would read the same file in the few seconds that it has to end. Raises `StoreDamaged` with
+        the file that was written to; the next run rebuilds its state.
         """
         written: dict[Path, Fingerprint] = {}
         for snapshot in self._found.values():
             snapshot.memory.expect_untouched()
             bottom = snapshot.memory.bottom
-            if bottom and not snapshot.abilities.sealed_memory:
+            if bottom and not snapshot.capabilities.sealed_memory:
                 written[bottom.path] = bottom
         for path, bottom in written.items():
-            if self._store.leave(Name(kind=entries.KIND, key=path.parent.name)):
+            if self._store.unpin(EntryName(kind=entries.KIND, key=path.parent.name)):
                 bottom.expect_unchanged()
 
     def key(self, spec: MachineSpec, state: str) -> str:
-        """What names the snapshot of `state` for a machine of `spec` in the store."""
+        """The key of the snapshot of `state` for a machine of `spec` in the store."""
         if (spec, state) not in self._keys:
             if state == BASE:
-                parts = keys.base_parts(
-                    self._forge,
+                parts = cache_key.base_parts(
+                    self._factory,
                     spec=spec,
                     image=self._image(spec),
-                    access=self._access,
+                    channel_factory=self._channel_factory,
                     prepare=self._prepare,
                     root=self._settings.root,
                 )
             else:
                 declaration = self._tree.declaration(state)
                 parent = self.key(spec, declaration.parent)
-                parts = keys.state_parts(declaration, parent=parent, root=self._settings.root)
-            self._keys[spec, state] = keys.key_of(parts)
+                parts = cache_key.state_parts(declaration, parent=parent, root=self._settings.root)
+            self._keys[spec, state] = cache_key.key_of(parts)
         return self._keys[spec, state]
 
     def _image(self, spec: MachineSpec) -> Image:
@@ -180,16 +181,16 @@ class Library:
                     raise
                 return self._base_entry(spec)
         declaration = self._tree.declaration(state)
-        parent = Name(kind=entries.KIND, key=self.key(spec, declaration.parent))
+        parent = EntryName(kind=entries.KIND, key=self.key(spec, declaration.parent))
         if self._refreshed(declaration.parent):
-            self.snapshot(spec, declaration.parent)  # what was made from the one before goes with it
+            self.snapshot(spec, declaration.parent)  # removes what was made from the old parent
         return self._store.provide(
             entries.KIND,
             self.key(spec, state),
             f"state {state}",
             lambda draft: self._build(draft, spec, declaration),
-            made_on=[parent],
-            anew=state in self._settings.refresh_state,
+            depends_on=[parent],
+            rebuild=state in self._settings.refresh_state,
         )
 
     def _base_entry(self, spec: MachineSpec) -> Path:
@@ -198,12 +199,12 @@ class Library:
             self.key(spec, BASE),
             f"state {BASE}",
             lambda draft: self._build_base(draft, spec),
-            made_on=self._below(spec),
-            anew=BASE in self._settings.refresh_state,
+            depends_on=self._below(spec),
+            rebuild=BASE in self._settings.refresh_state,
         )
 
     def _heals_image(self, spec: MachineSpec) -> bool:
-        """Whether the image was damaged, and has been removed so that it is built anew; once in a run."""
+        """Remove the image if it is damaged in the store, and return whether it was; at most once in a run."""
         if spec in self._images_healed or not (below := self._below(spec)):
             return False
         origin = self._image(spec).origin
@@ -217,41 +218,41 @@ class Library:
 
     def _remove(self, damaged: Sequence[Damage]) -> None:
         for each in damaged:
-            self._progress.say(f"{each.name} in the store is damaged, and is made anew: {each.what}")
+            self._progress.say(f"{each.name} in the store is damaged and will be rebuilt: {each.what}")
         remove_damaged(self._store, damaged)
         self._found.clear()
         self._images.clear()
 
     def _refreshed(self, state: str) -> bool:
-        """Whether `state`, or one that it is made from, is to be made anew."""
+        """Whether the options ask to rebuild `state` or one of its ancestors."""
         names = (*self._tree.ancestors(state), state)
         return self._settings.refresh or any(name in self._settings.refresh_state for name in names)
 
-    def _below(self, spec: MachineSpec) -> list[Name]:
-        """The entries of the store that the disks of a base state are made on."""
+    def _below(self, spec: MachineSpec) -> list[EntryName]:
+        """The entries of the store that have the backing files of a base state's disks."""
         parts = [path.relative_to(self._store.path).parts for path in self._backings(spec)]
-        return [Name(kind=cast("Kind", kind), key=key) for kind, key, *_ in parts]
+        return [EntryName(kind=cast("Kind", kind), key=key) for kind, key, *_ in parts]
 
     def _backings(self, spec: MachineSpec) -> list[Path]:
         disk = self._image(spec).disk
-        found = [self._forge.host.reachable(disk)] if disk else []
+        found = [self._factory.host.reachable(disk)] if disk else []
         return [path for path in found if path.is_relative_to(self._store.path)]
 
     def _opened(self, entry: Path) -> Snapshot:
         snapshot = entries.load(self._store, entry)
-        accept_repeats(snapshot.guest.reseeder, self._settings.entropy, self._progress)
-        entries.open_to(self._forge.host, snapshot)
+        check_entropy(snapshot.guest.reseeder, self._settings.entropy, self._progress)
+        entries.open_to(self._factory.host, snapshot)
         return snapshot
 
     def _build_base(self, draft: Path, spec: MachineSpec) -> None:
         __tracebackhide__ = True
         started = time.monotonic()
         snapshot = build_base(
-            self._forge,
+            self._factory,
             spec=spec,
             image=self._image(spec),
             prepare=lambda machine: self._prepare_all(machine, spec),
-            access=self._access,
+            channel_factory=self._channel_factory,
             deadlines=self._deadlines(),
             entropy=self._settings.entropy,
             progress=self._progress,
@@ -259,7 +260,7 @@ class Library:
             observe=self._observe,
         )
         self._build_seconds[self.key(spec, BASE)] = time.monotonic() - started
-        log.info("base state saved: %s", snapshot.abilities)
+        log.info("base state saved: %s", snapshot.capabilities)
         self._seal(draft, snapshot, BASE, None)
 
     def _build(self, draft: Path, spec: MachineSpec, declaration: Declaration) -> None:
@@ -267,12 +268,12 @@ class Library:
         parent = self.snapshot(spec, declaration.parent)
         started = time.monotonic()
         try:
-            lease = self._maker.make(parent)
+            lease = self._provisioner.make(parent)
         except (RevertError, StoreDamaged):
-            if (healed := self.healed(spec, declaration.parent)) is None:
+            if (rebuilt := self.rebuilt_if_damaged(spec, declaration.parent)) is None:
                 raise
-            lease = self._maker.make(healed)
-        trail = Trail(f"state {declaration.name}")
+            lease = self._provisioner.make(rebuilt)
+        history = History(f"state {declaration.name}")
         try:
             machine = Machine(
                 lease.clone,
@@ -280,16 +281,16 @@ class Library:
                 spec=spec,
                 state=declaration.name,
                 deadlines=self._deadlines(),
-                ssh_login=self._access.ssh,
-                trail=trail,
+                ssh_login=self._channel_factory.ssh,
+                history=history,
                 progress=self._progress,
             )
-            with observed(trail, self._observe):
-                prepared(machine, declaration.function, self._progress)
+            with observed(history, self._observe):
+                run_preparation(machine, declaration.function, self._progress)
             seconds = BOOT_SECONDS * self._deadlines().factor
             with self._progress.step(f"saving the state {declaration.name}"):
                 stop_calendar_timers(lease.channel, timeout=seconds)
-                self._forge.to_write_in(draft)
+                self._factory.writable_directory(draft)
                 snapshot = lease.save(draft, timeout=seconds)
         finally:
             lease.end()
@@ -297,6 +298,6 @@ class Library:
         self._seal(draft, snapshot, declaration.name, self.key(spec, declaration.parent))
 
     def _seal(self, draft: Path, snapshot: Snapshot, state: str, parent: str | None) -> None:
-        made_from = entries.made_from(self._forge.host.facts, snapshot.image.origin)
+        made_from = entries.made_from(self._factory.host.facts, snapshot.image.origin)
         origin = entries.origin_now(state, project=self._settings.root, parent=parent, made_from=made_from)
         entries.seal(self._store, draft, snapshot, origin)

@@ -1,4 +1,4 @@
-"""The states of a project, each below its parent."""
+"""The tree of a project's states."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING
 
 from pytest_vmsnap.errors import StateError, UnknownState
-from pytest_vmsnap.states.base import BASE
-from pytest_vmsnap.states.declared import Declaration, declaration_of
+from pytest_vmsnap.states.base_state import BASE
+from pytest_vmsnap.states.declarations import Declaration, declaration_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateTree:
-    """All states by name, but for ``base``, from which they all come.
+    """All states by name, except ``base``, the root of the tree.
 
-    `root` is the directory that files are named relative to.
+    Messages show files relative to the directory `root`.
     """
 
     declarations: Mapping[str, Declaration] = field(default_factory=lambda: MappingProxyType({}))
@@ -28,10 +28,10 @@ class StateTree:
 
     @classmethod
     def of(cls, declarations: Iterable[Declaration], *, root: Path | None = None) -> StateTree:
-        """The tree of `declarations`; the same one may be among them several times.
+        """The tree of `declarations`, which may contain the same one several times.
 
-        Raises `StateError` for two states of one name and for states that are each other's parents,
-        `UnknownState` for a parent that is none.
+        Raises `StateError` if two states have the same name or states are each other's parents, `UnknownState`
+        if a parent does not exist.
         """
         by_name: dict[str, Declaration] = {}
         for declaration in sorted(declarations, key=_place):
@@ -39,7 +39,7 @@ class StateTree:
             if _place(other) != _place(declaration):
                 places = " and in ".join(f"{_shown(one, root)}:{one.line}" for one in (other, declaration))
                 raise StateError(
-                    f"two states have the name {declaration.name}: in {places}", hint="give one another name"
+                    f"two states are called {declaration.name}: in {places}", hint="rename one of them"
                 )
         tree = cls(declarations=MappingProxyType(by_name), root=root)
         for name, declaration in by_name.items():
@@ -53,25 +53,25 @@ class StateTree:
         return (BASE, *sorted(self.declarations))
 
     def require(self, name: str, where: str) -> None:
-        """Raise `UnknownState`, with all the states that there are, if `name` is none; `where` asks for it."""
+        """Raise `UnknownState`, listing all states, if there is no state `name`; `where` says what needs it."""
         if name not in self.names:
             close = difflib.get_close_matches(name, self.names, n=1)
             near = f"did you mean {close[0]}? " if close else ""
             raise UnknownState(
-                f"{where}: there is no state {name!r}", hint=f"{near}there are {', '.join(self._listed())}"
+                f"{where}: there is no state {name!r}", hint=f"{near}the states are {', '.join(self._listed())}"
             )
 
     def declaration(self, name: str) -> Declaration:
-        """How the state `name` was declared; raises `UnknownState`, for ``base`` too, which nobody declares."""
+        """The declaration of the state `name`; raises `UnknownState`, also for ``base``, which has none."""
         if name not in self.declarations:
             self.require(name, "states")
             raise UnknownState(f"the state {BASE} has no declaration")
         return self.declarations[name]
 
     def lineage(self, name: str) -> tuple[Declaration, ...]:
-        """The states from ``base``'s child down to `name` itself; none for ``base``.
+        """The states from the child of ``base`` down to `name` itself; empty for ``base``.
 
-        Raises `UnknownState`, and `StateError` where a parent leads back to its child.
+        Raises `UnknownState` if a state does not exist, `StateError` if states are each other's parents.
         """
         line: list[Declaration] = []
         while name != BASE:
@@ -80,18 +80,18 @@ class StateTree:
                 around = [one.name for one in line[line.index(declaration) :]]
                 raise StateError(
                     f"states are each other's parents: {' from '.join([*around, around[0]])}",
-                    hint=f"the first of them starts from {BASE}, or from another state",
+                    hint=f"let one of them start from {BASE} or from another state",
                 )
             line.append(declaration)
             name = declaration.parent
         return tuple(reversed(line))
 
     def depth(self, name: str) -> int:
-        """How many states are between the bare boot and `name`, itself counted: 0 for ``base``."""
+        """How many states follow ``base`` down to `name`, including `name`; 0 for ``base``."""
         return len(self.lineage(name))
 
     def ancestors(self, name: str) -> tuple[str, ...]:
-        """The names of the states that `name` comes from, ``base`` first, without itself."""
+        """The names of the ancestors of the state `name`, ``base`` first."""
         return (BASE, *(declaration.name for declaration in self.lineage(name)))[:-1]
 
     def _listed(self) -> list[str]:
@@ -105,9 +105,9 @@ NO_STATES = StateTree()
 
 
 def collect(modules: Iterable[object], *, root: Path | None = None) -> StateTree:
-    """The tree of the states in `modules`, and of those that these name as parents by their functions.
+    """The tree of the states in `modules`, and of parents that these states name as functions.
 
-    What is no module is passed over. Raises as `StateTree.of`.
+    Objects that are not modules are skipped. Raises as `StateTree.of` does.
     """
     return StateTree.of(_found(modules), root=root)
 
@@ -123,7 +123,7 @@ def _found(modules: Iterable[object]) -> Iterator[Declaration]:
 
 
 def _place(declaration: Declaration) -> tuple[str, str, int]:
-    """The same for one definition, although its file was imported twice under two names."""
+    """What identifies a definition, even if its file is imported twice under two names."""
     return declaration.name, str(declaration.file), declaration.line
 
 

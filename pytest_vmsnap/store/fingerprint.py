@@ -1,4 +1,4 @@
-"""What a file was when it was saved, and proof that it is that still."""
+"""What a file was when it was saved, and the proof that it has not changed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CHUNK = 1 << 20
 class Fingerprint:
     """What a file was when it was saved: size in bytes, time of its last change (ns), checksum of its data.
 
-    The checksum is None where it was not taken.
+    The checksum is None if none was taken.
     """
 
     path: Path
@@ -29,30 +29,32 @@ class Fingerprint:
     checksum: int | None
 
     def expect_untouched(self) -> None:
-        """Raise `StoreDamaged` where size or time differ, or it is gone; costs one stat(2)."""
+        """Raise `StoreDamaged` if size or time differ or the file is gone; costs one stat(2)."""
         found = self._found()
         if (found.st_size, found.st_mtime_ns) != (self.size, self.changed):
             raise StoreDamaged(
-                f"{self.path} was written to after it was saved; machines made from it are not clean"
+                f"{self.path} was changed after it was saved, so machines made from it would not be clean"
             )
 
     def expect_unchanged(self) -> None:
-        """Raise `StoreDamaged` where size, time or content differ; reads the whole file."""
+        """Raise `StoreDamaged` if size, time or content differ; reads the whole file."""
         self.expect_untouched()
         self.expect_content()
 
     def renewed(self) -> Fingerprint:
-        """The fingerprint with the time that the file has now; reads it whole where that is another.
+        """The fingerprint with the file's current time; reads the whole file if the time differs.
 
-        Raises `StoreDamaged` where the file is another, or where without a checksum nobody can tell.
+        Raises `StoreDamaged` if size or content differ, or if the time differs and there is no checksum.
         """
         found = self._found()
         if found.st_mtime_ns == self.changed and found.st_size == self.size:
             return self
         if found.st_size != self.size:
-            raise StoreDamaged(f"{self.path} has {found.st_size} bytes, and was saved with {self.size}")
+            raise StoreDamaged(
+                f"{self.path} has {found.st_size} bytes instead of the {self.size} that were saved"
+            )
         if self.checksum is None:
-            raise StoreDamaged(f"{self.path} was written to after it was saved")
+            raise StoreDamaged(f"{self.path} was changed after it was saved")
         self.expect_content()
         return replace(self, changed=found.st_mtime_ns)
 
@@ -63,26 +65,26 @@ class Fingerprint:
             raise StoreDamaged(f"{self.path} cannot be read: {error.strerror}") from error
 
     def expect_content(self) -> None:
-        """Raise `StoreDamaged` where size or content differ; reads the whole file, if it has a checksum."""
+        """Raise `StoreDamaged` if size or content differ; reads the whole file if there is a checksum."""
         if (size := self._found().st_size) != self.size:
-            raise StoreDamaged(f"{self.path} has {size} bytes, and was saved with {self.size}")
+            raise StoreDamaged(f"{self.path} has {size} bytes instead of the {self.size} that were saved")
         if self.checksum is not None and checksum(self.path) != self.checksum:
             raise StoreDamaged(f"the content of {self.path} changed after it was saved")
 
 
 def fingerprint(path: Path) -> Fingerprint:
     """The fingerprint of `path` as it is now; reads the whole file."""
-    return replace(outline(path), checksum=checksum(path))
+    return replace(stat_fingerprint(path), checksum=checksum(path))
 
 
-def outline(path: Path) -> Fingerprint:
+def stat_fingerprint(path: Path) -> Fingerprint:
     """The fingerprint of `path` as it is now, without a checksum."""
     found = path.stat()
     return Fingerprint(path=path, size=found.st_size, changed=found.st_mtime_ns, checksum=None)
 
 
 def checksum(path: Path) -> int:
-    """A checksum (CRC-32) of the file's data; holes are not read, and are as zeros."""
+    """A checksum (CRC-32) of the file's data; holes are not read and count as zeros."""
     value = 0
     with path.open("rb") as file:
         for start, end in extents(file.fileno()):
@@ -98,7 +100,7 @@ ZEROS = bytes(CHUNK)
 
 
 def _added(value: int, start: int, data: bytes) -> int:
-    """`value` with the data at `start`, page by page: in a copy, zeros may be in place of a hole."""
+    """`value` with the data at `start` added, without pages of zeros: a copy may have them for a hole."""
     if data == ZEROS[: len(data)]:
         return value
     for at in range(0, len(data), PAGE):
@@ -109,7 +111,7 @@ def _added(value: int, start: int, data: bytes) -> int:
 
 
 def extents(descriptor: int) -> Iterator[tuple[int, int]]:
-    """Where the file has data, lseek(2) SEEK_DATA."""
+    """Start and end of each part of the file that has data (lseek(2), SEEK_DATA)."""
     end = 0
     while True:
         try:

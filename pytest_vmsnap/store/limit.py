@@ -1,4 +1,4 @@
-"""The store's size, and what goes first when it has grown over its limit."""
+"""The size of the store, and what is removed first when it exceeds its limit."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_vmsnap.errors import StoreError
-from pytest_vmsnap.store import manifest, needs
+from pytest_vmsnap.store import dependencies, manifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+    from pytest_vmsnap.store.dependencies import EntryName, Kind
     from pytest_vmsnap.store.directory import Store
-    from pytest_vmsnap.store.needs import Kind, Name
 
 log = logging.getLogger("pytest_vmsnap.store")
 
@@ -22,36 +22,36 @@ BLOCK = 512  # stat(2), st_blocks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Holding:
-    """An entry as it weighs: `size` in bytes on the disk, `apparent` as its files say; its last use.
+class EntryUsage:
+    """The `size` of an entry in bytes on disk, the `apparent` size of its files, and when it was last `used`.
 
-    What several entries have in common (hard links) is counted to each in part.
+    What several entries share (hard links) counts in part for each. `used` is in seconds since the epoch.
     """
 
-    name: Name
+    name: EntryName
     size: int
     apparent: int
     used: float
 
 
-SHARED: tuple[Kind, ...] = ("images", "copies", "states", "memory", "downloads")  # what one limit holds for
+SHARED: tuple[Kind, ...] = ("images", "copies", "states", "memory", "downloads")  # the limit is for their sum
 
 
-def holdings(store: Store, *kinds: Kind) -> list[Holding]:
-    """What the store keeps of `kinds`, the longest unused first; without any, of all under the one limit."""
+def entry_usages(store: Store, *kinds: Kind) -> list[EntryUsage]:
+    """The entries of `kinds` with their sizes, longest unused first; without `kinds`, all under the limit."""
     names = store.entries(*(kinds or SHARED))
     found = [holding for name in names if (holding := _holding(store, name))]
     return sorted(found, key=lambda holding: holding.used)
 
 
-def trim(store: Store, limit_mib: int, *, dry: bool = False) -> list[Holding]:
-    """Remove what was not used for longest until the store is within `limit_mib` MiB; returns what goes.
+def trim(store: Store, limit_mib: int, *, dry: bool = False) -> list[EntryUsage]:
+    """Remove the longest unused entries until the store is within `limit_mib` MiB; returns those that go.
 
-    What a run uses stays, and what others are made on goes behind these. With `dry` nothing is removed.
+    Entries that a run uses stay; one that others are built on goes after them. With `dry`, nothing is removed.
     """
-    rest = holdings(store)
+    rest = entry_usages(store)
     excess = sum(holding.size for holding in rest) - (limit_mib << 20)
-    gone: list[Holding] = []
+    gone: list[EntryUsage] = []
     while excess > 0 and (victim := _next(store, rest)):
         rest.remove(victim)
         if not dry and not store.remove(victim.name, unless_used=True):
@@ -64,33 +64,37 @@ def trim(store: Store, limit_mib: int, *, dry: bool = False) -> list[Holding]:
     return gone
 
 
-def discard(store: Store, names: Iterable[Name], *, dry: bool = False) -> list[Holding]:
-    """Remove `names` and what is made on them; returns what goes. Raises `StoreError` where a run uses one of
-    them.
+def discard(store: Store, names: Iterable[EntryName], *, dry: bool = False) -> list[EntryUsage]:
+    """Remove `names` and the entries built on them; returns those that go.
 
-    With `dry` nothing is removed.
+    With `dry`, nothing is removed. Raises `StoreError` if a run uses one of them.
     """
-    everything = {holding.name: holding for holding in holdings(store)}
-    gone: list[Name] = []
+    everything = {holding.name: holding for holding in entry_usages(store)}
+    gone: list[EntryName] = []
     for name in names:
-        gone += [each for each in (*needs.dependents(store.path, everything, name), name) if each not in gone]
-    if used := [name for name in gone if store.claims.is_used(name)]:
-        raise StoreError(f"a run that goes on uses {', '.join(map(str, used))}", hint="wait for its end")
+        gone += [
+            each for each in (*dependencies.dependents(store.path, everything, name), name) if each not in gone
+        ]
+    if used := [name for name in gone if store.pins.is_used(name)]:
+        raise StoreError(
+            f"cannot remove {', '.join(map(str, used))}: a run still uses it",
+            hint="wait until that run has ended",
+        )
     for name in gone if not dry else ():
         store.remove(name)
     return [everything[name] for name in gone]
 
 
-def _next(store: Store, rest: list[Holding]) -> Holding | None:
-    needed = {below for holding in rest for below in needs.read(store.place(holding.name))}
+def _next(store: Store, rest: list[EntryUsage]) -> EntryUsage | None:
+    needed = {below for holding in rest for below in dependencies.read(store.place(holding.name))}
     for holding in rest:
-        if holding.name not in needed and not store.claims.is_used(holding.name):
+        if holding.name not in needed and not store.pins.is_used(holding.name):
             return holding
     return None
 
 
-def _holding(store: Store, name: Name) -> Holding | None:
-    """What an entry weighs, None where another run removes it meanwhile."""
+def _holding(store: Store, name: EntryName) -> EntryUsage | None:
+    """The sizes of an entry; None if another run removes it meanwhile."""
     place = store.place(name)
     mark = place / manifest.USED
     try:
@@ -98,7 +102,7 @@ def _holding(store: Store, name: Name) -> Holding | None:
         used = (mark if mark.exists() else place).stat().st_mtime
     except FileNotFoundError:
         return None
-    return Holding(
+    return EntryUsage(
         name=name,
         size=sum(stat.st_blocks * BLOCK // stat.st_nlink for stat in stats),
         apparent=sum(stat.st_size for stat in stats),

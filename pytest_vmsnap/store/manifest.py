@@ -1,4 +1,4 @@
-"""What the files of an entry were when it was made."""
+"""The manifest of an entry: what its files were when it was built."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from typing import TYPE_CHECKING
 
 from pytest_vmsnap.errors import StoreDamaged
 from pytest_vmsnap.host import write_whole
-from pytest_vmsnap.store.fingerprint import Fingerprint, fingerprint, outline
+from pytest_vmsnap.store.fingerprint import Fingerprint, fingerprint, stat_fingerprint
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 NAME = "manifest.json"
-SMALL = 4 << 20  # bytes that are read in some milliseconds
-USED = "used"  # its time is that of the last use
-BUILT = "built"  # its time is that of the building
+SMALL = 4 << 20  # bytes; reading them takes some milliseconds
+USED = "used"  # its mtime is when the entry was last used
+BUILT = "built"  # its mtime is when the entry was built
 
 
 def write(entry: Path, *, checksums: bool) -> None:
-    """Note what the files in `entry` are; with `checksums` all of them are read."""
-    take = fingerprint if checksums else outline
+    """Write the manifest of the files in `entry`; with `checksums`, this reads all of them."""
+    take = fingerprint if checksums else stat_fingerprint
     _write(entry, {name: take(entry / name) for name in _names(entry)})
 
 
 def check(entry: Path) -> None:
-    """Prove that the files in `entry` are those that were saved; nothing happens where nothing was noted.
+    """Prove that the files in `entry` are those that were saved; does nothing without a manifest.
 
-    A file whose time is another is read, and the new time noted: the store may have been copied. Small files
+    A file with another time is read, and its new time recorded: the store may have been copied. Small files
     are always read: a device state with flipped bytes may load without an error.
 
     Raises `StoreDamaged` with what is wrong.
@@ -36,7 +36,9 @@ def check(entry: Path) -> None:
         return
     noted = read(entry)
     if strangers := set(_names(entry)) - set(noted):
-        raise StoreDamaged(f"{entry} has {', '.join(sorted(strangers))}, which was not saved")
+        raise StoreDamaged(
+            f"{entry} contains {', '.join(sorted(strangers))}, which the plugin did not save there"
+        )
     found = {name: each.renewed() for name, each in noted.items()}
     for each in found.values():
         if each.size <= SMALL:
@@ -46,9 +48,9 @@ def check(entry: Path) -> None:
 
 
 def verify(entry: Path) -> None:
-    """Prove by their checksums that the files in `entry` are those that were saved: all of them are read.
+    """Prove by their checksums that the files in `entry` are those that were saved; reads all of them.
 
-    Raises `StoreDamaged` with what is wrong; nothing happens where nothing was noted.
+    Does nothing without a manifest. Raises `StoreDamaged` with what is wrong.
     """
     if not (entry / NAME).exists():
         return
@@ -57,7 +59,7 @@ def verify(entry: Path) -> None:
 
 
 def read(entry: Path) -> dict[str, Fingerprint]:
-    """The fingerprints of the files in `entry`, by their names in it. Raises `StoreDamaged`."""
+    """The fingerprints of the files in `entry`, by name; raises `StoreDamaged` if they cannot be read."""
     try:
         noted = json.loads((entry / NAME).read_text())
         return {

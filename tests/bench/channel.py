@@ -1,4 +1,4 @@
-"""How long a command takes by the planted shell and by the guest agent, side by side. Run by hand:
+"""How long a command takes by the guest shell and by the guest agent, side by side. Run by hand:
 
     python tests/bench/channel.py [--times 200] [arguments for pytest]
 
@@ -21,7 +21,7 @@ import time
 from typing import TYPE_CHECKING
 
 from pytest_vmsnap.guest import Request
-from pytest_vmsnap.guest.agent import AgentChannel
+from pytest_vmsnap.guest.agent.channel import AgentChannel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,7 +46,7 @@ def shown(name: str, times: list[float]) -> str:
 
 
 def lean(machine: Machine, command: str) -> None:
-    domain = machine._body.domain
+    domain = machine._backend.domain
     pid = domain.agent("guest-exec", path="/bin/sh", arg=["-c", command], capture_output=True, timeout=30)[
         "pid"
     ]
@@ -56,7 +56,7 @@ def lean(machine: Machine, command: str) -> None:
 
 def test_channels(vm: Machine, vmsnap: VmsnapSession) -> None:
     times = int(os.environ[TIMES])
-    agent = AgentChannel(lambda: vm._body.domain)
+    agent = AgentChannel(lambda: vm._backend.domain)
     agent.open(timeout=60)
     facts = vmsnap.facts
     print(f"\n\nhost {platform.machine()}, {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}")

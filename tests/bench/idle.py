@@ -68,7 +68,7 @@ def test_waiting(vm: Machine, vmsnap: VmsnapSession, waited: str) -> None:
 
 
 def test_running(vm: Machine) -> None:
-    domain = vm._body.domain
+    domain = vm._backend.domain
     lines = "journalctl --no-pager -q | wc -l"
     before = int(vm.succeed(lines))
     print("\nrunning:", "; ".join(shares(domain)))

@@ -32,8 +32,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_vmsnap.guest.agent import AgentChannel
-from pytest_vmsnap.guest.streams import Written
+from pytest_vmsnap.guest.agent.channel import AgentChannel
+from pytest_vmsnap.guest.streams import FileSink
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -101,7 +101,7 @@ def test_transfer(vm: Machine, vmsnap: VmsnapSession, tmp_path: Path) -> None:
     times, size, count = (int(os.environ[name]) for name in (TIMES, SIZE, FILES))
     figures: dict[tuple[str, str, str], Figures] = defaultdict(lambda: Figures([], []))
     scp = Scp(vm) if shutil.which("scp") else None
-    agent = AgentChannel(lambda: vm._body.domain)
+    agent = AgentChannel(lambda: vm._backend.domain)
     agent.open(timeout=600)
     large, part = tmp_path / "large", tmp_path / "part"
     with large.open("wb") as file:
@@ -171,7 +171,7 @@ def agent_put(agent: AgentChannel, source: Path) -> None:
 
 def agent_get(agent: AgentChannel, target: Path) -> None:
     with target.open("wb") as file:
-        agent.get(IN_GUEST, Written(file), timeout=600)
+        agent.get(IN_GUEST, FileSink(file), timeout=600)
 
 
 def table(vmsnap: VmsnapSession, figures: dict[tuple[str, str, str], Figures], size: int, count: int) -> str:

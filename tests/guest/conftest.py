@@ -17,7 +17,7 @@ from pytest_vmsnap import image
 from pytest_vmsnap.progress import Progress
 from pytest_vmsnap.states import image_request
 
-from .images import BUSYBOX, SHELL_PLANTED, booting, busybox
+from .images import BUSYBOX, SHELL_INSTALLED, booting, busybox
 from .terminal import Person
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def light(
     built = provided(vm_spec)
     initrd = tmp_path_factory.getbasetemp() / "light-initrd"
     if not initrd.exists():
-        busybox(built, initrd, SHELL_PLANTED)
+        busybox(built, initrd, SHELL_INSTALLED)
     return (*BUSYBOX, *booting(built, initrd))
 
 

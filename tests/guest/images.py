@@ -7,7 +7,7 @@ import subprocess
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from pytest_vmsnap.guest.shell.source import source
+from pytest_vmsnap.guest.shell.scripts import source
 from pytest_vmsnap.image.debian.initrd import _member
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ busybox --install -s /bin
 exec init
 """
 SHELL_ON_CONSOLE = {"etc/inittab": "ttyS0::respawn:-/bin/sh\n"}
-SHELL_PLANTED = {
+SHELL_INSTALLED = {
     "etc/inittab": "::respawn:/bin/sh /usr/lib/vmsnap/shell\n",
     "usr/lib/vmsnap/shell": source(),
 }
@@ -36,7 +36,7 @@ LOGIN_ON_CONSOLE = {
     "etc/group": "root:x:0:\n",
 }
 
-# What there is of the planted shell and of the agent in an image that the plugin built.
+# What there is of the guest shell and of the agent in an image that the plugin built.
 SHELL = ("/usr/lib/vmsnap/shell", "/etc/systemd/system/multi-user.target.wants/vmsnap-shell.service")
 AGENT = ("/usr/sbin/qemu-ga",)
 # cloud-init has a generator do this, which our images are without.

@@ -38,7 +38,7 @@ CHANGES = {
         *("port 8000/tcp on *: new", "file /dev/shm/added: new", "file /etc/fstab: changed"),
         *("file /etc/motd: gone", "file /opt: changed", "file /srv/added: new"),
     ),
-    "ending": ("systemctl poweroff >/dev/null 2>&1; sleep 1000", "it does not answer any more: *"),
+    "ending": ("systemctl poweroff >/dev/null 2>&1; sleep 1000", "the machine no longer answers: *"),
 }
 
 
@@ -75,7 +75,7 @@ def test_what_a_read_only_test_changed_is_named(project: pytest.Pytester) -> Non
     for name, (_, *lines) in CHANGES.items():
         said = result.stdout.str().partition(f"_ test_it[{name}] _")[2].partition("\n___")[0].splitlines()
         pytest.LineMatcher(said).fnmatch_lines_random(
-            ["vm_readonly promises to change nothing, and this test changed:", *(f"  {line}" for line in lines)]
+            ["this test is marked vm_readonly, but it changed its machine:", *(f"  {line}" for line in lines)]
         )
 
 

@@ -1,4 +1,4 @@
-"""The planted shell: framing that survives any bytes, commands that end, and guests that do not."""
+"""The guest shell: framing that survives any bytes, commands that end, and guests that do not."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_vmsnap import CommandTimeout, GuestGone, GuestHung
-from pytest_vmsnap.guest.shell.channel import NUDGE_SECONDS, ShellChannel
-from pytest_vmsnap.guest.shell.source import COMMAND_SLOTS
+from pytest_vmsnap.guest.shell.channel import PING_SECONDS, ShellChannel
+from pytest_vmsnap.guest.shell.scripts import COMMAND_SLOTS
 
 if TYPE_CHECKING:
     from pytest_vmsnap import Machine
@@ -24,7 +24,7 @@ COMMANDS = int(os.environ.get("TEST_COMMANDS", "250"))
 @pytest.fixture
 def shell(vm_module: Machine) -> Machine:
     if vm_module._channel.name != "shell":
-        pytest.skip("of the planted shell")
+        pytest.skip("of the guest shell")
     return vm_module
 
 
@@ -127,9 +127,9 @@ def test_an_interrupted_wait_leaves_a_channel_that_works(shell: Machine) -> None
 
 
 def test_a_command_that_ran_over_before_it_began_is_ended_too(shell: Machine) -> None:
-    channel, domain = shell._channel, shell._body.domain
+    channel, domain = shell._channel, shell._backend.domain
     assert isinstance(channel, ShellChannel)
-    parents = ",".join(str(slot.shell) for slot in channel._slots[:COMMAND_SLOTS])
+    parents = ",".join(str(shell) for shell in channel._slots.shells()[:COMMAND_SLOTS])
     stopped = domain.agent("guest-exec", path="pkill", arg=["-STOP", "-P", parents], timeout=60)
     while not domain.agent("guest-exec-status", pid=stopped["pid"], timeout=60)["exited"]:
         pass
@@ -157,7 +157,7 @@ def test_a_panic_ends_the_wait_at_once(vm: Machine) -> None:
 
 
 def test_a_stopped_qemu_is_told_from_a_slow_guest(vm: Machine) -> None:
-    pid = vm._body.domain.pid()
+    pid = vm._backend.domain.pid()
     assert pid is not None
     os.kill(pid, signal.SIGSTOP)
     with pytest.raises(GuestHung, match=f"process {pid}.*stopped by a signal"):
@@ -165,7 +165,7 @@ def test_a_stopped_qemu_is_told_from_a_slow_guest(vm: Machine) -> None:
 
 
 def test_a_killed_qemu_is_told(vm: Machine) -> None:
-    pid = vm._body.domain.pid()
+    pid = vm._backend.domain.pid()
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
     with pytest.raises(GuestGone, match="is off"):
@@ -178,7 +178,7 @@ def test_the_next_test_has_a_clean_machine(vm: Machine) -> None:
 
 @pytest.mark.thorough
 def test_a_shell_is_planted_where_the_image_has_none(vm: Machine) -> None:
-    """By the agent: the image's own shell is taken away, and another is planted after the next boot."""
+    """By the agent: the image's own shell is taken away, and another is installed after the next boot."""
     vm.succeed("rm -r /usr/lib/vmsnap /etc/systemd/system/vmsnap-shell.service")
     vm.succeed("rm /etc/systemd/system/multi-user.target.wants/vmsnap-shell.service; sync")
     vm.crash()
@@ -190,9 +190,9 @@ def test_a_shell_is_planted_where_the_image_has_none(vm: Machine) -> None:
 
 
 def test_an_answer_given_long_ago_is_no_proof(shell: Machine) -> None:
-    channel, domain = shell._channel, shell._body.domain
-    channel.nudge()
-    time.sleep(NUDGE_SECONDS + 0.5)
+    channel, domain = shell._channel, shell._backend.domain
+    channel.ping()
+    time.sleep(PING_SECONDS + 0.5)
     domain.suspend()
     with pytest.raises(GuestHung):
         channel.check(timeout=1)

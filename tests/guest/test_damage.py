@@ -124,7 +124,7 @@ def test_a_state_that_cannot_be_loaded_is_made_anew_once(
     verified.stdout.fnmatch_lines([f"damaged: state {made_anew[0]}@*: the content of *{path.name} changed*"])
     result = project.run(*runner)
     result.assert_outcomes(passed=2)
-    result.stdout.fnmatch_lines([f"*in the store is damaged, and is made anew: *{path.name} *"])
+    result.stdout.fnmatch_lines([f"*in the store is damaged and will be rebuilt: *{path.name} *"])
     result.stdout.fnmatch_lines([f"vmsnap: {len(made_anew)} state* built*"])
     again = project.run(*runner)
     again.assert_outcomes(passed=2)
@@ -149,7 +149,7 @@ def test_an_image_whose_header_is_gone_is_built_anew(
     project.makepyfile("def test_it(vm): vm.succeed('true')")
     result = project.run(*runner)
     result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines(["*in the store is damaged, and is made anew: *disk.qcow2 changed*"])
+    result.stdout.fnmatch_lines(["*in the store is damaged and will be rebuilt: *disk.qcow2 changed*"])
 
 
 def test_a_changed_page_of_memory_is_found_by_verify(
@@ -157,12 +157,14 @@ def test_a_changed_page_of_memory_is_found_by_verify(
 ) -> None:
     result = project.run(command, "verify")
     assert result.ret == 0
-    result.stdout.fnmatch_lines(["*: all is well"])
+    result.stdout.fnmatch_lines(["*: no damage found"])
     child = entry(store, full=False)
     change(store / "memory" / child.name / "ram", flip)
     result = project.run(command, "verify", "--remove")
     assert result.ret == 1
-    result.stdout.fnmatch_lines(["damaged: *: the content of *ram is not what its pages and its parent make"])
+    result.stdout.fnmatch_lines(
+        ["damaged: *: the content of *ram does not match its snapshot's pages and parent"]
+    )
     assert not (store / "memory" / child.name).exists()
     change(entry(store, full=True) / "ram", flip)
     result = project.run(command, "verify")

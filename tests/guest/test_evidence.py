@@ -45,7 +45,7 @@ def test_passes(vm):
 def test_fails(vm, request):
     vm_factory = request.getfixturevalue("vm_factory")  # as one does that chooses while it runs
     other = vm_factory(name="other")
-    with pytest.raises(pytest.UsageError, match="of that name already"):
+    with pytest.raises(pytest.UsageError, match="already has a machine of this name"):
         vm_factory(name="other")
     other.succeed("echo words of the other >/dev/console")
     vm.succeed("echo words of the call >/dev/console; echo spoken; echo words to the kernel >/dev/kmsg")
@@ -76,7 +76,7 @@ def test_hangs(vm):
     assert 0
 
 def test_stands_still(vm):
-    os.kill(vm._body.domain.pid(), signal.SIGSTOP)
+    os.kill(vm._backend.domain.pid(), signal.SIGSTOP)
     vm.run("true")
 """
 REPORTS = ("--junitxml=junit.xml", "--html=report.html", "--self-contained-html", "--alluredir=allure")
@@ -143,7 +143,7 @@ def test_every_failure_has_its_evidence_and_nothing_else_has(
             "*Console of vmsnap-* during this test*",
             "*Last commands in vmsnap-*",
             "*vmsnap-artifacts/test_it.py-test_fails: *vm-console.txt*",
-            "journal.txt of vm: not there within 7.5 s",
+            "journal.txt of vm: not collected within 7.5 s",
         ]
     )
     result.stdout.no_fnmatch_line("*words of the first")
@@ -180,7 +180,7 @@ def test_workers_keep_evidence_too_of_all_tests_or_of_none_as_is_asked(
     kept = project.path / "vmsnap-artifacts"
     assert "words of one" in (kept / "test_it.py-test_passes" / "vm-console.txt").read_text()
     assert "words of two" in (kept / "test_it.py-test_fails" / "vm-console.txt").read_text()
-    assert result.stdout.str().count("- Evidence of vmsnap -") == 1
+    assert result.stdout.str().count("- Artifacts of vmsnap -") == 1
     assert (project.path / "junit.xml").read_text().count('"vmsnap_artifacts"') == 2
     before = {path: path.stat().st_mtime_ns for path in kept.rglob("*.*") if path.is_file()}
 

@@ -40,7 +40,7 @@ def test_a_machine_has_few_devices(vm_module: Machine) -> None:
 
 
 def test_neither_image_nor_snapshot_is_written_to(vm: Machine) -> None:
-    snapshot = vm._tenancy.origin.snapshot  # type: ignore[union-attr]
+    snapshot = vm._allocation.origin.snapshot  # type: ignore[union-attr]
     image = snapshot.image.disk
     assert image is not None
 
@@ -55,8 +55,8 @@ def test_neither_image_nor_snapshot_is_written_to(vm: Machine) -> None:
 
 
 def test_clones_share_the_memory_file_of_their_snapshot(vm: Machine) -> None:
-    snapshot = vm._tenancy.origin.snapshot  # type: ignore[union-attr]
-    pid = vm._body.domain.pid()
+    snapshot = vm._allocation.origin.snapshot  # type: ignore[union-attr]
+    pid = vm._backend.domain.pid()
     maps = Path(f"/proc/{pid}/maps").read_text()
     (mapping,) = [line for line in maps.splitlines() if line.endswith(str(snapshot.memory.file().path))]
     assert mapping.split()[1] == "rw-p"  # private: copy-on-write
@@ -75,13 +75,13 @@ def test_a_users_machine_goes_when_its_test_ends(
     vmsnap: VmsnapSession, request: pytest.FixtureRequest, vm_spec: MachineSpec
 ) -> None:
     from pytest_vmsnap import MachineReleased
-    from pytest_vmsnap.selection import Wishes
+    from pytest_vmsnap.selection import Requirements
 
-    with vmsnap.lend(request.node, vm_spec, Wishes()) as machine:
-        directory = machine._body.directory  # type: ignore[attr-defined]
+    with vmsnap.provide(request.node, vm_spec, Requirements()) as machine:
+        directory = machine._backend.directory  # type: ignore[attr-defined]
         assert directory.is_dir()
     with pytest.raises(MachineReleased, match="test_a_users_machine_goes"):
         machine.run("true")
-    machine_ended = machine._body.domain.events.stopped
+    machine_ended = machine._backend.domain.events.stopped
     vmsnap.begin(request.node)  # until another test begins it can be looked at, for a report
     assert machine_ended.wait(30)

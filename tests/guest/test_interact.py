@@ -32,7 +32,7 @@ def test_a_person_has_a_shell_with_a_terminal(
 ) -> None:
     project.makepyfile(TESTS)
     person, process = at_terminal(*runner, f"--vmsnap-channel={channel}")
-    person.wait(r"a shell in vmsnap-\S+; `exit` goes on with the test")
+    person.wait(r"a shell in vmsnap-\S+; `exit` continues the test")
     person.type("tty; echo $((6*7)) $TERM\n")
     person.wait(r"/dev/pts/\d")
     person.wait(r"42 \w")

@@ -107,7 +107,7 @@ def test_the_machine_of_a_failed_test_is_opened_as_it_was_as_often_as_is_wanted(
     result.stdout.fnmatch_lines_random(
         [
             "*= vmsnap: kept machines =*",
-            "vm of test_it.py::test_off is not kept: it is off",
+            "vm of test_it.py::test_off is not kept: the machine is off",
             "vmsnap open test_it.py::test_shared",
             "vmsnap open test_it.py::test_busy",
             "vmsnap open test_it.py::test_fails",
@@ -131,7 +131,7 @@ def test_the_machine_of_a_failed_test_is_opened_as_it_was_as_often_as_is_wanted(
     several = opened(kept, command, "test_it")
     assert several.ret == 1
     several.stderr.fnmatch_lines(
-        ["vmsnap: 'test_it' may be one of several machines", "say which, *", "*test_busy*"]
+        ["vmsnap: 'test_it' matches several kept machines", "choose one *", "*test_busy*"]
     )
     unknown = opened(kept, command, "test_nothing")
     unknown.stderr.fnmatch_lines(["vmsnap: neither a kept machine nor a state is called 'test_nothing' *"])
@@ -140,7 +140,7 @@ def test_the_machine_of_a_failed_test_is_opened_as_it_was_as_often_as_is_wanted(
     assert kept.run(command, "drop", "test_busy").outlines[0].startswith("removed test_it.py::test_busy (vm): ")
     assert len(kept.run(command, "kept").outlines) == 2
     kept.run(command, "drop", "--all")
-    kept.run(command, "kept").stdout.fnmatch_lines(["no machine of this project is kept in *"])
+    kept.run(command, "kept").stdout.fnmatch_lines(["no kept machines of this project in *"])
 
 
 @pytest.mark.thorough
@@ -189,12 +189,12 @@ def test_a_person_tries_something_in_a_state_goes_back_and_keeps_what_they_have(
     person.type("\x1d")
     person.wait(r"vmsnap> ")
     person.type("revert one\n")
-    person.wait(r"the machine is as it was at one")
+    person.wait(r"reverted to one")
     name = f"tried-{failing.path.name}"  # the store is others' too
     person.type(f"save --as {name}\n")
     person.wait(rf"kept: vmsnap open {name} \(\d+ MiB\)")
     person.type("revert\n")
-    person.wait(r"the machine is as it was opened: deeper")
+    person.wait(r"reverted to deeper")
     person.type("\n")
     person.type("ls /tried; echo $((60+4))\n")
     person.wait(r"No such file or directory[\s\S]*64\s")
@@ -215,8 +215,8 @@ def test_a_serial_console_is_opened(failing: pytest.Pytester, command: Path, at_
 
 @pytest.mark.skipif(not shutil.which("ssh"), reason="an SSH client is a person's own")
 def test_an_ssh_client_gets_in(vm: Machine, command: Path, at_terminal: AtTerminal) -> None:
-    assert vm._tenancy
-    key = vm._tenancy.origin.snapshot.directory.name
+    assert vm._allocation
+    key = vm._allocation.origin.snapshot.directory.name
     person, process = at_terminal(str(command), "open", f"base@{key}", "--ssh")
     person.wait(r"root@vm")
     person.type("echo $((40+2)); exit 7\n")
@@ -229,23 +229,25 @@ def test_a_failed_test_s_machine_is_held_for_whoever_sits_at_the_terminal(
 ) -> None:
     refused = failing.runpytest_subprocess("--vmsnap-pause")
     assert refused.ret == pytest.ExitCode.USAGE_ERROR
-    refused.stderr.fnmatch_lines(["*--vmsnap-pause needs a terminal, and standard input or output is none"])
+    refused.stderr.fnmatch_lines(
+        ["*--vmsnap-pause needs a terminal, but standard input or standard output is not a terminal"]
+    )
     refused = failing.runpytest_subprocess("--vmsnap-pause", "-n1")
-    refused.stderr.fnmatch_lines(["*--vmsnap-pause needs a terminal, which xdist's workers have not*"])
+    refused.stderr.fnmatch_lines(["*--vmsnap-pause needs a terminal, and pytest-xdist's workers have none*"])
 
     person, process = at_terminal(
         sys.executable, "-mpytest", "--vmsnap-pause", "-k", "test_busy or test_passes"
     )
-    person.wait(r"test_it.py::test_busy failed; its machines are held")
+    person.wait(r"test_it.py::test_busy failed; its machines keep running")
     person.wait(r"vm: vmsnap-\S+\s")
     person.wait(r"serial console: socat \S+ UNIX-CONNECT:(\S+)")
-    person.wait(r"s and Enter for a shell, Enter to go on: ")
+    person.wait(r"press Enter to continue, or type s and press Enter for a shell: ")
     person.type("s\n")
     person.wait(r"a shell in vmsnap-")
     person.type("cat /runs; echo $((40+2))\n")
     person.wait(r"x\s+42\s")
     person.type("exit\n")
-    person.wait(r"Enter to go on: ")
+    person.wait(r"for a shell: ")
     person.type("\n")
     person.wait(r"1 failed, 1 passed")
     assert process.wait(60) == 1
@@ -287,5 +289,7 @@ def test_where_there_is_no_room_it_is_said_and_the_run_goes_on(
     )
     result = kept.runpytest_subprocess("--vmsnap-keep=failed", "--vmsnap-standby=0")
     result.assert_outcomes(passed=1, failed=1)
-    result.stdout.fnmatch_lines(["vm of test_it.py::test_fails is not kept: a snapshot of * have no room in *"])
+    result.stdout.fnmatch_lines(
+        ["vm of test_it.py::test_fails is not kept: not enough space in * for a snapshot of *"]
+    )
     assert not list((store / "kept").iterdir())

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_vmsnap.host.run import libvirt_logs
+from pytest_vmsnap.host.run_directory import libvirt_logs
 
 from .images import CMDLINE
 
@@ -260,7 +260,7 @@ def pytest_vmsnap_domain_xml(domain, spec):
 DRAWN = """
 import pytest
 
-from pytest_vmsnap.host.run import libvirt_logs
+from pytest_vmsnap.host.run_directory import libvirt_logs
 
 drawn = []
 
@@ -356,7 +356,7 @@ def test_a_failing_preparation_is_told_once_with_the_projects_own_line(
 def test_a_guest_that_does_not_boot_shows_its_console(
     project: pytest.Pytester, vmsnap: VmsnapSession, vm_module: Machine
 ) -> None:
-    kernel = vm_module._tenancy.origin.snapshot.image.kernel  # type: ignore[union-attr]
+    kernel = vm_module._allocation.origin.snapshot.image.kernel  # type: ignore[union-attr]
     project.makepyfile("def test_one(vm): ...")
     result = project.runpytest_subprocess(
         *("--vmsnap-image=none", f"--vmsnap-kernel={kernel}"),
@@ -364,7 +364,7 @@ def test_a_guest_that_does_not_boot_shows_its_console(
     )
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(
-        ["*the guest's kernel panicked*", "*the console's last lines:*", "*Kernel panic*"]
+        ["*the guest's kernel panicked*", "*last lines of the console:*", "*Kernel panic*"]
     )
 
 
@@ -376,9 +376,9 @@ def test_a_host_that_cannot_is_told_in_full_by_the_first_test_and_in_a_line_by_t
     project.makepyfile("def test_one(vm): ...\ndef test_two(vm): ...")
     result = project.runpytest_subprocess("--vmsnap-accel=kvm", "-p", "no:cacheprovider")
     result.assert_outcomes(errors=2)
-    result.stdout.fnmatch_lines(["vmsnap: no machine can run here: KVM was asked for*"])
+    result.stdout.fnmatch_lines(["vmsnap: no machine can run here: KVM was requested*"])
     result.stdout.fnmatch_lines(
-        ["KVM was asked for*", "*--vmsnap-accel=auto*", "KVM was asked for*(see *::test_one)"]
+        ["KVM was requested*", "*--vmsnap-accel=auto*", "KVM was requested*(see *::test_one)"]
     )
 
 
@@ -397,7 +397,7 @@ def test_a_machine_whose_making_hangs_does_not_hold_the_end_of_the_run(
             prefix = vmsnap._engine.host.run.prefix
             print(f"run {prefix}")
             deadline = time.monotonic() + 150
-            seen = vm._body.domain.pid()
+            seen = vm._backend.domain.pid()
             while time.monotonic() < deadline:  # as soon as it is there, and long before it is loaded
                 for pid, name in processes.qemus():
                     if name.startswith(prefix) and pid != seen:

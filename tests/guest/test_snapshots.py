@@ -13,7 +13,7 @@ from unittest.mock import Mock
 import pytest
 
 from pytest_vmsnap import ChannelError, CommandFailed, MachineReleased, SpecError
-from pytest_vmsnap.fork import running
+from pytest_vmsnap.fork import live_save
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -160,9 +160,9 @@ def test_nothing_of_a_snapshot_is_left_after_its_test(
     vm.snapshot("here")
     assert len(snapshots(vmsnap)) == 1
     vm.revert("here")
-    tenancy = vm._tenancy
-    assert tenancy
-    tenancy.end()
+    allocation = vm._allocation
+    assert allocation
+    allocation.end()
     wait_for(lambda: not snapshots(vmsnap), "the snapshot to be removed", 60)
 
 
@@ -180,9 +180,9 @@ def test_a_crash_and_a_new_boot_are_saved_like_anything_else(vm: Machine) -> Non
 
 
 def test_wrong_use_is_told(vm: Machine) -> None:
-    with pytest.raises(SpecError, match=r"no snapshot 'nowhere'.*there are: none"):
+    with pytest.raises(SpecError, match=r"no snapshot 'nowhere'.*it has: none"):
         vm.revert("nowhere")
-    with pytest.raises(SpecError, match="a name is a text"):
+    with pytest.raises(SpecError, match="the name must be a string"):
         vm.snapshot("")
     with pytest.raises(SpecError, match="allowed are always, error"), vm.rollback(on="never"):  # type: ignore[arg-type]
         pass
@@ -195,7 +195,7 @@ def test_a_snapshot_that_has_no_room_is_refused_and_the_machine_goes_on(
     from pytest_vmsnap.fork import clone
 
     monkeypatch.setattr(clone, "SPARE_MIB", 1 << 40)
-    with pytest.raises(StoreFull, match="have no room in"):
+    with pytest.raises(StoreFull, match="not enough space in"):
         vm.snapshot("here")
     vm.succeed("true")
 
@@ -204,7 +204,7 @@ def test_a_machine_in_which_a_command_runs_is_not_saved(vm: Machine, monkeypatch
     import threading
 
     if vm._channel.name != "shell":
-        pytest.skip("only the planted shell is part of what is saved")
+        pytest.skip("only the guest shell is part of what is saved")
     runs = threading.Thread(target=vm.run, args=("sleep 30",))
     runs.start()
     vm.wait_until_succeeds("pgrep -f 'sleep 30$'")
@@ -223,7 +223,7 @@ def test_memory_above_the_hole_is_saved_too(
     vm: Machine, vmsnap: VmsnapSession, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if way == "by QEMU":  # as where Yama lets nobody read another process
-        monkeypatch.setattr(running, "copy_runs", Mock(side_effect=PermissionError))
+        monkeypatch.setattr(live_save, "copy_ranges", Mock(side_effect=PermissionError))
     vm.succeed("head -c 100000000 /dev/urandom >/dev/shm/data; md5sum /dev/shm/data >/root/sum")
     before = snapshots(vmsnap)
     vm.snapshot("filled")
@@ -258,7 +258,7 @@ def test_where_nobody_may_look_at_the_pages_all_memory_is_saved_and_this_is_said
         import pytest
 
         def test_it(vm):
-            pid = vm._body.domain.pid()
+            pid = vm._backend.domain.pid()
             with pytest.raises(PermissionError):
                 open(f"/proc/{pid}/pagemap", "rb")
             vm.succeed("echo one >/dev/file; sleep 4321 >/dev/null 2>&1 &")
@@ -271,6 +271,6 @@ def test_where_nobody_may_look_at_the_pages_all_memory_is_saved_and_this_is_said
     )
     result = project.runpytest_subprocess(*light, "-p", "no:cacheprovider")
     result.assert_outcomes(passed=1)
-    line = "vmsnap: a machine is saved with all of its memory, *(Permission denied)"
+    line = "vmsnap: saving all of a machine's memory, *(Permission denied)"
     result.stdout.fnmatch_lines([line])
-    assert result.stdout.str().count("with all of its memory") == 1
+    assert result.stdout.str().count("saving all of a machine's memory") == 1

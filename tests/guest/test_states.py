@@ -244,7 +244,7 @@ def test_a_damaged_entry_is_noticed_before_a_test_runs_on_it_and_made_anew(
         for child in children:
             (child / "meta.json").unlink()
     output = run(kept)
-    assert "is damaged, and is made anew" in output
+    assert "will be rebuilt" in output
     assert sorted(built(kept)) == sorted(expected)
     assert len(entries()) == 3
 
@@ -257,7 +257,7 @@ def test_two_runs_at_once_build_a_state_once(
     for output in outputs:
         assert "5 passed" in output
     assert sorted(built(stated)) == ["base", "database", "service"]
-    words = r"waiting for another run \(process \d+\), which makes the state base"
+    words = r"waiting for another run \(process \d+\), which builds the state base"
     assert any(re.search(words, output) for output in outputs)
 
 
@@ -337,7 +337,10 @@ def test_a_state_that_has_no_room_is_told_and_leaves_nothing_and_others_run(
     result = stated.runpytest_subprocess("-p", "no:cacheprovider", "-k", "base or large", "--vmsnap-standby=0")
     result.assert_outcomes(passed=1, errors=2)
     result.stdout.fnmatch_lines(
-        ["a snapshot of * MiB, and * MiB to go on with, have no room in *", "free some space*"]
+        [
+            "not enough space in * for a snapshot of * MiB, and * MiB for the machine to continue *",
+            "free some space*",
+        ]
     )
     result.stdout.no_fnmatch_line("*Traceback*")
     assert len(entries()) == 1
@@ -392,6 +395,10 @@ def test_the_command_shows_states_takes_them_elsewhere_and_removes_them(
     refused = vmsnap(kept, "flatten", "service", "disk.qcow2")
     assert refused.ret == 1
     refused.stderr.fnmatch_lines(["vmsnap: the state service@* has no disk"])
+    refused = vmsnap(kept, "export", "service", "/proc/file.vmsnap")  # where no file can be made
+    assert refused.ret == 1
+    refused.stderr.fnmatch_lines(["vmsnap: /proc/*: *"])
+    refused.stderr.no_fnmatch_line("Traceback*")
 
     dry = vmsnap(kept, "prune", "--all", "--dry-run")
     dry.stdout.fnmatch_lines(["would remove service@* (states): * MiB", "would remove base@* (states): * MiB"])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_vmsnap.host.run import libvirt_logs
+from pytest_vmsnap.host.run_directory import libvirt_logs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -387,7 +387,7 @@ def test_ctrl_c_tears_down_what_is_open_with_its_machine_and_says_so(
     run.interrupt()
     assert run.process.wait(60) == pytest.ExitCode.INTERRUPTED
     assert (project.path / "tearing-down").read_text() == "alive\n"
-    assert "vmsnap: interrupted: what is open is torn down, and the machines are ended; Ctrl-C" in run.said
+    assert "vmsnap: interrupted: tearing down fixtures and ending the machines; press Ctrl-C" in run.said
     assert "KeyboardInterrupt" in run.said
     assert "Traceback" not in run.said
     assert not qemus(f"vmsnap-{run.id}-")

@@ -67,7 +67,9 @@ def test_a_unit_that_failed_ends_the_wait_with_its_journal(vm: Machine) -> None:
 
 
 def test_a_unit_that_systemd_does_not_know_ends_the_wait_with_names_like_it(vm_module: Machine) -> None:
-    with pytest.raises(CommandFailed, match=r"(?s)knows no such unit.*is it one of: systemd-journald\.service"):
+    with pytest.raises(
+        CommandFailed, match=r"(?s)systemd does not know it.*did you mean: systemd-journald\.service"
+    ):
         vm_module.wait_for_unit("systemd-journal")
 
 
@@ -108,6 +110,13 @@ def test_an_address_is_tried_by_a_connection(vm: Machine) -> None:
     vm.wait_for_closed_port(7777, address="10.0.2.15", timeout=30)
     with pytest.raises(WaitTimeout, match="port 7778 of localhost to be open"):
         vm.wait_for_open_port(7778, timeout=0.5)
+
+
+def test_a_port_that_nothing_can_try_is_neither_open_nor_closed(vm: Machine) -> None:
+    vm.succeed("rm -f /bin/bash /usr/bin/bash $(command -v nc)")
+    for wait in (vm.wait_for_open_port, vm.wait_for_closed_port):
+        with pytest.raises(CommandFailed, match="the guest has neither nc nor bash"):
+            wait(7777, address="10.0.2.15", timeout=30)
 
 
 def test_the_console_is_searched_from_the_tests_start(vm: Machine) -> None:

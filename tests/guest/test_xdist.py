@@ -198,7 +198,7 @@ def test_two_whole_runs_of_two_workers_build_each_state_once(
     assert sorted(notes(spread, "built")) == ["base", "one", "two"]
     together = "\n".join(texts)
     assert sum(int(number) for number in re.findall(r"(\d+) states? built", together)) == 3
-    whom = r"\[gw\d\] waiting for worker gw\d(?: of another run)? \(process \d+\), which makes the state base"
+    whom = r"\[gw\d\] waiting for worker gw\d(?: of another run)? \(process \d+\), which builds the state base"
     assert re.search(rf"vmsnap: {whom} \.\.\.", together)
     assert re.search(r"vmsnap: \[gw\d\] booting ", together)
     expect_nothing_left()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_vmsnap.errors import DOCTOR
-from pytest_vmsnap.host.distribution import fitting, of_this_host
+from pytest_vmsnap.host.install_hints import lines_for, of_this_host
 from pytest_vmsnap.host.libvirt import BINDING, INSTALL
 from pytest_vmsnap.image.debian.tools import INSTALL as IMAGE_TOOLS
 
@@ -45,7 +45,8 @@ def found(project: pytest.Pytester) -> dict[str, dict[str, Any]]:
 
 def indented(advice: str) -> list[str]:
     """The lines of an advice that are commands, as they are shown on this host."""
-    return [f"         {line}" for line in fitting(advice, of_this_host()).splitlines() if line.startswith(" ")]
+    lines = lines_for(advice, of_this_host()).splitlines()
+    return [f"         {line}" for line in lines if line.startswith(" ")]
 
 
 @pytest.mark.usefixtures("bare")
@@ -58,8 +59,8 @@ def test_without_libvirts_binding_it_says_how_to_get_it_and_goes_on(project: pyt
     assert ["FAILURE", "libvirt-python"] in marked
     for line in indented(BINDING):
         assert lines.count(line) == 1
-    assert any(line.endswith("not asked: no libvirt-python") for line in lines)
-    assert lines[-1] == "No machine can run here as things are."
+    assert any(line.endswith("not checked: no libvirt-python") for line in lines)
+    assert lines[-1] == "No machine can run here until the failures above are fixed."
 
 
 @pytest.mark.usefixtures("bare")
@@ -69,11 +70,11 @@ def test_json_is_all_there_is_on_stdout_whatever_a_conftest_prints(project: pyte
     findings = found(project)
     assert list(findings) == NAMES
     assert findings["libvirt-python"]["status"] == "failure"
-    assert findings["libvirt-python"]["advice"] == fitting(BINDING, of_this_host())
+    assert findings["libvirt-python"]["advice"] == lines_for(BINDING, of_this_host())
     assert findings["daemon"] == {
         "name": "daemon",
         "status": "warning",
-        "found": "not asked: no libvirt-python",
+        "found": "not checked: no libvirt-python",
         "advice": "",
     }
     assert findings["memory"]["status"] == "ok"
@@ -86,12 +87,12 @@ def test_on_a_host_without_any_program_everything_is_looked_at_all_the_same(
     monkeypatch.setenv("PATH", str(project.mkdir("empty")))
     findings = found(project)
     assert list(findings) == NAMES
-    advice = fitting(INSTALL, of_this_host())
+    advice = lines_for(INSTALL, of_this_host())
     for name in ("qemu", "qemu-img"):
         assert (findings[name]["status"], findings[name]["advice"]) == ("failure", advice)
     for name in ("qemu-snapshots", "qemu-network", "accelerator"):
-        assert findings[name]["found"] == "not asked: no QEMU"
-    assert findings["image-tools"]["advice"] == fitting(IMAGE_TOOLS, of_this_host())
+        assert findings[name]["found"] == "not checked: no QEMU"
+    assert findings["image-tools"]["advice"] == lines_for(IMAGE_TOOLS, of_this_host())
     assert findings["image"]["status"] == "ok"
 
 
@@ -105,9 +106,9 @@ def test_what_is_configured_is_read_as_pytest_reads_it(
     )
     findings = found(project)
     assert findings["uri"]["status"] == "failure"
-    assert "a libvirt on another host is not supported" in findings["uri"]["found"]
-    assert findings["daemon"]["found"] == "not asked: no URI"
-    assert findings["kvm-device"]["found"] == "not asked: vmsnap_accel=tcg"
+    assert "libvirt must run on this host" in findings["uri"]["found"]
+    assert findings["daemon"]["found"] == "not checked: no URI"
+    assert findings["kvm-device"]["found"] == "not checked: vmsnap_accel=tcg"
     assert findings["image"]["found"].startswith("none: ")
     assert findings["store"]["found"].startswith(f"{project.path}/kept: ")
     assert "machines of 300 MiB" in findings["memory"]["found"]

@@ -45,7 +45,7 @@ def test_a_variable_that_is_named_as_ours_and_is_no_option_is_said(
     project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VMSNAP_MY_OWN_THING", "hunter2")
-    assert header(project) == ["vmsnap: VMSNAP_MY_OWN_THING in the environment is no option"]
+    assert header(project) == ["vmsnap: VMSNAP_MY_OWN_THING in the environment is not a known option"]
 
 
 def test_the_quiet_header_is_empty(project: pytest.Pytester) -> None:

@@ -29,8 +29,8 @@ def refusal(project: pytest.Pytester, source: str) -> str:
         ("vm(1024)", "vm(1024): too many positional arguments", VM_SIGNATURE),
         ("vm(memroy=1024)", "got an unexpected keyword argument 'memroy'", VM_SIGNATURE),
         ("vm(memory='2G')", "memory='2G': must be a whole number of MiB", VM_SIGNATURE),
-        ("vm(network='bridge')", "allowed are user, isolated, none", VM_SIGNATURE),
-        ("vm(disks=[{'bus': 'nvme'}])", "a disk has no 'bus'", VM_SIGNATURE),
+        ("vm(network='bridge')", "must be one of user, isolated, none", VM_SIGNATURE),
+        ("vm(disks=[{'bus': 'nvme'}])", "a disk has no field 'bus'", VM_SIGNATURE),
     ],
 )
 def test_a_wrong_argument_shows_the_test_and_the_signature(
@@ -39,7 +39,7 @@ def test_a_wrong_argument_shows_the_test_and_the_signature(
     message = refusal(project, f"@pytest.mark.{marker}\ndef test_one(vm): pass")
     assert message.startswith("ERROR: test_it.py::test_one: ")
     assert words in message
-    assert f"the marker is {signature}" in message
+    assert f"the signature of the marker is {signature}" in message
 
 
 def test_a_wrong_argument_on_a_module_is_found(project: pytest.Pytester) -> None:
@@ -54,13 +54,15 @@ class TestAll:
     @pytest.mark.vm_fresh
     def test_one(self, vm): pass
 """
-    assert "test_it.py::TestAll::test_one: vm_fresh and vm_readonly exclude" in refusal(project, source)
+    assert "test_it.py::TestAll::test_one: a test cannot have both vm_fresh and vm_readonly" in refusal(
+        project, source
+    )
 
 
 @pytest.mark.parametrize("fixture", ["vm_class", "vm_module", "vm_session"])
 def test_fresh_on_a_test_with_a_shared_machine_alone_is_refused(project: pytest.Pytester, fixture: str) -> None:
     source = f"@pytest.mark.vm_fresh\ndef test_one({fixture}): pass"
-    assert f"vm_fresh acts on the fixture vm, and this test has only {fixture}" in refusal(project, source)
+    assert f"vm_fresh applies to the fixture vm, but this test uses only {fixture}" in refusal(project, source)
 
 
 def test_a_shared_machine_that_another_fixture_brings_is_seen(project: pytest.Pytester) -> None:
@@ -71,7 +73,7 @@ def server(vm_module): return vm_module
 @pytest.mark.vm_fresh
 def test_one(server): pass
 """
-    assert "this test has only vm_module" in refusal(project, source)
+    assert "this test uses only vm_module" in refusal(project, source)
 
 
 @pytest.mark.parametrize("parallel", [("-n1",), ("-n2",), ("-n2", "--dist=loadfile")])
@@ -83,7 +85,7 @@ def test_a_wrong_marker_is_a_usage_error_under_xdist_too(
     project.makepyfile(f"import pytest\n\n{source}")
     result = project.runpytest_subprocess(*parallel)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["ERROR: *test_one: vm(memory='2G')*", "the marker is vm(*"])
+    result.stderr.fnmatch_lines(["ERROR: *test_one: vm(memory='2G')*", "the signature of the marker is vm(*"])
     result.stdout.no_fnmatch_line("*INTERNALERROR*")
 
 

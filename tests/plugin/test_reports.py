@@ -29,7 +29,7 @@ class Session:
     def note_outcome(self, item, failed):
         print(f"NOTED {item.name} {failed}")
 
-    def testify(self, item, report):
+    def record_evidence(self, item, report):
         if report.failed:
             report.sections.append(("console of the machine", f"CONSOLE OF {item.name}"))
 

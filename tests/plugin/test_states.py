@@ -63,7 +63,7 @@ def test_a_state_that_nobody_declares_is_refused_with_those_that_there_are(proje
     assert refusal(project).splitlines()[:2] == [
         "ERROR: test_a_state_that_nobody_declares_is_refused_with_those_that_there_are.py::test_one: "
         "vm_state('configurd'): there is no state 'configurd'",
-        "did you mean configured? there are base, configured (conftest.py), installed (conftest.py)",
+        "did you mean configured? the states are base, configured (conftest.py), installed (conftest.py)",
     ]
 
 
@@ -79,7 +79,7 @@ def test_two_states_of_one_name_are_refused_with_their_files(project: pytest.Pyt
     project.makeconftest(STATES)
     project.makepyfile(test_it=f"{TESTS}\nfrom pytest_vmsnap import state\n@state\ndef installed(vm): pass")
     message = refusal(project)
-    assert "two states have the name installed: in conftest.py:3 and in test_it.py:" in message
+    assert "two states are called installed: in conftest.py:3 and in test_it.py:" in message
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,9 @@ def test_what_can_be_no_state_is_refused_when_it_is_read(project: pytest.Pyteste
     project.makepyfile(TESTS)
     result = collected(project)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["*@state on installed (*conftest.py:*): it takes (), not the machine alone*"])
+    result.stderr.fnmatch_lines(
+        ["*@state on installed (*conftest.py:*): the function takes (), but must take exactly one argument*"]
+    )
 
 
 def test_under_xdist_too(project: pytest.Pytester) -> None:

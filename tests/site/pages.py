@@ -39,8 +39,15 @@ def faults(site: Path) -> Iterator[str]:
     for path, page in pages.items():
         name = path.relative_to(root)
         for address in sorted(page.loaded):
-            if urlsplit(address).netloc:
+            parts = urlsplit(address)
+            if parts.netloc:
                 yield f"{name} loads {address}"
+            elif (
+                name.name != "404.html"
+                and not parts.scheme
+                and not (path.parent / unquote(parts.path)).exists()
+            ):
+                yield f"{name} loads {address}, which is not there"
         for link in sorted(page.links) if name.name != "404.html" else []:  # whose links are the server's
             place, _, anchor = unquote(link).partition("#")
             target = (path.parent / place).resolve() if place else path

@@ -25,7 +25,6 @@ def pieces() -> dict[str, str]:
         "hooks.md": hooks(),
         "errors.md": errors_tree(),
         "vmsnap.md": commands(),
-        "figures.md": figures(),
     }
 
 
@@ -69,16 +68,19 @@ def hooks() -> str:
 
 
 def errors_tree() -> str:
-    """The tree of errors as the module draws it, and a row for each error."""
+    """The tree of errors as the module draws it, and a section for each error, with an anchor of its name."""
     drawn = re.search(r"::\n\n(.*?)\n\n\S", errors.__doc__ or "", re.DOTALL)
     assert drawn, "errors.py draws its tree after a `::`"
     tree = inspect.cleandoc("\n" + drawn[1])
-    rows = []
+    parts = [f"```text\n{tree}\n```\n"]
     for name in pytest_vmsnap.__all__:
         kind = getattr(pytest_vmsnap, name)
         if isinstance(kind, type) and issubclass(kind, errors.VmsnapError):
-            rows.append([f"`{name}`", _one_line(inspect.getdoc(kind) or "")])
-    return f"```text\n{tree}\n```\n\n" + _table(["error", "when"], rows)
+            text = re.sub(r"``(.*?)``", r"`\1`", inspect.getdoc(kind) or "")
+            text = re.sub(r"\s*\bRemedy:\s+", "\n\n**Remedy:** ", text)
+            text = re.sub(r"\bCause:\s+", "**Cause:** ", text)
+            parts.append(f"## `{name}` {{#{name}}}\n\n{text}\n")
+    return "\n".join(parts)
 
 
 def commands() -> str:
@@ -90,13 +92,6 @@ def commands() -> str:
             for name, verb in action.choices.items():
                 parts.append(f"## `vmsnap {name}` {{#{name}}}\n\n{_help(verb)}")
     return "\n".join(parts)
-
-
-def figures() -> str:
-    """The figures of the README, with links that hold in the site."""
-    section = re.search(r"^## Figures\n(.*?)^## ", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
-    assert section, "README.md has figures"
-    return section[1].strip().replace("](docs/explanation/", "](").replace("](docs/", "](../")
 
 
 def _help(parser: argparse.ArgumentParser) -> str:

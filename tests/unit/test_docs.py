@@ -15,7 +15,7 @@ from pytest_vmsnap.cli import command
 from pytest_vmsnap.options import OPTIONS
 
 from ..documents import ROOT, Block, Command, blocks, commands, files, packages
-from ..site import pages, reference
+from ..site import chart, pages, reference
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,7 +67,7 @@ def test_the_reference_has_every_error() -> None:
     errors = {name for name in public if issubclass(getattr(pytest_vmsnap, name), Exception)}
     text = reference.errors_tree()
     tree = text.split("```")[1]
-    assert {name for name in errors if name not in tree or f"| `{name}` |" not in text} == set()
+    assert {name for name in errors if name not in tree or f"## `{name}` {{#{name}}}" not in text} == set()
 
 
 def test_the_reference_has_every_verb_with_its_arguments() -> None:
@@ -170,10 +170,16 @@ def test_a_link_that_leads_nowhere_and_what_is_loaded_from_elsewhere_are_faults(
     (tmp_path / "there" / "index.html").write_text('<h2 id="known">A</h2>')
     (tmp_path / "index.html").write_text(
         '<a href="there/#known">1</a><a href="there/#other">2</a><a href="gone/">3</a><a href="https://e.org/">4</a>'
-        '<script src="//cdn.example.org/a.js"></script><script src="there/b.js"></script>'
+        '<script src="//cdn.example.org/a.js"></script><img src="there/index.html">'
+        '<script src="there/b.js"></script>'
     )
     assert list(pages.faults(tmp_path)) == [
         "index.html loads //cdn.example.org/a.js",
+        "index.html loads there/b.js, which is not there",
         "index.html: gone/ leads nowhere",
         "index.html: there/#other leads nowhere",
     ]
+
+
+def test_the_chart_shows_what_was_measured() -> None:
+    assert chart.TARGET.read_text() == chart.draw(chart.MEASURED.read_text())

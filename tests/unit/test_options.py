@@ -17,11 +17,9 @@ from pytest_vmsnap.options import (
     changed,
     native_table,
     resolve,
-    sha256,
-    size,
-    strangers,
-    texts,
+    unknown_variables,
 )
+from pytest_vmsnap.options.values import sha256, size, texts
 
 ROOT = Path("/project")
 CWD = Path("/project/sub")
@@ -233,7 +231,7 @@ def test_what_is_for_the_command_line_only_is_read_nowhere_else() -> None:
     environment = {"VMSNAP_REFRESH": "1", "VMSNAP_REFRESH_STATE": "installed"}
     settings = read(environment=environment, ini={"vmsnap_refresh": True, "vmsnap_refresh_state": ["base"]})
     assert (settings.refresh, settings.refresh_state) == (False, ())
-    assert strangers(environment) == ["VMSNAP_REFRESH", "VMSNAP_REFRESH_STATE"]
+    assert unknown_variables(environment) == ["VMSNAP_REFRESH", "VMSNAP_REFRESH_STATE"]
 
 
 def test_a_switch_is_told_as_on() -> None:
@@ -245,7 +243,7 @@ def test_a_switch_is_told_as_on() -> None:
 
 
 def test_the_help_of_what_is_for_the_command_line_only_says_so() -> None:
-    assert BY_NAME["refresh"].description.endswith("anew (command line only; default: off)")
+    assert BY_NAME["refresh"].description.endswith("the image (command line only; default: off)")
 
 
 def test_a_path_is_relative_to_where_it_was_written(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,7 +265,7 @@ def test_a_path_with_a_colon_is_one_if_it_begins_like_one() -> None:
 def test_an_address_without_its_digest_is_refused_and_says_how_to_get_it() -> None:
     message = refusal({"vmsnap_image": ADDRESS})
     assert message.startswith(
-        f"--vmsnap-image={ADDRESS}: an address needs its digest, by --vmsnap-image-sha256"
+        f"--vmsnap-image={ADDRESS}: an image from a URL needs its digest: set --vmsnap-image-sha256"
     )
     assert "sha256sum" in message
     assert read({"vmsnap_image": ADDRESS, "vmsnap_image_sha256": DIGEST}).image_sha256 == DIGEST
@@ -317,13 +315,15 @@ def test_what_the_file_says_of_its_own_image_stands_aside_for_another_on_the_com
 
 @pytest.mark.parametrize(("name", "near"), [("VMSNAP_MEMROY", "VMSNAP_MEMORY"), ("VMSNAP_CPU", "VMSNAP_CPUS")])
 def test_a_variable_that_is_nearly_an_option_is_refused_with_the_near_name(name: str, near: str) -> None:
-    assert refusal(environment={name: "5"}) == f"{name} in the environment is no option; near to it: {near}"
+    assert (
+        refusal(environment={name: "5"}) == f"{name} in the environment is not an option; did you mean {near}?"
+    )
 
 
 def test_a_variable_of_another_name_is_told_and_not_refused() -> None:
     environment = {"VMSNAP_MY_OWN_THING": "5", "VMSNAP_CPUS": "3", "PATH": "/bin"}
     assert read(environment=environment).cpus == 3
-    assert strangers(environment) == ["VMSNAP_MY_OWN_THING"]
+    assert unknown_variables(environment) == ["VMSNAP_MY_OWN_THING"]
 
 
 def test_what_was_changed_is_told_with_its_origin() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pytest_vmsnap.errors import BootError, GuestGone
-from pytest_vmsnap.readable import readable, words_of_qemu
+from pytest_vmsnap.readable import qemu_output, readable
 
 LOG = """\
 2026-11-27 18:10:11.123+0000: starting up libvirt version: 9.0.0, package: 4 (Debian), qemu version: 7.2.22
@@ -44,12 +44,12 @@ def test_control_characters_are_gone_as_from_a_terminal(raw: str, shown: str) ->
 
 
 def test_what_libvirt_writes_to_the_log_is_not_qemus() -> None:
-    assert words_of_qemu(LOG) == "KVM internal error. Suberror: 1\nemulation failure\n"
+    assert qemu_output(LOG) == "KVM internal error. Suberror: 1\nemulation failure\n"
 
 
 @pytest.mark.parametrize("kind", [BootError, GuestGone])
 def test_an_error_tells_the_console_from_what_qemu_says(kind: type[BootError] | type[GuestGone]) -> None:
     text = str(kind("it ended", console="\x1b[1mlast words\x1b[0m\r\n", log=LOG))
-    assert "the console's last lines:\n  last words\nQEMU says:\n  KVM internal error" in text
+    assert "last lines of the console:\n  last words\nQEMU printed:\n  KVM internal error" in text
     assert "-name" not in text
     assert "\x1b" not in text

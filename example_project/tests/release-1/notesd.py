@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""notesd as it was shipped in release 1: all notes in one file, which each change writes anew."""
+"""notesd as shipped in release 1: all notes are in one file, which each change rewrites."""
 
 import json
 import os

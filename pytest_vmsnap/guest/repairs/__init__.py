@@ -1,4 +1,4 @@
-"""What a saved moment gets wrong, and is put right before a machine is handed out."""
+"""Repairs of what is wrong in a restored guest, before its machine is handed out."""
 
 from pytest_vmsnap.guest.repairs.entropy import reseeder_of
 from pytest_vmsnap.guest.repairs.nonce import expect_clean

@@ -1,7 +1,7 @@
-"""Random numbers: two clones of one moment would draw the same.
+"""Random numbers: two clones of one snapshot would draw the same.
 
-A kernel with the driver ``vmgenid`` reseeds by itself when it sees another VM generation ID (Linux 5.18;
-libvirt, "Domain XML", ``genid``). Elsewhere the host's bytes are mixed in and credited, and the generator is
+A kernel with the driver ``vmgenid`` reseeds by itself when it sees a new VM generation ID (Linux 5.18; libvirt,
+"Domain XML", ``genid``). For other kernels, bytes from the host are mixed in and credited, and the generator is
 told to use them at once (random(4), ``RNDADDENTROPY`` and ``RNDRESEEDCRNG``): a plain write to ``/dev/urandom``
 does neither.
 """
@@ -51,19 +51,19 @@ with open("/dev/random", "rb") as random:
 
 
 def reseeder_of(channel: Channel, *, timeout: float) -> Reseeder:
-    """What can give the guest's clones random numbers of their own: asked before it is saved."""
+    """Return what can give the guest's clones their own random numbers; call it before the guest is saved."""
     found = channel.run(Request(text=SURVEY), timeout=timeout).stdout.decode().strip()
     return "kernel" if found == "kernel" else found if found in RESEED else "nothing"  # type: ignore[return-value]
 
 
 def reseed(channel: Channel, reseeder: Reseeder, *, timeout: float) -> None:
-    """Give the guest random numbers of its own, where its kernel does not do so itself.
+    """Give the guest its own random numbers, unless its kernel does so itself or nothing in it can.
 
-    Raises `RepairFailed` with the guest's words where it cannot be done.
+    Raises `RepairFailed` with the guest's error if that fails.
     """
     if reseeder not in RESEED:
         return
     done = channel.run(Request(text=RESEED[reseeder], input=os.urandom(SEED_BYTES)), timeout=timeout)
     if done.status or done.timed_out:
         words = "it took too long" if done.timed_out else done.stderr.decode(errors="replace").strip()
-        raise RepairFailed(f"the random numbers could not be made its own: {words}")
+        raise RepairFailed(f"the random number generator could not be reseeded: {words}")

@@ -1,4 +1,4 @@
-"""Proof that a machine was nobody's before (``vmsnap_verify=nonce``)."""
+"""Proof that no test had a machine before (``vmsnap_verify=nonce``)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pytest_vmsnap.guest.channel import Request
 if TYPE_CHECKING:
     from pytest_vmsnap.guest.channel import Channel
 
-# memory first, then disk; where the root is in memory, all of it is
+# memory first, then disk; if the root is in memory, all of them are
 PLACES = ("/dev/shm", "/run", "/var/tmp", "/root", "/")  # noqa: S108 - of the guest
 NAME = ".vmsnap-nonce"
 LOOK = "for place in @places@; do [ ! -e $place/@name@ ] || cat $place/@name@; done"
@@ -25,21 +25,20 @@ done
 
 
 def expect_clean(channel: Channel, name: str, *, timeout: float, saved: str = "") -> str:
-    """Prove that no nonce is in the guest's memory or on its disk but `saved`, and leave a new one of `name`'s
-    there.
+    """Prove that the guest's memory and disk have no nonce but `saved`, and leave a new one for `name` there.
 
-    Returns the new one. Raises `RepairFailed` with the name of the machine whose nonce was found, or where none
+    Returns the new nonce. Raises `RepairFailed` with the name of the machine whose nonce was found, or if none
     can be left.
     """
     found = channel.run(Request(text=_filled(LOOK)), timeout=timeout)
     nonces = set(found.stdout.decode(errors="replace").split())
     if found.status or nonces != ({saved} if saved else set()):
         owner = next(iter(nonces - {saved}), "unknown")
-        raise RepairFailed(f"{name} is not clean: the nonce of another machine is in it ({owner})")
+        raise RepairFailed(f"{name} is not clean: it contains the nonce of another machine ({owner})")
     nonce = f"{name}:{secrets.token_hex(16)}"
     done = channel.run(Request(text=_filled(LEAVE).replace("@nonce@", nonce)), timeout=timeout)
     if done.status or done.timed_out:
-        raise RepairFailed(f"no nonce can be left in {name}: {done.stderr.decode(errors='replace').strip()}")
+        raise RepairFailed(f"cannot write a nonce in {name}: {done.stderr.decode(errors='replace').strip()}")
     return nonce
 
 

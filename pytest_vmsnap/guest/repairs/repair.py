@@ -1,4 +1,4 @@
-"""The repairs, in their order."""
+"""The repairs of a clone, in their order."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("pytest_vmsnap.guest")
 
-CLOCK_SECONDS = 0.3  # that the guest's clock may be behind
+CLOCK_SECONDS = 0.3  # how far the guest's clock may be behind
 CLOCK_TRIES = 5
 
 
 def repair(channel: Channel, reseeder: Reseeder, *, timeout: float) -> None:
-    """Put right in a clone that runs what the moment of its save gets wrong; each within `timeout` seconds.
+    """Repair a clone that runs again after its restore; each step has `timeout` seconds.
 
-    The channel is opened with marks of its own, the random numbers are made its own, and the clock is set from
-    the host's: it stands at the moment of the save. A user-mode network needs nothing (the forwards are the
-    clone's own), and calendar timers were stopped before the save.
+    The channel is opened with new marks, the random number generator gets its own seed, and the clock, which
+    stands at the moment of the save, is set to the host's. A user-mode network needs nothing (the forwards are
+    the clone's own), and calendar timers were stopped before the save.
 
-    Raises `ChannelError` where the guest does not answer, `RepairFailed` where it could not be repaired.
+    Raises `ChannelError` if the guest does not answer, `RepairFailed` if a repair fails.
     """
     channel.open(timeout=timeout)
     reseed(channel, reseeder, timeout=timeout)
@@ -34,9 +34,9 @@ def repair(channel: Channel, reseeder: Reseeder, *, timeout: float) -> None:
 
 
 def set_clock(channel: Channel, *, timeout: float) -> None:
-    """Set the guest's clock to the host's; raises `RepairFailed` where that cannot be done.
+    """Set the guest's clock to the host's; raise `RepairFailed` if that fails.
 
-    It is behind by no more than the setting took, so a setting that took long is done again.
+    The clock is behind by at most the time that setting it took, so a slow try is repeated.
     """
     for _ in range(CLOCK_TRIES):
         began = time.monotonic()

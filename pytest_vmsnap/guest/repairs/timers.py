@@ -1,4 +1,4 @@
-"""Timers: a clock that steps to the present fires every calendar timer whose time has passed."""
+"""Timers: when the clock steps to the present, every calendar timer whose time has passed fires."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pytest_vmsnap.guest.channel import Request
 if TYPE_CHECKING:
     from pytest_vmsnap.guest.channel import Channel
 
-# systemd.timer(5): those with OnCalendar=; what counts from the boot takes no notice of the clock
+# systemd.timer(5): those with OnCalendar=; timers that count from the boot ignore the clock
 STOP = """
 command -v systemctl >/dev/null || exit 0
 systemctl list-units --type=timer --state=active --plain --no-legend | while read -r unit _; do
@@ -23,9 +23,9 @@ done
 
 
 def stop_calendar_timers(channel: Channel, *, timeout: float) -> list[str]:
-    """Stop the calendar timers that the boot has started; returns their names.
+    """Stop the calendar timers that the boot started, and return their names.
 
-    Raises `GuestHung` where the guest does not do so within `timeout` seconds.
+    Raises `GuestHung` if that takes more than `timeout` seconds.
     """
     done = channel.run(Request(text=STOP), timeout=timeout)
     if done.timed_out:

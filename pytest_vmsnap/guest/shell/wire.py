@@ -1,4 +1,4 @@
-"""The host's ends of a slot's two ports, and the framing on them (``planted.sh`` says the other half)."""
+"""The host's ends of a slot's two ports, and the framing on them (``guest.sh`` has the other half)."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
     from pytest_vmsnap.guest.terminal import Terminal
 
 PIECE = 1 << 18
-MOST_DROPPED = 256  # pieces that came unasked and are dropped at once: who writes on is not waited for
-LOOK_SECONDS = 1.0  # between two looks at the guest, while it owes an answer
+MOST_DROPPED = 256  # unrequested pieces to drop at once: a process that keeps writing is not waited for
+LOOK_SECONDS = 1.0  # between two looks at the guest, while an answer is due
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """What a command came to. `died` if the slot's shell did not survive it."""
+    """The result of a command. `died` if the slot's shell did not survive it."""
 
     status: int
     died: bool
 
 
-class Shown:
-    """Shows a stream at a terminal."""
+class TerminalSink:
+    """Shows a stream on a terminal."""
 
     is_closed = False
 
@@ -44,7 +44,7 @@ class Shown:
 
 
 class Wire:
-    """A slot's two ports: `control` (commands, stdout) and `data` (input, stderr), UNIX sockets of QEMU's."""
+    """A slot's two ports: `control` (commands, stdout) and `data` (input, stderr), UNIX sockets of QEMU."""
 
     def __init__(self, control: Path, data: Path) -> None:
         self._paths = (control, data)
@@ -55,7 +55,7 @@ class Wire:
         self._commands = self._input = memoryview(b"")
         self._pieces: Iterator[bytes] = iter(())
         self._has_input = False
-        self._moved_at = 0.0  # when bytes moved last (monotonic clock)
+        self._moved_at = 0.0  # when bytes last moved (monotonic clock)
 
     @staticmethod
     def _connected(path: Path) -> socket.socket:
@@ -64,12 +64,12 @@ class Wire:
             end.connect(str(path))
         except OSError as error:
             end.close()
-            raise GuestGone(f"the port {path.name} is not there: {error}") from error
+            raise GuestGone(f"cannot connect to the port {path.name}: {error}") from error
         end.setblocking(False)
         return end
 
     def drop(self) -> bool:
-        """Drop what has come unasked; false where QEMU has closed a port.
+        """Drop what has come without a request; return false if QEMU has closed a port.
 
         A process that an earlier command left behind wrote it.
         """
@@ -93,12 +93,12 @@ class Wire:
         out: Sink | None = None,
         err: Sink | None = None,
     ) -> None:
-        """Ask for the command in `line`, with `source` as its input; `finish` brings the answer.
+        """Send the command in `line`, with `source` as its input; `finish` returns the reply.
 
-        Its streams go to `out` and `err`, which may close: `finish` gives up then.
+        Its streams go to `out` and `err`; if one of them closes, `finish` gives up.
         """
         pieces = source.open() if source else iter(())
-        first = next(pieces, b"")  # it may raise: nothing is sent then
+        first = next(pieces, b"")  # may raise: nothing is sent then
         self.drop()
         said = b"#" + mark
         self._out, self._err = MarkedStream(said, out or Discarded()), MarkedStream(said, err or Discarded())
@@ -120,15 +120,15 @@ class Wire:
 
     @property
     def has_input(self) -> bool:
-        """Whether the last command has an input, of which some may not be read."""
+        """Whether the last command has input, some of which may be unread."""
         return self._has_input
 
     def remind(self) -> None:
-        """Say the mark again: whoever had read a part of it may have been killed."""
+        """Send the mark again: the process that read a part of it may have been killed."""
         self._commands = memoryview(bytes(self._commands) + self._mark + b"\n")
 
     def ask(self, nonce: bytes) -> None:
-        """Ask whether the shell is there, which `is_answered` tells; no process is forked for it."""
+        """Ask whether the shell is there; `is_answered` has the answer. The shell forks no process for it."""
         self.drop()
         self._question = b"?" + nonce + b"\n"
         self._out, self._err = MarkedStream(self._question, Discarded()), _nothing()
@@ -138,7 +138,7 @@ class Wire:
             raise GuestGone(f"QEMU has closed the port: {error}") from error
 
     def is_answered(self, deadline: float) -> bool:
-        """Whether the answer has come by the `deadline` (monotonic clock)."""
+        """Return whether the answer comes by the `deadline` (monotonic clock)."""
         while not self._out.is_ended:
             if (now := time.monotonic()) >= deadline:
                 return False
@@ -147,17 +147,17 @@ class Wire:
 
     @property
     def is_idle(self) -> bool:
-        """Whether no answer is owed."""
+        """Whether no answer is due."""
         return not self._mark
 
     def finish(
         self, deadline: float, look: Callable[[], None] = lambda: None, *, idle_timeout: float | None = None
     ) -> Reply | None:
-        """The answer, or None at the `deadline` (monotonic clock): it may be asked for again then.
+        """Return the reply, or None at the `deadline` (monotonic clock): you may call it again then.
 
-        None too as soon as a sink is closed. With `idle_timeout` (seconds) the deadline moves on whenever
-        bytes do. Raises `GuestGone` where QEMU has ended, and what the source of the input raises. `look` is
-        called now and then, and may raise.
+        Also returns None as soon as a sink closes. With `idle_timeout` (seconds) the deadline moves on whenever
+        bytes move. Raises `GuestGone` if QEMU has ended, and what the source of the input raises. Calls `look`
+        now and then, which may raise.
         """
         next_look = time.monotonic() + LOOK_SECONDS
         stopped = self._is_stopped
@@ -181,9 +181,9 @@ class Wire:
         return self._out.sink.is_closed or self._err.sink.is_closed
 
     def relay(self, terminal: Terminal, look: Callable[[], None]) -> Reply:
-        """Pass on what is typed at the `terminal` as input; the command's streams are shown by their sinks.
+        """Send what is typed at the `terminal` as input, until the reply comes; the sinks show the streams.
 
-        Raises `Escaped` where its person wants something else: the command runs on then.
+        Raises `Escaped` if the person types the escape character: the command then keeps running.
         """
         while (reply := self._found()) is None:
             self._poll.register(terminal.source, select.POLLIN)
@@ -198,7 +198,7 @@ class Wire:
         return reply
 
     def _exchange(self, timeout: float, further: int = -1) -> bool:
-        """Send and receive what can be, waiting for at most `timeout` seconds; whether `further` is ready."""
+        """Send and receive what is possible within `timeout` seconds; return whether `further` is ready."""
         is_ready = False
         out, err = self._control.fileno(), self._data.fileno()
         self._poll.register(out, select.POLLIN | (select.POLLOUT if self._commands else 0))
@@ -237,7 +237,7 @@ class Wire:
         return rest
 
     def _found(self) -> Reply | None:
-        """The answer, if all of it has come."""
+        """Return the reply, if all of it has come."""
         if not (self._out.is_ended and self._err.is_ended):
             return None
         line, newline, _ = self._out.behind.partition(b"\n")
@@ -247,15 +247,15 @@ class Wire:
         return Reply(status=int(words[0]), died=words[1:] == [b"died"])
 
     def descriptors(self) -> tuple[int, int]:
-        """Both sockets, for whoever watches them while no answer is owed."""
+        """Return both sockets' descriptors, to be watched while no answer is due."""
         return self._control.fileno(), self._data.fileno()
 
     def close(self) -> None:
-        """Close both ports' ends."""
+        """Close both sockets."""
         self._control.close()
         self._data.close()
 
 
 def _nothing() -> MarkedStream:
-    """A stream that nothing is waited for on: no guest writes this mark."""
+    """Return a stream on which nothing is expected: no guest writes this mark."""
     return MarkedStream(b"\0vmsnap\0", Discarded())

@@ -1,8 +1,7 @@
-"""SSH: a channel of its own, a way of planting the shell, and access for people."""
+"""SSH: a channel, and logins for people."""
 
 from pytest_vmsnap.guest.ssh.channel import SshChannel
 from pytest_vmsnap.guest.ssh.connection import SshConnection
 from pytest_vmsnap.guest.ssh.login import SshLogin
-from pytest_vmsnap.guest.ssh.way import BySsh
 
-__all__ = ["SshChannel", "SshConnection", "SshLogin", "BySsh"]
+__all__ = ["SshChannel", "SshConnection", "SshLogin"]

@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from pytest_vmsnap.errors import ChannelError, GuestGone, GuestHung
+from pytest_vmsnap.guest.bootstrap import connect_or_install
 from pytest_vmsnap.guest.channel import (
     BOOT_ID,
     Completed,
@@ -17,7 +18,6 @@ from pytest_vmsnap.guest.channel import (
     put_script,
     set_clock_by_date,
 )
-from pytest_vmsnap.guest.planting import reach
 from pytest_vmsnap.guest.ssh.connection import SshConnection
 from pytest_vmsnap.guest.streams import source_of
 from pytest_vmsnap.model import GuestNotes
@@ -26,49 +26,49 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
 
-    from pytest_vmsnap.guest.channel import Site
-    from pytest_vmsnap.guest.planting import Way
+    from pytest_vmsnap.guest.bootstrap import BootstrapMethod
+    from pytest_vmsnap.guest.channel import Target
     from pytest_vmsnap.guest.ssh.login import SshLogin
     from pytest_vmsnap.guest.streams import Sink, Source
     from pytest_vmsnap.guest.terminal import Terminal
     from pytest_vmsnap.model import Reseeder
 
-INTERACT_SECONDS = 60.0  # to connect anew
-PAUSE_SECONDS = 0.5  # between two tries to connect
-LONGEST_SCRIPT = 32 << 10  # bytes; a longer one goes by a file (Linux: an argument has at most 128 KiB)
+INTERACT_SECONDS = 60.0  # to connect again
+PAUSE_SECONDS = 0.5  # between two attempts to connect
+LONGEST_SCRIPT = 32 << 10  # bytes; a longer one goes through a file (Linux: an argument has at most 128 KiB)
 
 
 class SshChannel:
-    """SSH to the machine at `site`; a key of ours gets there by one of `ways`."""
+    """SSH to the machine at `target`; one of `methods` installs our key in the guest."""
 
     name = "ssh"
     needs_network = True
 
     def __init__(
         self,
-        site: Site,
+        target: Target,
         login: SshLogin,
         *,
-        ways: Sequence[Way] = (),
+        methods: Sequence[BootstrapMethod] = (),
         scaled: Callable[[float], float] = float,
     ) -> None:
-        self._site = site
+        self._site = target
         self._login = login
-        self._ways = ways
-        self._connection = SshConnection(site, login, scaled=scaled)
+        self._methods = methods
+        self._connection = SshConnection(target, login, scaled=scaled)
 
     def connect(self) -> None:
-        """Nothing: the connection of a saved moment is dead, and a new one is made by `open`."""
+        """Do nothing: a connection from before a save is dead, and `open` makes a new one."""
 
     def open(self, *, timeout: float) -> None:
-        reach(self, lambda: self._site.domain, self._ways, at_boot=False, timeout=timeout)
+        connect_or_install(self, lambda: self._site.domain, self._methods, at_boot=False, timeout=timeout)
 
-    def planted(self) -> str:
-        """The script that lets the key in."""
-        return self._login.planting_script()
+    def install_script(self) -> str:
+        """Return the script that installs our key in the guest."""
+        return self._login.install_script()
 
     def greet(self, deadline: float) -> bool:
-        """Whether a command can be run by the `deadline` (monotonic clock)."""
+        """Return whether a command can be run by the `deadline` (monotonic clock)."""
         while True:
             try:
                 self._connection.connect(deadline)
@@ -80,7 +80,7 @@ class SshChannel:
                     raise GuestGone(f"{self._site.domain.name} has ended") from None
                 if (left := deadline - time.monotonic()) <= 0:
                     return False
-                time.sleep(min(PAUSE_SECONDS, left))  # nobody tells when sshd is there
+                time.sleep(min(PAUSE_SECONDS, left))  # no event says when sshd is there
 
     def notes(self, reseeder: Reseeder, *, timeout: float) -> GuestNotes:  # noqa: ARG002 - the protocol
         return GuestNotes(reseeder=reseeder)
@@ -88,10 +88,10 @@ class SshChannel:
     def known_notes(self, reseeder: Reseeder) -> GuestNotes:
         return GuestNotes(reseeder=reseeder)
 
-    def still(self, *, timeout: float) -> AbstractContextManager[None]:  # noqa: ARG002 - the protocol
-        return nullcontext()  # what runs belongs to a connection that no clone has
+    def idle(self, *, timeout: float) -> AbstractContextManager[None]:  # noqa: ARG002 - the protocol
+        return nullcontext()  # what runs belongs to a connection that clones do not have
 
-    def nudge(self) -> None:
+    def ping(self) -> None:
         pass
 
     def check(self, *, timeout: float) -> None:

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_vmsnap.errors import ChannelError, GuestHung, SpecError
 from pytest_vmsnap.guest.channel import Completed, expect_alive
-from pytest_vmsnap.guest.ssh.knock import Knocks
 from pytest_vmsnap.guest.ssh.login import paramiko
+from pytest_vmsnap.guest.ssh.pending_connections import PendingConnections
 from pytest_vmsnap.guest.streams import Captured, MarkedStream
 from pytest_vmsnap.host import add_forward, forwards
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pytest_vmsnap.guest.channel import Site
+    from pytest_vmsnap.guest.channel import Target
     from pytest_vmsnap.guest.ssh.login import SshLogin
     from pytest_vmsnap.guest.streams import Sink, Source
     from pytest_vmsnap.guest.terminal import Terminal
@@ -32,48 +32,48 @@ log = logging.getLogger("pytest_vmsnap.ssh")
 SSH_PORT = 22
 CONNECT_SECONDS = 10.0  # for each part of the handshake: an emulated processor is slow at it
 LOOK_SECONDS = 1.0
-KEEPALIVE_SECONDS = 5  # a kernel that was started by kexec(8) resets a connection that is not its own
+KEEPALIVE_SECONDS = 5  # a kernel that kexec(8) started resets a connection that is not its own
 PIECE = 1 << 16
-SESSIONS = 8  # that run commands at once: sshd_config(5) allows ten by default (MaxSessions), and some are ours
+SESSIONS = 8  # for commands at once: sshd_config(5) allows ten by default (MaxSessions), and some are ours
 KILLED = 128 + 9
 
-# $1: the command, $2: the mark. The shell is a session of its own (sshd), so its group is all that it starts.
-# The command's end is told by a mark on both streams: sshd may report a status before the last of the output,
-# and a process that the command left behind keeps the streams open.
+# $1: the command, $2: the mark. sshd gives the shell its own session, so its group has all that it starts. A
+# mark on both streams shows the command's end: sshd may report a status before the last output, and a process
+# that the command left behind keeps the streams open.
 RUNNER = """echo "$$"; (eval "$1"); status=$?; echo "$2" >&2; echo "$2 $status"; exit "$status" """
 
 
 class SshConnection:
-    """An SSH connection to the machine at `site`, made when it is wanted, and again after a new boot."""
+    """An SSH connection to the machine at `target`, made when it is needed, and again after a new boot."""
 
-    def __init__(self, site: Site, login: SshLogin, *, scaled: Callable[[float], float] = float) -> None:
-        self._site = site
+    def __init__(self, target: Target, login: SshLogin, *, scaled: Callable[[float], float] = float) -> None:
+        self._site = target
         self._scaled = scaled
         self._login = login
         self._transport: Any = None
         self._boot: tuple[Domain, int] | None = None
-        self._knocks = Knocks()
+        self._pending = PendingConnections()
         self._lock = threading.Lock()
         self._turns = threading.BoundedSemaphore(SESSIONS)
 
     def endpoint(self) -> tuple[str, int]:
-        """Address and port on the host, forwarded now if they were not.
+        """Return the address and port on the host, and forward the port if it is not forwarded yet.
 
-        Raises `SpecError` for a machine without a network.
+        Raises `SpecError` if the machine has no network.
         """
-        site = self._site
-        if not site.netdev:
+        target = self._site
+        if not target.netdev:
             raise SpecError("this machine has no network (network=none)", hint="use vmsnap_network=user")
-        for found in forwards(site.domain, site.address):
+        for found in forwards(target.domain, target.address):
             if (found.protocol, found.guest_port) == ("tcp", SSH_PORT):
-                return site.address, found.host_port
-        made = add_forward(site.domain, netdev=site.netdev, address=site.address, guest_port=SSH_PORT)
-        return site.address, made.host_port
+                return target.address, found.host_port
+        made = add_forward(target.domain, netdev=target.netdev, address=target.address, guest_port=SSH_PORT)
+        return target.address, made.host_port
 
     def is_alive(self) -> bool:
-        """Whether there is a connection to the boot that is there now.
+        """Whether there is a connection to the current boot.
 
-        A guest that is reset takes leave of nobody, and a connection that only waits never learns of it.
+        A guest that is reset closes no connection, and one that only waits never notices.
         """
         return bool(self._transport and self._transport.is_active() and self._boot == self._boot_now())
 
@@ -82,9 +82,9 @@ class SshConnection:
         return domain, domain.events.reboots
 
     def connect(self, deadline: float) -> None:
-        """Connect, if there is no connection; an old one is dropped at once.
+        """Connect, if there is no connection; drop an old one at once.
 
-        Raises `ChannelError` where the guest refuses, or does not answer by the `deadline` (monotonic clock).
+        Raises `ChannelError` if the guest refuses, or does not answer by the `deadline` (monotonic clock).
         """
         with self._lock:
             if self.is_alive():
@@ -94,7 +94,7 @@ class SshConnection:
             boot, key = self._boot_now(), self._login.key()
             transport = None
             try:
-                plug = self._knocks.answered(self.endpoint(), deadline)
+                plug = self._pending.answered(self.endpoint(), deadline)
                 transport = library.Transport(plug)
                 transport.banner_timeout = transport.handshake_timeout = self._scaled(CONNECT_SECONDS)
                 transport.auth_timeout = self._scaled(CONNECT_SECONDS)
@@ -108,7 +108,7 @@ class SshConnection:
             self._transport, self._boot = transport, boot
 
     def ping(self, timeout: float) -> bool:
-        """Whether sshd answers within `timeout` seconds to a request that asks for nothing."""
+        """Return whether sshd answers a keep-alive request within `timeout` seconds."""
         done = threading.Event()
 
         def ask() -> None:
@@ -119,9 +119,9 @@ class SshConnection:
         return done.wait(timeout) and self.is_alive()
 
     def close(self) -> None:
-        """Drop the connection; nothing is sent, for nobody may be there."""
+        """Drop the connection without sending anything, since the guest may be gone."""
         self._drop()
-        self._knocks.close()
+        self._pending.close()
 
     def _drop(self) -> None:
         transport, self._transport = self._transport, None
@@ -138,10 +138,10 @@ class SshConnection:
         err: Sink | None = None,
         transfer: bool = False,
     ) -> Completed:
-        """Run a script as root to its end; one that runs over `timeout` seconds is killed with its group.
+        """Run a script as root to its end; kill its process group if it runs longer than `timeout` seconds.
 
-        So is one of whose streams a sink takes no more. The time of a `transfer` begins anew whenever bytes
-        move. Waits for its turn where many run. Raises what the source of its input raises.
+        It is also killed if a sink takes no more. The timeout of a `transfer` restarts whenever bytes move.
+        Waits for its turn if many run. Raises what the source of its input raises.
         """
         with self._turns:
             return self._executed(script, source, timeout, out or Captured(), err or Captured(), transfer)
@@ -152,7 +152,7 @@ class SshConnection:
         def look() -> None:
             expect_alive(self._site.domain)
             if boot != self._boot_now():
-                raise GuestHung("the guest has rebooted meanwhile", console=self._site.domain.console_text())
+                raise GuestHung("the guest rebooted meanwhile", console=self._site.domain.console_text())
             if feeder.failure:
                 self._end(streams)
                 raise feeder.failure
@@ -184,7 +184,7 @@ class SshConnection:
         )
 
     def _end(self, streams: _Streams) -> None:
-        """Kill what runs in a session, and wait for its end."""
+        """Kill what runs in a session, and wait until it has ended."""
         if streams.pid:
             self._kill(streams.pid)
             deadline = time.monotonic() + self._scaled(CONNECT_SECONDS)
@@ -227,7 +227,7 @@ class SshConnection:
                 session.exec_command(command)
         except (OSError, EOFError, AttributeError, library.SSHException) as error:
             expect_alive(self._site.domain)
-            if isinstance(error, library.ChannelException):  # sshd refuses, e.g. by its MaxSessions
+            if isinstance(error, library.ChannelException):  # sshd refuses, e.g. because of MaxSessions
                 raise ChannelError(f"SSH: {error}") from error
             self.close()
             console = self._site.domain.console_text()
@@ -237,9 +237,9 @@ class SshConnection:
 
 @contextmanager
 def answered_within(seconds: float, transport: Any) -> Iterator[None]:
-    """Close the connection where the block takes longer: paramiko waits for some answers without end.
+    """Close the connection if the block takes longer than `seconds`: paramiko waits for some answers forever.
 
-    What waits then ends with paramiko's error. A guest that is reset in between answers to nothing any more.
+    The wait then ends with paramiko's error. A guest that is reset in between never answers.
     """
     timer = threading.Timer(seconds, transport.close)
     timer.daemon = True
@@ -251,7 +251,7 @@ def answered_within(seconds: float, transport: Any) -> Iterator[None]:
 
 
 class _Feeder(threading.Thread):
-    """Sends a session its input; `failure` is what its source raised, `moved_at` when bytes moved last."""
+    """Sends a session its input; `failure` is what its source raised, `moved_at` when bytes last moved."""
 
     def __init__(self, session: Any, source: Source | None) -> None:
         super().__init__(name="vmsnap-ssh-input", daemon=True)
@@ -264,7 +264,7 @@ class _Feeder(threading.Thread):
         while True:
             try:
                 piece = next(pieces, None)
-            except Exception as error:  # noqa: BLE001 - raised by who waits for the command
+            except Exception as error:  # noqa: BLE001 - raised in the thread that waits for the command
                 self.failure = error
                 return
             try:
@@ -273,13 +273,13 @@ class _Feeder(threading.Thread):
                     return
                 self._session.sendall(piece)
                 self.moved_at = time.monotonic()
-            except OSError:  # it did not want all of it
+            except OSError:  # the command did not read all of it
                 log.debug("the command ended before its input did")
                 return
 
 
 class _Deadline:
-    """So many seconds after its making, or after bytes moved last in one of `moving`."""
+    """Is over `timeout` seconds after it was made, or after bytes last moved in one of `moving`."""
 
     def __init__(self, timeout: float, moving: tuple[_Streams | _Feeder, ...]) -> None:
         self._timeout = timeout
@@ -292,18 +292,18 @@ class _Deadline:
 
 
 class _Streams:
-    """What a session prints, up to its marks: its shell's process id in a line, then the command's own."""
+    """What a session prints up to its marks: a line with its shell's process id, then the command's output."""
 
     def __init__(self, session: Any, mark: bytes, out: Sink, err: Sink) -> None:
         self._session = session
         self._out, self._err = MarkedStream(mark, out), MarkedStream(mark, err)
         self._first_line = bytearray()
         self._over = False
-        self.pid = 0  # while it has not said it
+        self.pid = 0  # until the session has printed it
         self.moved_at = time.monotonic()
 
     def finish(self, is_over: Callable[[], bool], look: Callable[[], None]) -> bool:
-        """Read until both marks have come, or the session has ended; false once `is_over`, or a sink closes."""
+        """Read until both marks have come or the session has ended; false if time is up or a sink closes."""
         stopped = self._is_stopped
         next_look = time.monotonic() + LOOK_SECONDS
         while not self._is_whole():
@@ -322,7 +322,7 @@ class _Streams:
 
     def _read(self) -> None:
         session = self._session
-        closed = session.closed or session.eof_received  # before reading: what came until then is there
+        closed = session.closed or session.eof_received  # checked before reading, so that all that came is read
         if session.recv_ready():
             self._take(session.recv(PIECE))
         if session.recv_stderr_ready():
@@ -351,7 +351,7 @@ class _Streams:
         return marked or self._over
 
     def status(self) -> int:
-        """The command's status; where something killed the session's shell, what sshd says of it."""
+        """Return the command's status, or what sshd reports if the session's shell was killed."""
         if self._out.is_ended:
             return int(self._out.behind.split()[0])
         status = int(self._session.recv_exit_status())

@@ -1,4 +1,4 @@
-"""As whom, and with which key."""
+"""The user and the key of an SSH login."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KEY_NAME = "id_ecdsa"
 COMMENT = "pytest-vmsnap"
 
 # $1: the user, $2: the public key
-PLANT = """
+INSTALL_KEY = """
 set -e
 home=$(eval "echo ~$1")
 mkdir -p "$home/.ssh"
@@ -32,7 +32,7 @@ sync "$home/.ssh/authorized_keys" 2>/dev/null || true
 
 
 def paramiko() -> Any:
-    """The library; raises `HostError` with what to install where it is missing."""
+    """Return the library; raise `HostError` with what to install if it is missing."""
     try:
         return import_module("paramiko")  # heavy, and optional
     except ImportError as error:
@@ -41,14 +41,14 @@ def paramiko() -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SshLogin:
-    """The `user` of the guest, and a key: the given one, or one that is made once for `directory`."""
+    """The `user` in the guest, and a key: the `given` one, or one that is made once in `directory`."""
 
     directory: Path
     user: str = "root"
     given: Path | None = None
 
     def key_file(self) -> Path:
-        """The private key. Raises `HostError` where paramiko is missing, `SpecError` for one that is none."""
+        """Return the private key's path; make the key if needed. Raises `HostError` if paramiko is missing."""
         if self.given:
             return self.given
         self.directory.mkdir(mode=0o700, exist_ok=True)
@@ -64,21 +64,24 @@ class SshLogin:
         return path
 
     def key(self) -> Any:
-        """The private key, as paramiko has it."""
+        """Return the private key as paramiko's object.
+
+        Raises `HostError` if paramiko is missing, `SpecError` if the key cannot be used.
+        """
         path, library = self.key_file(), paramiko()
         try:
             return library.PKey.from_path(path)
         except (OSError, ValueError, library.SSHException, library.UnknownKeyType) as error:
             raise SpecError(
                 f"the SSH key {path} cannot be used: {error}",
-                hint="a private key without a passphrase is needed (vmsnap_ssh_key)",
+                hint="set vmsnap_ssh_key to a private key without a passphrase",
             ) from error
 
     def public(self) -> str:
-        """A line for ``authorized_keys``."""
+        """Return the public key as a line for ``authorized_keys``."""
         key = self.key()
         return f"{key.get_name()} {key.get_base64()} {COMMENT}"
 
-    def planting_script(self) -> str:
-        """What lets the key in, run as root in the guest: a script for POSIX ``sh``."""
-        return f"set -- {shlex.quote(self.user)} {shlex.quote(self.public())}\n{PLANT}"
+    def install_script(self) -> str:
+        """Return the POSIX ``sh`` script that lets the key in, run as root in the guest."""
+        return f"set -- {shlex.quote(self.user)} {shlex.quote(self.public())}\n{INSTALL_KEY}"

@@ -1,6 +1,6 @@
-"""The checks of the host that `vmsnap doctor` makes, by the code that a run asks the host with."""
+"""The checks of the host for `vmsnap doctor`. They use the same code as a run."""
 
-from pytest_vmsnap.host.doctor.examination import examine
+from pytest_vmsnap.host.doctor.checks import examine
 from pytest_vmsnap.host.doctor.memory import memory
 
 __all__ = ["examine", "memory"]

@@ -1,4 +1,4 @@
-"""QEMU: that it is there, and what it can do."""
+"""QEMU: whether it is installed, and what it supports."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from pytest_vmsnap.errors import HostError
 from pytest_vmsnap.host import emulator
-from pytest_vmsnap.host.abilities import IGNORE_SHARED, abilities_of, has_user_network
-from pytest_vmsnap.host.doctor.trying import asked, tried
+from pytest_vmsnap.host.doctor.attempt import asked, tried
 from pytest_vmsnap.host.domain_xml import MACHINE_TYPE
+from pytest_vmsnap.host.qemu_capabilities import IGNORE_SHARED, has_user_network, query_capabilities
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,19 +25,19 @@ NAMES = ("qemu-snapshots", "qemu-network")
 
 
 def program(connection: Connection | None) -> tuple[Path | None, Finding]:
-    """The emulator that libvirt starts; where libvirt cannot be asked, the one in the path."""
+    """The emulator that libvirt starts, or the one on PATH if libvirt cannot be asked."""
 
     def found() -> tuple[Path, str]:
         if connection:
             capabilities = connection.domain_capabilities(kind="qemu", machine=MACHINE_TYPE)
-            path = emulator.of_libvirt(capabilities)
+            path = emulator.emulator_of(capabilities)
         else:
             path = emulator.installed(emulator.EMULATOR)
         version = emulator.version_of(path)
         emulator.expect_version("QEMU", version, emulator.QEMU_FLOOR)
         return path, version
 
-    by = "" if connection else ", by the path: libvirt was not asked"
+    by = "" if connection else ", from PATH: libvirt was not asked"
 
     def told(it: tuple[Path, str]) -> str:
         return f"{it[1]} ({it[0]}{by})"
@@ -47,7 +47,7 @@ def program(connection: Connection | None) -> tuple[Path | None, Finding]:
 
 
 def image_tool() -> Finding:
-    """qemu-img, which makes the disks."""
+    """qemu-img, which creates the disks."""
 
     def found() -> str:
         path = emulator.installed(emulator.QEMU_IMG)
@@ -56,17 +56,17 @@ def image_tool() -> Finding:
     return asked("qemu-img", found)
 
 
-def abilities(path: Path, network: Network) -> Iterator[Finding]:
-    """What it says that it can do, beside a machine's `network`."""
+def capabilities(path: Path, network: Network) -> Iterator[Finding]:
+    """Check that this QEMU supports snapshots and the `network` of the machines."""
 
     def saving() -> str:
-        with emulator.questioned(path) as ask:
-            return f"memory stays in its file ({IGNORE_SHARED}), {abilities_of(ask)}"
+        with emulator.qmp_session(path) as ask:
+            return f"memory stays in its file ({IGNORE_SHARED}), {query_capabilities(ask)}"
 
     def networking() -> str:
-        with emulator.questioned(path) as ask:
+        with emulator.qmp_session(path) as ask:
             if network != "none" and not has_user_network(ask):
                 raise HostError("no user-mode networking", hint=NO_USER_NETWORK.format(network=network))
-        return "no network is asked for" if network == "none" else "user-mode networking"
+        return "no network is needed (vmsnap_network=none)" if network == "none" else "user-mode networking"
 
     yield from map(asked, NAMES, (saving, networking))

@@ -24,8 +24,8 @@ T = TypeVar("T")
 log = logging.getLogger("pytest_vmsnap.libvirt")
 
 EMBEDDED = "qemu:///embed"
-# libvirt 9 to 11 asks QEMU for each property of the CPU on its own, some 400 times at each start: 0.25 s of it.
-# Where QEMU is said to lack this, libvirt reads all of them in one answer (its qemuProcessFetchGuestCPU).
+# libvirt 9 to 11 queries each CPU property of QEMU separately, about 400 queries and 0.25 s for each start.
+# If told that QEMU lacks this capability, libvirt gets all in one answer (its qemuProcessFetchGuestCPU).
 CPU_QUESTIONS = "cpu-unavailable-features"
 
 _loop_started = threading.Lock()
@@ -37,13 +37,13 @@ def _run_event_loop() -> None:
     while True:
         try:
             libvirt.virEventRunDefaultImpl()
-        except libvirt.libvirtError as error:  # a connection that went away; others are served on
+        except libvirt.libvirtError as error:  # a connection was lost; keep serving the others
             log.debug("event loop: %s", error)
 
 
 def _start_event_loop() -> None:
-    """One daemon thread for the process; libvirt has no way to end its default loop."""
-    global _loop  # the loop is the process's, as libvirt's own is
+    """Start one daemon thread for the process; libvirt has no way to end its default loop."""
+    global _loop  # one per process, like libvirt's loop
     library.modules()
     with _loop_started:
         if _loop is None:
@@ -54,7 +54,7 @@ def _start_event_loop() -> None:
 class Connection:
     """A connection to libvirt's QEMU driver at `uri`.
 
-    Raises `NoHypervisor` where nobody answers there, or where the user may not connect.
+    Raises `NoHypervisor` if libvirt does not answer there, or if the user may not connect.
     """
 
     def __init__(self, uri: str) -> None:
@@ -114,7 +114,7 @@ class Connection:
     def domain_capabilities(self, *, kind: str, machine: str) -> Element:
         """``<domainCapabilities>`` of a `kind` (``kvm`` or ``qemu``) on a `machine` type.
 
-        Raises `NoHypervisor` where libvirt has no QEMU for it.
+        Raises `NoHypervisor` if libvirt has no QEMU for it.
         """
         libvirt, _ = library.modules()
         try:
@@ -126,14 +126,14 @@ class Connection:
         return ElementTree.fromstring(text)  # noqa: S314 - libvirt's own
 
     def _answer(self, question: Callable[[], T]) -> T:
-        """What libvirt answers; raises `HostError` where it does not, as when its daemon has ended."""
+        """Return libvirt's answer; raises `HostError` if it does not answer, e.g. because its daemon ended."""
         libvirt, _ = library.modules()
         try:
             return question()
         except libvirt.libvirtError as error:
             raise HostError(
-                f"libvirt at {self.uri} answers no more: {error}",
-                hint="see that its daemon runs, and start anew",
+                f"libvirt at {self.uri} stopped answering: {error}",
+                hint="check that its daemon runs, and run the tests again",
             ) from error
 
     def create(
@@ -147,9 +147,9 @@ class Connection:
     ) -> Domain:
         """Start a transient domain that ends with this connection.
 
-        `console` is the file that its serial console is recorded in, `serial` that console's socket, `ports`
-        are the sockets of its virtio-serial ports by name; `paused` leaves its processors stopped.
-        Raises `HostError` with libvirt's words where it does not start.
+        `console` is the file that records its serial console, `serial` that console's socket, `ports` are the
+        sockets of its virtio-serial ports by name; `paused` leaves its processors stopped.
+        Raises `HostError` with libvirt's message if it does not start.
         """
         libvirt, _ = library.modules()
         flags = 0
@@ -160,12 +160,12 @@ class Connection:
         uuid = description.findtext("uuid") or ""
         name = description.findtext("name") or ""
         domain = Domain(name=name, uuid=uuid, console=console, serial=serial, ports=ports)
-        self._domains[uuid] = domain  # before it starts: its first events come within createXML
+        self._domains[uuid] = domain  # before it starts: its first events arrive during createXML
         try:
             domain.handle = self._create(description, flags)
         except BaseException as error:
             del self._domains[uuid]
-            if not isinstance(error, libvirt.libvirtError):  # Ctrl-C may come when it has started
+            if not isinstance(error, libvirt.libvirtError):  # Ctrl-C may arrive after it has started
                 self._end_started(uuid)
                 raise
             raise HostError(
@@ -197,22 +197,22 @@ class Connection:
         return created
 
     def wait_for_end(self, prefix: str, *, timeout: float) -> None:
-        """Return when libvirt has no domain any more whose name begins with `prefix`, or after the time-out.
+        """Wait until no domain whose name begins with `prefix` is left, for at most `timeout` seconds.
 
-        `timeout` in seconds.
+        Raises `HostError` if libvirt does not answer.
         """
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             if not any(found.name().startswith(prefix) for found in self._answer(self._handle.listAllDomains)):
                 return
-            self._of_others.wait(0.2)  # its event may have come between
+            self._of_others.wait(0.2)  # short: the event may have come before the wait
 
     def forget(self, domain: Domain) -> None:
         """Stop following the events of a domain that has ended."""
         self._domains.pop(domain.uuid, None)
 
     def close(self) -> None:
-        """Close the connection; machines that are left end with it."""
+        """End the machines that are left, and close the connection."""
         libvirt, _ = library.modules()
         for domain in list(self._domains.values()):
             domain.destroy()
@@ -223,7 +223,7 @@ class Connection:
 
 
 def _described(description: Element, *, without: str = "") -> str:
-    """The description's text; `without` a capability that libvirt is not to use (libvirt, "QEMU driver")."""
+    """The description as text, `without` a capability that libvirt must not use (libvirt, "QEMU driver")."""
     if not without:
         return ElementTree.tostring(description, encoding="unicode")
     changed = copy(description)  # its children are shared
@@ -246,7 +246,7 @@ def _advice(uri: str, message: str) -> str:
 
 def _start_advice(message: str) -> str:
     if "memory" in message and "allocate" in message:
-        return "the host has too little memory for it: lower vmsnap_memory, or free some"
+        return "the host has too little memory for the machine: lower vmsnap_memory, or free some memory"
     if "Permission denied" in message:
         return "the user that QEMU runs as cannot reach a file: see the path above, and vmsnap_store"
     return ""

@@ -24,15 +24,14 @@ log = logging.getLogger("pytest_vmsnap.libvirt")
 
 CONSOLE_END = 64 << 10  # bytes
 PANIC = "Kernel panic - not syncing"  # Linux, kernel/panic.c
-PANIC_BYTES = 256 << 10  # of the console's end, in which a panic is looked for
+PANIC_BYTES = 256 << 10  # of the console's end, searched for a panic
 Condition = Literal["running", "paused", "stopped"]
 
 
 class Events:
-    """What libvirt has told of a domain; `wait` sleeps until it tells more.
+    """The events of a domain that libvirt has reported; `wait` sleeps until the next one.
 
-    `reboots` counts how often the guest was reset since the domain was started (libvirt,
-    ``VIR_DOMAIN_EVENT_ID_REBOOT``).
+    `reboots` counts the guest's resets since the domain started (libvirt, ``VIR_DOMAIN_EVENT_ID_REBOOT``).
     """
 
     def __init__(self) -> None:
@@ -53,7 +52,7 @@ class Events:
 class Domain:
     """A transient libvirt domain that this process started.
 
-    `name` and `uuid` are its own; `console` is the file that its serial console is recorded in, `serial` that
+    `name` and `uuid` are libvirt's; `console` is the file that records its serial console, `serial` that
     console's socket; `ports` are the sockets of its virtio-serial ports by name; `handle` is libvirt's object.
     """
 
@@ -66,30 +65,30 @@ class Domain:
         self.serial = serial
         self.ports = ports
         self.events = Events()
-        self.boot_mark = 0  # the byte of the console at which the boot began that it is in
-        self.watches: list[Callable[[], None]] = []  # called while an answer of its guest is waited for
+        self.boot_mark = 0  # the byte of the console at which the current boot began
+        self.watches: list[Callable[[], None]] = []  # called while waiting for an answer of the guest
         self._pid: int | None = None
 
     def condition(self) -> Condition:
-        """Whether it runs, is paused, or has stopped."""
+        """Whether the domain runs, is paused, or has stopped."""
         libvirt, _ = library.modules()
         if self.events.stopped.is_set():
             return "stopped"
         try:
             state, _reason = self.handle.state()
-        except libvirt.libvirtError:  # a transient domain is gone when it stops
+        except libvirt.libvirtError:  # a transient domain disappears when it stops
             return "stopped"
         if state in (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_CRASHED):
             return "stopped"
         return "paused" if state == libvirt.VIR_DOMAIN_PAUSED else "running"
 
-    def trouble(self) -> str:
-        """What keeps the guest from ever answering, in words; empty if nothing that can be seen."""
+    def stall_reason(self) -> str:
+        """Why the guest can never answer, as text; empty if no reason can be seen."""
         condition = self.condition()
         if condition == "stopped":
             return "its QEMU has ended"
         if condition == "paused":
-            return "its processors stand still"
+            return "its processors are paused"
         if (pid := self.pid()) and is_stopped(pid):
             return f"its QEMU (process {pid}) was stopped by a signal"
         if PANIC in self.console_end(PANIC_BYTES):
@@ -97,13 +96,13 @@ class Domain:
         return ""
 
     def pid(self) -> int | None:
-        """QEMU's process id, where the monitor's owner is on this host and can be found."""
+        """QEMU's process id, or None if the process cannot be found on this host."""
         if self._pid is None:
             self._pid = qemu_of(self.name)
         return self._pid
 
     def memory_mib(self) -> int:
-        """The guest's memory in MiB; raises `GuestGone` where it has ended."""
+        """The guest's memory in MiB; raises `GuestGone` if the domain has ended."""
         libvirt, _ = library.modules()
         try:
             return int(self.handle.maxMemory()) >> 10
@@ -115,27 +114,28 @@ class Domain:
         return str(self.handle.XMLDesc())
 
     def suspend(self) -> None:
-        """Stop its processors."""
+        """Stop the processors. Raises `GuestGone` if the domain has ended, `HostError` if libvirt fails."""
         self._call("suspend", self.handle.suspend)
 
     def resume(self) -> None:
-        """Let its processors run."""
+        """Start the processors. Raises `GuestGone` if the domain has ended, `HostError` if libvirt fails."""
         self._call("resume", self.handle.resume)
 
     def destroy(self) -> None:
-        """End it at once; nothing happens if it has ended. Takes up to 2 s where process 1 reaps slowly."""
+        """End the domain at once; do nothing if it has ended. Takes up to 2 s if process 1 reaps slowly."""
         libvirt, _ = library.modules()
         try:
             self.handle.destroy()
         except libvirt.libvirtError as error:
             log.debug("%s: destroy: %s", self.name, error)
-        self.events.stopped.set()  # the event itself may come later, or to nobody
+        self.events.stopped.set()  # the event itself may come later, or never
         self.events.wake()
 
-    def change_disks(self, overlays: Sequence[Path]) -> None:
-        """Go on with other files, which are empty overlays on the ones until now: one for each disk, in order.
+    def switch_to_overlays(self, overlays: Sequence[Path]) -> None:
+        """Switch the disks to `overlays`: empty overlays on the current files, one for each disk, in order.
 
-        libvirt, "Snapshot XML format": an external snapshot of the disks alone, whose record nobody keeps.
+        This is an external snapshot of the disks only, without metadata (libvirt, "Snapshot XML format").
+        Raises `GuestGone` if the domain has ended, `HostError` if libvirt fails.
         """
         libvirt, _ = library.modules()
         flags = (
@@ -154,17 +154,17 @@ class Domain:
         except libvirt.libvirtError as error:
             if self.condition() == "stopped":
                 raise GuestGone(
-                    f"{self.name} has ended, {what} came too late", console=self.console_text()
+                    f"{self.name} ended before libvirt could {what} it", console=self.console_text()
                 ) from error
             raise HostError(f"libvirt could not {what} {self.name}: {error}") from error
 
     def qmp(
         self, command: str, dashed: Mapping[str, Any] | None = None, *, files: Sequence[int] = (), **named: Any
     ) -> Any:
-        """QEMU's answer to a monitor command (QEMU, "QMP reference"); `files` are descriptors to pass along.
+        """Return QEMU's answer to a monitor command (QEMU, "QMP reference"); `files` are descriptors to pass.
 
-        Arguments whose names have a dash go by `dashed`. Raises `HostError` with QEMU's words, `GuestGone`
-        where QEMU has ended.
+        Arguments with a dash in their names go into `dashed`. Raises `GuestGone` if QEMU has ended, `HostError`
+        with QEMU's message if it refuses the command.
         """
         libvirt, libvirt_qemu = library.modules()
         text = json.dumps({"execute": command, "arguments": {**(dashed or {}), **named}})
@@ -184,10 +184,10 @@ class Domain:
         return reply.get("return")
 
     def agent(self, command: str, *, timeout: float, **arguments: Any) -> Any:
-        """The guest agent's answer to a command (QEMU, "QEMU Guest Agent protocol reference").
+        """Return the guest agent's answer to a command (QEMU, "QEMU Guest Agent protocol reference").
 
-        `timeout` in seconds, at least 1. Raises `GuestHung` where the agent does not answer within it,
-        `GuestGone` where QEMU has ended, `ChannelError` with the agent's words where it refuses.
+        `timeout` is in seconds, at least 1. Raises `GuestHung` if the agent does not answer within it,
+        `GuestGone` if QEMU has ended, `ChannelError` with the agent's message if it refuses.
         """
         libvirt, libvirt_qemu = library.modules()
         text = json.dumps(
@@ -225,9 +225,10 @@ class Domain:
         )
 
     def wait_for_agent(self, *, timeout: float, meanwhile: Callable[[], None] = lambda: None) -> None:
-        """Return when the guest agent answers; `timeout` in seconds. `meanwhile` is called now and then.
+        """Wait until the guest agent answers; `timeout` is in seconds. Call `meanwhile` between the attempts.
 
-        Raises `GuestGone` as soon as the guest has ended, `GuestHung` at the time-out.
+        Raises `GuestGone` as soon as the guest has ended, `GuestHung` at the timeout, `ChannelError`
+        if the agent refuses.
         """
         deadline = time.monotonic() + timeout
         while True:
@@ -240,16 +241,16 @@ class Domain:
                         console=self.console_text(),
                     ) from None
                 meanwhile()
-                self.events.wait(0.5)  # libvirt tells when the guest opens its end; a ping proves it
+                self.events.wait(0.5)  # an event says that the guest opened its end; a ping proves it
             else:
                 return
 
     def console_text(self) -> str:
-        """The end of what the serial console has shown: 64 KiB, for messages."""
+        """The last 64 KiB of the serial console, for messages."""
         return self._console(0, CONSOLE_END)
 
     def console_end(self, size: int) -> str:
-        """What the serial console has shown since `boot_mark`, at most the last `size` bytes of it."""
+        """The output of the serial console since `boot_mark`, at most its last `size` bytes."""
         return self._console(self.boot_mark, size)
 
     def _console(self, start: int, size: int) -> str:
@@ -261,6 +262,6 @@ class Domain:
             return ""
 
     def mark_boot(self) -> None:
-        """What the serial console shows from now on is of another boot."""
+        """Note that a new boot begins: later output of the serial console belongs to it."""
         with suppress(OSError):
             self.boot_mark = self.console.stat().st_size

@@ -1,6 +1,6 @@
-"""libvirt's Python binding, imported when it is first needed.
+"""libvirt's Python binding, imported on first use.
 
-It has no wheels and needs libvirt's own library, so a machine without it must still be able to collect.
+It has no wheels and needs libvirt's own library. A host without it must still be able to collect tests.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ if TYPE_CHECKING:
 log = logging.getLogger("pytest_vmsnap.libvirt")
 
 INSTALL = """\
-what a machine needs:
+install what machines need:
   Debian, Ubuntu:  sudo apt install libvirt-daemon-system libvirt-clients qemu-system-x86 qemu-utils
   Fedora:          sudo dnf install libvirt-daemon-driver-qemu libvirt-client qemu-kvm qemu-img
   Arch:            sudo pacman -S libvirt qemu-base"""
 
 BINDING = """\
-libvirt-python is built where it is installed, which needs libvirt's headers and a compiler:
+pip builds libvirt-python on this host, which needs libvirt's headers and a compiler:
   Debian, Ubuntu:  sudo apt install libvirt-dev pkg-config gcc python3-dev
   Fedora:          sudo dnf install libvirt-devel pkgconf gcc python3-devel
   Arch:            sudo pacman -S libvirt pkgconf gcc
 then: pip install libvirt-python"""
 
 
-def keep_taints_quiet() -> None:
-    """Have libvirt say nothing of a domain that is "tainted", as every domain with arguments for QEMU is.
+def silence_taint_warnings() -> None:
+    """Silence libvirt's warning about a "tainted" domain, which every domain with QEMU arguments is.
 
-    In embed mode it would print that to our stderr. It reads its environment once, when it is initialised
-    (libvirt.org, "Logging in the library"): a conftest may import it before we do.
+    In embed mode libvirt prints it to our stderr. libvirt reads its environment once, when it is initialised
+    (libvirt.org, "Logging in the library"), and a conftest may import it before the plugin does.
     """
     os.environ.setdefault("LIBVIRT_LOG_FILTERS", "4:qemu.qemu_domain")
 
 
 @cache
 def modules() -> tuple[ModuleType, ModuleType]:
-    """The modules ``libvirt`` and ``libvirt_qemu``; raises `NoHypervisor` where they are not installed."""
+    """The modules ``libvirt`` and ``libvirt_qemu``; raises `NoHypervisor` if they cannot be imported."""
     try:
         import libvirt
         import libvirt_qemu
@@ -52,25 +52,28 @@ def modules() -> tuple[ModuleType, ModuleType]:
             f"libvirt's Python binding cannot be imported: {error}", hint=f"{BINDING}\n{INSTALL}"
         ) from error
     libvirt.registerErrorHandler(_log_error, None)
-    libvirt.virEventRegisterDefaultImpl()  # before the first connection, or it has no events
+    libvirt.virEventRegisterDefaultImpl()  # before the first connection, else it gets no events
     return libvirt, libvirt_qemu
 
 
 def binding_version() -> str:
-    """The versions of the binding and of the libvirt that it calls; raises `NoHypervisor` without one."""
+    """The versions of the binding and of the libvirt that it calls; raises `NoHypervisor` as `modules` does."""
     libvirt, _ = modules()
     try:
         own = metadata.version("libvirt-python")
-    except metadata.PackageNotFoundError:  # a distribution may leave it out
+    except metadata.PackageNotFoundError:  # a distribution may omit it
         own = "of unknown version"
     return f"{own}, on libvirt {version_text(libvirt.getVersion())}"
 
 
 def version_text(number: int) -> str:
-    """As it is written (libvirt.org, virConnectGetVersion): major * 1,000,000 + minor * 1,000 + release."""
+    """Return the text of a version `number` (libvirt.org, virConnectGetVersion).
+
+    `number` is major * 1,000,000 + minor * 1,000 + release.
+    """
     return f"{number // 1_000_000}.{number // 1_000 % 1_000}.{number % 1_000}"
 
 
 def _log_error(_context: object, error: tuple[object, ...]) -> None:
-    # libvirt's default handler prints every error to stderr, those that are expected too
+    # libvirt's default handler prints every error to stderr, even expected ones
     log.debug("%s", error[2])

@@ -1,4 +1,4 @@
-"""A Debian that is built here, by mmdebstrap."""
+"""Debian images that mmdebstrap builds on this host."""
 
 from pytest_vmsnap.image.debian.provide import key_of, plan_of, provide_debian
 from pytest_vmsnap.image.debian.tools import MISSING_KEYS, has_keys

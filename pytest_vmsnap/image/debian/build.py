@@ -1,7 +1,7 @@
-"""The building of a Debian: mmdebstrap makes the root, and a disk is made of it.
+"""Build a Debian image: mmdebstrap makes the root, which is then packed into a disk.
 
-All of it runs without mounting anything and, for an ordinary user, without rights: mke2fs fills the file
-system from a directory, and fakeroot remembers whose file is whose.
+Nothing is mounted for the disk, and an ordinary user needs no privileges: mke2fs fills the file system from a
+directory, and fakeroot remembers the owner of each file.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 DISK, KERNEL, INITRD = "disk.qcow2", "kernel", "initrd"
 END_SECONDS = 30.0
 
-# One script, so that one fakeroot knows the owners from unpacking to packing. lazy_*_init: else the guest's
-# kernel goes on with making the file system, in every clone anew.
+# One script, so that one fakeroot knows the owners from unpacking to packing. lazy_*_init=0: otherwise the
+# guest's kernel finishes the initialisation of the file system, again in every clone.
 PACK = """\
 set -eu
 mkdir "$1"
@@ -47,18 +47,18 @@ mke2fs -q -F -t ext4 -m 0 -L root -E lazy_itable_init=0,lazy_journal_init=0,root
 
 _CUT_OFF = re.compile(r"does not look like a tar archive|Unexpected EOF")
 _NO_SPACE = os.strerror(errno.ENOSPC)
-_NO_COMPLAINT = ("I: ", "W: Download is performed unsandboxed")  # of mmdebstrap's lines
+_NO_COMPLAINT = ("I: ", "W: Download is performed unsandboxed")  # prefixes of mmdebstrap's lines
 
-# What mmdebstrap and apt say, and what to do about it.
+# Messages of mmdebstrap and apt, and what to do about them.
 _COMPLAINTS = (
-    (_NO_SPACE, "there is no space left in {temporary}: free some, or set TMPDIR to another directory"),
+    (_NO_SPACE, "there is no space left in {temporary}: free some space, or set TMPDIR to another directory"),
     (
         r"NO_PUBKEY|EXPKEYSIG|not signed|[Ss]ignatures? (couldn't|could not)|[Mm]issing key",
         tools.MISSING_KEYS,
     ),
     (
         r"does not have a Release file|404 +Not Found",
-        "is {suite} a suite of Debian that still is on the mirror? E.g. debian:trixie",
+        "check that {suite} is a Debian suite that is still on the mirror, e.g. debian:trixie",
     ),
     (
         r"Unable to locate package|has no installation candidate|no package .* found",
@@ -66,7 +66,7 @@ _COMPLAINTS = (
     ),
     (
         r"Could not resolve|Temporary failure resolving|Could not connect|Network is unreachable",
-        "is there a network, is a proxy needed (http_proxy)?",
+        "check the network and the proxy (http_proxy)",
     ),
     (
         r"unshare|newuidmap|user namespace",
@@ -77,9 +77,9 @@ _COMPLAINTS = (
 
 
 def build(plan: Recipe, draft: Path, step: Step) -> None:
-    """Make disk, kernel and initrd of `plan` in the directory `draft`; nothing else stays in it.
+    """Build disk, kernel and initrd of `plan` in the directory `draft`; nothing else stays there.
 
-    Raises `ImageError` with the last lines of what failed, `OSError` where the space has ended.
+    Raises `ImageError` with the last lines of the program that failed, `OSError` if there is no space left.
     """
     mode = tools.mode()
     work = draft / "work"
@@ -103,7 +103,7 @@ def build(plan: Recipe, draft: Path, step: Step) -> None:
 
 
 def _write_overlay(plan: Recipe, target: Path) -> None:
-    """The recipe's files as a tar file, owned by root."""
+    """Write the recipe's files, owned by root, to the tar file `target`."""
     machine_id = secrets.token_hex(16) + "\n"
     with tarfile.open(target, "w") as archive:
         for name, content in {**plan.files, "/etc/machine-id": machine_id}.items():
@@ -118,29 +118,29 @@ def _write_overlay(plan: Recipe, target: Path) -> None:
 
 
 def _bootstrap(plan: Recipe, mode: tools.Mode, overlay: Path, root: Path, raw: Path, step: Step) -> None:
-    """mmdebstrap, piped into what makes a directory and a file system of it."""
-    # In unshare mode another user id does the work, which cannot reach into the store: /tmp (or TMPDIR) then.
+    """Pipe mmdebstrap into the script that makes a directory and a file system from its output."""
+    # In unshare mode mmdebstrap has another user id, which cannot access the store; it uses /tmp (or TMPDIR).
     place = None if mode == "unshare" else overlay.parent
     bootstrap = ["mmdebstrap", f"--mode={mode}", *plan.options, *plan.hooks(str(overlay)), plan.suite, "-"]
     bootstrap += mirror.of_this_host(plan.suite)
     if mode == "root":
-        bootstrap = [*tools.apart(), *bootstrap]
+        bootstrap = [*tools.private_mounts_prefix(), *bootstrap]
     pack = ["sh", "-c", PACK, "pack", str(root), str(raw), str(DISK_MIB)]
     if mode != "root":
         pack = ["fakeroot", "--", *pack]
     log = overlay.with_name("pack.log")
     read, write = (os.fdopen(end, mode) for end, mode in zip(os.pipe(), ("rb", "wb"), strict=True))
-    # The order matters: once mmdebstrap has ended, `pack` ends by itself, and fakeroot ends its daemon, which
-    # has a session of its own and would survive a signal to the group.
+    # The order matters: after mmdebstrap, `pack` ends by itself, and fakeroot ends its daemon. The daemon has a
+    # session of its own, so it would survive a signal to the group.
     with read, log.open("wb") as errors, _running(pack, stdin=read, stderr=errors, patient=True) as packed:
-        read.close()  # so that mmdebstrap hears of it where `pack` ends early
+        read.close()  # so that mmdebstrap notices if `pack` ends early
         with write, _running(bootstrap, stdout=write, stderr=subprocess.PIPE, place=place) as made:
             write.close()
             assert made.stderr  # noqa: S101 - for mypy: it is a pipe
             said = _follow(made.stderr, step)
             statuses = made.wait(), packed.wait()
     words = log.read_text(errors="replace")
-    if statuses[1] and (statuses[0] == 0 or not _CUT_OFF.search(words)):  # else mmdebstrap failed before it
+    if statuses[1] and (statuses[0] == 0 or not _CUT_OFF.search(words)):  # else mmdebstrap failed first
         _check_space(words)
         raise ImageError(f"the disk of debian:{plan.suite} cannot be made:\n{tail(words)}")
     if statuses[0]:
@@ -150,7 +150,7 @@ def _bootstrap(plan: Recipe, mode: tools.Mode, overlay: Path, root: Path, raw: P
 
 
 def _check_space(words: str) -> None:
-    """Raises the store's `OSError` where a helper's complaint says that its space has ended."""
+    """Raise `OSError` for the store if the output of a helper says that there is no space left."""
     if _NO_SPACE in words:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -165,9 +165,9 @@ def _running(
     place: Path | None = None,
     patient: bool = False,
 ) -> Iterator[subprocess.Popen[str]]:
-    """A helper process in a group of its own, which ends with the body, however that ends.
+    """Start a helper process in a group of its own, and end it with the block in any case.
 
-    `place` is where it keeps temporary files. A `patient` end waits first, for a process that ends by itself.
+    `place` is its directory for temporary files. If `patient`, wait first for the process to end by itself.
     """
     process = subprocess.Popen(
         command,
@@ -193,13 +193,13 @@ def _end(process: subprocess.Popen[str]) -> None:
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGTERM)
         _ends(process)
-        with suppress(ProcessLookupError):  # the group has ended with it
+        with suppress(ProcessLookupError):  # the whole group has ended
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
 def _ends(process: subprocess.Popen[str]) -> bool:
-    """Whether it ends before the deadline."""
+    """Wait for the process; return whether it ends before the deadline."""
     try:
         process.wait(END_SECONDS)
     except subprocess.TimeoutExpired:
@@ -208,7 +208,7 @@ def _ends(process: subprocess.Popen[str]) -> bool:
 
 
 def _follow(stream: IO[str], step: Step) -> str:
-    """What mmdebstrap says, to its end; its stages are shown."""
+    """Return mmdebstrap's output up to its end, and show its stages as progress."""
     lines = []
     for line in stream:
         lines.append(line)
@@ -219,7 +219,7 @@ def _follow(stream: IO[str], step: Step) -> str:
 
 
 def _failure(plan: Recipe, said: str) -> ImageError:
-    """What went wrong in mmdebstrap, with what to do about it."""
+    """The error for a failure of mmdebstrap, with a hint on what to do."""
     words = "\n".join(line for line in said.splitlines() if not line.startswith(_NO_COMPLAINT))
     hint = next((hint for pattern, hint in _COMPLAINTS if re.search(pattern, words)), "")
     return ImageError(
@@ -229,7 +229,7 @@ def _failure(plan: Recipe, said: str) -> ImageError:
 
 
 def _take_kernel(plan: Recipe, root: Path, draft: Path) -> None:
-    """Kernel and initrd out of the root, for direct boot."""
+    """Copy kernel and initrd from the root, for direct boot; build the initrd if the image is trimmed."""
     kernels = sorted((root / "boot").glob("vmlinuz-*"))
     if not kernels:
         raise ImageError(f"debian:{plan.suite} has no kernel in /boot", hint="is a linux-image package in it?")

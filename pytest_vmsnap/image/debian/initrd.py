@@ -1,7 +1,7 @@
-"""An initrd that does one thing: load the disk's driver, mount the disk, and start the system on it.
+"""A minimal initrd: it loads the disk's driver, mounts the disk, and starts the system on it.
 
-Debian's own starts udev and looks for every kind of root; on an emulated processor that takes longer than
-the rest of the kernel's start. Format: Linux, Documentation/driver-api/early-userspace/buffer-format.rst.
+Debian's own initrd starts udev and looks for every kind of root; on an emulated processor that takes longer
+than the rest of the kernel's start. Format: Linux, Documentation/driver-api/early-userspace/buffer-format.rst.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-# What the root file system needs; those that the kernel has built in are left out. crc32c: ext4 asks for it by
-# its name (a softdep of modules.dep(5) has it), and nobody in the initrd would hear it.
+# What the root file system needs; modules that are built into the kernel are left out. crc32c: ext4 requests
+# it by name (it is a softdep, see modules.dep(5)), and nothing in the initrd serves such requests.
 MODULES = ("virtio_pci", "virtio_blk", "crc32c_generic", "ext4")
 
 BUSYBOX = "usr/bin/busybox"
@@ -57,7 +57,7 @@ def make(root: Path, target: Path) -> None:
 
 
 def _busybox(root: Path) -> str:
-    return BUSYBOX if (root / BUSYBOX).exists() else "bin/busybox"  # before the merged /usr
+    return BUSYBOX if (root / BUSYBOX).exists() else "bin/busybox"  # without merged /usr
 
 
 def _read(path: Path) -> bytes:
@@ -68,20 +68,20 @@ def _read(path: Path) -> bytes:
 
 
 def _modules(root: Path) -> Iterator[Path]:
-    """The files of `MODULES` and what they need, in the order of their loading (modules.dep(5))."""
+    """Yield the files of `MODULES` and their dependencies in load order (modules.dep(5))."""
     listings = sorted(root.glob("usr/lib/modules/*/modules.dep")) or sorted(
         root.glob("lib/modules/*/modules.dep")
     )
     if not listings:
         raise ImageError("the new system has no kernel modules", hint="is its linux-image package complete?")
     listing = listings[-1]
-    needs = dict(line.split(":", 1) for line in listing.read_text().splitlines())
-    by_name = {path.rpartition("/")[2].split(".")[0].replace("-", "_"): path for path in needs}
+    dependencies = dict(line.split(":", 1) for line in listing.read_text().splitlines())
+    by_name = {path.rpartition("/")[2].split(".")[0].replace("-", "_"): path for path in dependencies}
     seen: set[str] = set()
     for name in MODULES:
         if name not in by_name:
             continue
-        for path in (*reversed(needs[by_name[name]].split()), by_name[name]):
+        for path in (*reversed(dependencies[by_name[name]].split()), by_name[name]):
             if path not in seen:
                 seen.add(path)
                 yield listing.parent / path
@@ -93,7 +93,7 @@ def _unpacked(module: Path) -> bytes:
 
 
 def _member(name: str, mode: int, content: bytes) -> bytes:
-    """One file of a cpio archive in the "newc" format: 13 numbers of 8 hexadecimal digits, padded to 4."""
+    """One file of a cpio archive in "newc" format: 13 numbers of 8 hexadecimal digits, padded to 4 bytes."""
     encoded = name.encode() + b"\0"
     numbers = [0, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(encoded), 0]
     head = b"070701" + b"".join(b"%08X" % number for number in numbers) + encoded

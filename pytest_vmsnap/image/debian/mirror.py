@@ -1,4 +1,4 @@
-"""The mirror of Debian that this host uses."""
+"""The Debian mirror that this host uses."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ OFFICIAL = ".debian.org"
 
 
 def of_this_host(suite: str) -> list[str]:
-    """Lines of sources for mmdebstrap where this host is a Debian with a mirror of its own; else none.
+    """Return source lines for mmdebstrap if this host is a Debian with a mirror of its own, else none.
 
-    apt itself is asked, since it knows every format of its sources (apt-get(8), indextargets). Without a
-    line, mmdebstrap takes the usual mirror.
+    apt reports the mirrors, since it knows every format of its sources (apt-get(8), indextargets). Without a
+    line, mmdebstrap uses the default mirror.
     """
     try:
         host = platform.freedesktop_os_release()
@@ -36,7 +36,7 @@ def of_this_host(suite: str) -> list[str]:
 
 
 def _mirrors() -> dict[str, str]:
-    """The address of each suite's component ``main`` in this host's sources."""
+    """The address of the component ``main`` by suite, from this host's apt sources; empty without apt."""
     command = [
         "apt-get",
         "indextargets",

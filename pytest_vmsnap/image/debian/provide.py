@@ -1,4 +1,4 @@
-"""``debian:SUITE``: from the store, or built."""
+"""Get the image ``debian:SUITE`` from the store, or build it."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def provide_debian(
     additions: Additions = NO_ADDITIONS,
     trim: bool = True,
 ) -> Image:
-    """The image of Debian `suite` with `packages` and `additions` beside the recipe's own.
+    """Return the image of Debian `suite` with `packages` and `additions` in addition to the recipe's own.
 
-    `trim` is off only to measure what trimming is worth.
+    `trim` is off only to measure what trimming gains.
 
-    Raises `ImageError` where it cannot be built here.
+    Raises `ImageError` if it cannot be built here.
     """
     plan = plan_of(suite, packages, additions=additions, trim=trim)
     key = key_of(plan)
@@ -70,24 +70,24 @@ def provide_debian(
 def plan_of(
     suite: str, packages: tuple[str, ...], *, additions: Additions = NO_ADDITIONS, trim: bool = True
 ) -> recipe.Recipe:
-    """What the image is made of; raises `ImageError` for what names no suite or package."""
+    """Return the recipe of the image; raises `ImageError` for an invalid name of a suite or package."""
     _check_names(suite, packages)
     names = tuple(sorted(set(packages)))
     return recipe.Recipe(suite=suite, packages=names, trim=trim, additions=additions)
 
 
 def key_of(plan: recipe.Recipe) -> str:
-    """The key of the entry that `plan` makes."""
+    """The key of the store's entry for `plan`."""
     return digest({"kind": "debian", "arch": platform.machine(), "recipe": plan.identity()})
 
 
 def _check_names(suite: str, packages: tuple[str, ...]) -> None:
-    """Only what names a suite or a package, for mmdebstrap gives meaning to more."""
+    """Raise `ImageError` for an invalid name: mmdebstrap gives other texts a meaning of their own."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", suite):
-        raise ImageError(f"debian:{suite} names no suite of Debian", hint="e.g. debian:trixie")
+        raise ImageError(f"debian:{suite} is not a valid name of a Debian suite", hint="e.g. debian:trixie")
     for package in packages:
         if not re.fullmatch(r"[a-z0-9][a-z0-9+.-]+(:[a-z0-9]+)?(=[A-Za-z0-9.+~:-]+|/[a-z0-9.-]+)?", package):
-            raise ImageError(f"{package!r} is no name of a Debian package", hint="see vmsnap_packages")
+            raise ImageError(f"{package!r} is not a valid name of a Debian package", hint="see vmsnap_packages")
 
 
 def _write_meta(draft: Path, plan: recipe.Recipe) -> None:
@@ -108,7 +108,7 @@ def _meta(entry: Path) -> dict[str, Any]:
             return meta
     except (OSError, ValueError, TypeError, KeyError):
         pass
-    raise ImageError(f"the image in {entry} is damaged", hint=f"remove it, and it is built anew: rm -r {entry}")
+    raise ImageError(f"the image in {entry} is damaged", hint=f"remove it to build it again: rm -r {entry}")
 
 
 def _discard_damaged(store: Store, key: str, origin: str, progress: Progress) -> None:
@@ -118,10 +118,10 @@ def _discard_damaged(store: Store, key: str, origin: str, progress: Progress) ->
     try:
         _meta(entry)
     except ImageError:
-        progress.say(f"the image {origin} in the store is damaged, and is built anew")
+        progress.say(f"the image {origin} in the store is damaged: building it again")
         aside = entry.with_name(f".{key}.damaged")
         shutil.rmtree(aside, ignore_errors=True)
-        with suppress(FileNotFoundError):  # another run was quicker
+        with suppress(FileNotFoundError):  # another run was faster
             entry.rename(aside)
         shutil.rmtree(aside, ignore_errors=True)
 
@@ -129,4 +129,4 @@ def _discard_damaged(store: Store, key: str, origin: str, progress: Progress) ->
 def _say_age(entry: Path, origin: str, built: float, progress: Progress) -> None:
     days = int((time.time() - built) / DAY)
     if days > OLD_DAYS:
-        progress.say(f"the image {origin} is {days} days old; to build it anew, remove {entry}")
+        progress.say(f"the image {origin} is {days} days old; to build it again, remove {entry}")

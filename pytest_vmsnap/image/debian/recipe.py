@@ -1,4 +1,4 @@
-"""What is in the image of a Debian: packages, files, settings. All of it is part of the image's key."""
+"""The content of a Debian image: packages, files, settings. All of it is part of the image's key."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from pytest_vmsnap.image.debian import initrd, trim
 from pytest_vmsnap.model import NO_ADDITIONS, Additions, digest
 
-VERSION = 1  # raise it where the building changes and nothing below does
+VERSION = 1  # raise it if the build changes and nothing below does
 DISK_MIB = 4096
 
 KERNEL_PACKAGE = "linux-image-cloud-amd64"
@@ -47,7 +47,7 @@ IPv6AcceptRA=no
 
 LINKS = {"/etc/default/locale": "../locale.conf"}
 
-# Whatever fires by the calendar would fire in the first test after a revert: design §7.
+# Calendar timers would all fire in the first test after a revert.
 TIMERS = (
     "apt-daily.timer",
     "apt-daily-upgrade.timer",
@@ -70,7 +70,7 @@ LEFT_OUT = (
 # no_timer_check: on a busy host an emulated timer is late, and Linux panics ("IO-APIC + timer doesn't work!").
 CMDLINE = "root=/dev/vda rw console=ttyS0 no_timer_check net.ifnames=0"
 
-# Runs in the new root, after all packages are in.
+# Runs in the new root, after all packages are installed.
 SETUP = """\
 set -eu
 passwd -q -d root
@@ -85,8 +85,8 @@ rm -rf /var/lib/systemd/random-seed /var/log/apt /var/log/dpkg.log /var/log/alte
 class Recipe:
     """What an image is made of.
 
-    `packages` are the user's; without `trim` the units, the initrd and the kernel's command line are
-    Debian's own.
+    `packages` are the user's. Without `trim` the units and the initrd are Debian's own, and the kernel's
+    command line has only `CMDLINE`.
     """
 
     suite: str
@@ -103,12 +103,12 @@ class Recipe:
 
     @property
     def files(self) -> dict[str, str]:
-        """Path and content of each file to add."""
+        """The content of each file to add, by path."""
         return FILES | (trim.FILES if self.trim else {}) | dict(self.additions.files)
 
     @property
     def links(self) -> dict[str, str]:
-        """Path and target of each symbolic link to add."""
+        """The target of each symbolic link to add, by path."""
         masked = {f"/etc/systemd/system/{name}": "/dev/null" for name in TIMERS}
         return LINKS | masked | (trim.links() if self.trim else {}) | dict(self.additions.links)
 
@@ -133,12 +133,12 @@ class Recipe:
         return options
 
     def hooks(self, overlay: str) -> list[str]:
-        """mmdebstrap's hooks that put in the tar file `overlay` and run `setup`."""
+        """mmdebstrap's hooks, which unpack the tar file `overlay` into the root and run `setup`."""
         script = f'chroot "$1" sh -c {shlex.quote(self.setup)}'
         return [f"--customize-hook=tar-in {shlex.quote(overlay)} /", f"--customize-hook={script}"]
 
     def identity(self) -> str:
-        """A name for the recipe: another one is another image."""
+        """The recipe's digest: another recipe makes another image."""
         parts: dict[str, Any] = {
             "version": VERSION,
             "options": self.options,

@@ -1,4 +1,4 @@
-"""The programs that build a Debian, and which of them this user may use."""
+"""The programs that build a Debian image, and how this user can run them."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ Mode = Literal["root", "unshare", "fakechroot"]
 
 DEBIAN_PACKAGES = "mmdebstrap uidmap fakeroot e2fsprogs qemu-utils"
 INSTALL = f"""\
-debian: images are built by mmdebstrap and its helpers; install them:
+mmdebstrap and its helpers build debian: images; install them:
   Debian, Ubuntu: apt install {DEBIAN_PACKAGES} (on Ubuntu also debian-archive-keyring)
   Fedora: dnf install mmdebstrap debian-keyring fakeroot e2fsprogs qemu-img
   Arch: mmdebstrap and debian-archive-keyring (AUR), fakeroot, e2fsprogs, qemu-img
 or use an image of your own: --vmsnap-image=PATH (VMSNAP_IMAGE, vmsnap_image)"""
 
-MISSING_KEYS = "the keys of Debian are missing or old: install the package debian-archive-keyring"
-# where Debian, Ubuntu, Fedora and Arch have what apt checks Debian's signatures by
+MISSING_KEYS = "Debian's archive keys are missing or outdated: install the package debian-archive-keyring"
+# where Debian, Ubuntu, Fedora and Arch install the keys with which apt checks Debian's signatures
 KEYS = Path("/usr/share/keyrings"), Path("/etc/apt/trusted.gpg.d")
 
 SUBORDINATE = Path("/etc/subuid"), Path("/etc/subgid")
 
 
 def mode() -> Mode:
-    """The way in which mmdebstrap can work for this user (mmdebstrap(1), MODES).
+    """The mode in which mmdebstrap can run for this user (mmdebstrap(1), MODES).
 
-    Raises `ImageError` where a program is missing, or this host cannot build.
+    Raises `ImageError` if a program is missing, or if this host cannot build.
     """
     if platform.machine() != "x86_64":
         raise ImageError(
-            f"debian: images are made for x86_64, and this host is {platform.machine()}",
+            f"debian: images are for x86_64, but this host is {platform.machine()}",
             hint="use an image of your own: --vmsnap-image=PATH",
         )
     _need("mmdebstrap", "mke2fs", "qemu-img", "tar")
@@ -54,7 +54,7 @@ def mode() -> Mode:
     raise ImageError(
         f"the user {user} has no subordinate user ids, which mmdebstrap needs",
         hint=f"as root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}\n"
-        "(with ranges that nobody else has, see /etc/subuid), or install fakechroot",
+        "(with ranges that no other user has, see /etc/subuid), or install fakechroot",
     )
 
 
@@ -63,11 +63,11 @@ def has_keys() -> bool:
     return any(any(directory.glob("debian-archive-*")) for directory in KEYS)
 
 
-def apart() -> list[str]:
-    """What to put before root's mmdebstrap, so that its mounts are its own and vanish with it.
+def private_mounts_prefix() -> list[str]:
+    """The command prefix that gives root's mmdebstrap private mounts, which vanish with it.
 
-    Without, a run that is killed leaves /proc and /sys mounted in a half-made root (seen with mmdebstrap
-    1.3.5). Empty where the kernel forbids it; then mmdebstrap may mount nothing either.
+    Without it, a killed run leaves /proc and /sys mounted in a half-made root (seen with mmdebstrap 1.3.5).
+    Empty if unshare(1) is missing, or if the kernel forbids it; then mmdebstrap cannot mount anything either.
     """
     command = ["unshare", "--mount", "--propagation", "private", "--"]
     try:
@@ -86,7 +86,7 @@ def apart() -> list[str]:
 def _user() -> str:
     try:
         return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:  # a number without a name, as in some containers
+    except KeyError:  # a user id without a name, as in some containers
         return str(os.getuid())
 
 
@@ -101,7 +101,7 @@ def _need(*names: str) -> None:
 
 
 def _has_range(path: Path) -> bool:
-    """Whether this user has a range in `path` (subuid(5): name or number, first id, count)."""
+    """Whether this user has an id range in `path` (subuid(5): name or number, first id, count)."""
     ours = {str(os.getuid()), _user()}
     try:
         lines = path.read_text().splitlines()

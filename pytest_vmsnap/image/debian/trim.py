@@ -1,21 +1,21 @@
-"""What is taken out of a Debian's boot, so that it is fast on an emulated processor.
+"""What is left out of a Debian's boot, so that it is fast on an emulated processor.
 
-There, a process that starts costs 30 to 100 ms, a driver that finds nothing to drive as much. Nothing is
-uninstalled: a unit whose link is taken away still starts when it is asked for.
-docs/explanation/debian-image.md says the same in words; keep both alike.
+There, each process that starts costs 30 to 100 ms, and so does a driver without a device. Nothing is
+uninstalled: a unit whose link is removed still starts on demand.
+docs/explanation/debian-image.md describes the same for users; keep both in sync.
 """
 
 from __future__ import annotations
 
 PACKAGES = ("busybox",)  # for the initrd
 
-# quiet: every letter to the serial console is an exit from the emulation; errors and panics still show.
-# lsm: without bpf, for systemd would compile and load a BPF program of its own (0.9 s), and without
-# integrity and tomoyo. init_on_alloc, mitigations: what they protect from is no matter in a test's machine.
+# quiet: every letter on the serial console exits the emulation; errors and panics are still shown.
+# lsm: without bpf, because systemd would compile and load a BPF program (0.9 s), and without integrity and
+# tomoyo. init_on_alloc, mitigations: a machine that runs tests does not need these protections.
 CMDLINE = "quiet lsm=landlock,lockdown,yama,apparmor mitigations=off init_on_alloc=0 nowatchdog audit=0"
 
-# They run at each boot and at each `systemctl daemon-reload`. What the getty generator would say is said by
-# a link; /etc/fstab and scripts in /etc/init.d keep their meaning.
+# Generators run at each boot and at each `systemctl daemon-reload`. A link replaces the getty generator;
+# the generators for /etc/fstab and for scripts in /etc/init.d stay.
 GENERATORS = (
     "systemd-bless-boot-generator",
     "systemd-cryptsetup-generator",
@@ -32,7 +32,7 @@ GENERATORS = (
     "systemd-veritysetup-generator",
 )
 
-# Not started at boot; each may be started by hand, or by what needs it.
+# Not started at boot; start them by hand, or let a unit that needs them do it.
 NOT_AT_BOOT = {
     "getty.target": ("getty-static.service", "getty@tty1.service"),
     "local-fs.target": ("run-lock.mount",),
@@ -79,7 +79,7 @@ NOT_AT_BOOT = {
     ),
 }
 
-# Pulled in by more than a link, so masked.
+# More than a link pulls them in, so they are masked.
 MASKED = (
     "sshd-keygen.service",
     "systemd-network-generator.service",
@@ -88,7 +88,7 @@ MASKED = (
     "systemd-udev-load-credentials.service",
 )
 
-# Kinds of devices that no rule of udev has anything to do for; of the terminals, only the console's matters.
+# Subsystems for which no udev rule does anything; of the terminals, only the console matters.
 DEVICES_LEFT_OUT = (
     "acpi",
     "bdi",
@@ -119,7 +119,7 @@ DEVICES_LEFT_OUT = (
     "workqueue",
 )
 
-# Drivers of hardware that the machines have by QEMU's default and nobody uses; modprobe loads them still.
+# Drivers of unused hardware that QEMU adds by default; modprobe still loads them.
 DRIVERS_LEFT_OUT = (
     "ata_generic",
     "ata_piix",
@@ -149,7 +149,7 @@ ExecStart=
 ExecStart=-udevadm trigger --type=devices --action=add --prioritized-subsystem=virtio-ports,block,net {_NOMATCH}
 ExecStart=-udevadm trigger --action=add /sys/class/tty/ttyS0
 """,
-    # /dev too: what two services did before
+    # includes /dev, which two other services did before
     "/etc/systemd/system/systemd-tmpfiles-setup.service.d/vmsnap.conf": """\
 [Service]
 ExecStart=
@@ -163,7 +163,7 @@ ImportCredential=
     "/etc/systemd/system/serial-getty@.service.d/vmsnap.conf": "[Service]\nImportCredential=\n",
 }
 
-# The nodes that load their driver when they are opened (/dev/fuse, /dev/net/tun): known now, not at boot.
+# Device nodes that load their driver when opened (/dev/fuse, /dev/net/tun) are listed now, not at boot.
 SETUP = """\
 rm -f /etc/modules-load.d/modules.conf
 sed -i 's/^update_initramfs=.*/update_initramfs=no/' /etc/initramfs-tools/update-initramfs.conf
@@ -180,10 +180,10 @@ touch /etc/.updated /var/.updated
 
 
 def links() -> dict[str, str]:
-    """Path and target of each symbolic link that trims (systemd.unit(5): /dev/null takes a link away)."""
+    """The links that trim, by path; the target is always /dev/null, which masks (systemd.unit(5))."""
     system = "/etc/systemd/system"
     taken = [f"{system}/{target}.wants/{unit}" for target, units in NOT_AT_BOOT.items() for unit in units]
     taken += [f"{system}/{unit}" for unit in MASKED]
     taken += [f"/etc/systemd/system-generators/{name}" for name in GENERATORS]
-    taken += ["/etc/tmpfiles.d/systemd-nologin.conf"]  # what systemd-user-sessions would take away again
+    taken += ["/etc/tmpfiles.d/systemd-nologin.conf"]  # systemd-user-sessions would remove /run/nologin
     return dict.fromkeys(taken, "/dev/null")

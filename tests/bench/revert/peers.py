@@ -12,7 +12,7 @@ import libvirt
 import libvirt_qemu
 
 from pytest_vmsnap.errors import ChannelError
-from pytest_vmsnap.fork import Forge, Template
+from pytest_vmsnap.fork import DomainFactory, Template
 from pytest_vmsnap.guest import Request, settle
 
 if TYPE_CHECKING:
@@ -131,12 +131,15 @@ def peer(vmsnap: VmsnapSession, spec: MachineSpec, fill: str) -> Iterator[Peer]:
     assert host
     assert vmsnap._engine
     image = vmsnap._engine.library.found[spec, "base"].image
-    forge = Forge(
-        host=host, root=vmsnap.settings.root, customize=ordinary_memory, ports=vmsnap._engine.access.ports
+    factory = DomainFactory(
+        host=host,
+        root=vmsnap.settings.root,
+        customize=ordinary_memory,
+        ports=vmsnap._engine.channel_factory.ports,
     )
-    with Template(forge, spec=spec, image=image) as template:
+    with Template(factory, spec=spec, image=image) as template:
         assert "memory-backend" not in json.dumps(template.domain.xml())
-        with closing(vmsnap._engine.access.channel_to(template, image)) as channel:
+        with closing(vmsnap._engine.channel_factory.channel_to(template, image)) as channel:
             channel.open(timeout=SECONDS)
             settle(channel, template.domain, timeout=SECONDS)
             assert channel.run(Request(text=fill or "true"), timeout=SECONDS).status == 0

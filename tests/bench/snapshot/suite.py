@@ -70,8 +70,8 @@ def test_snapshot_and_back(
     add("snapshot", started)
     (still,) = re.findall(r"stood still for ([\d.]+) s", caplog.text)
     found.setdefault("snapshot: standing still", []).append(float(still))
-    assert vm._tenancy
-    moment = vm._moments["here"]
+    assert vm._allocation
+    moment = vm._savepoints["here"]
     notes.setdefault("kept", []).append(kept_mib(moment.snapshot.directory))
     until_ready(vmsnap)
     time.sleep(0.5)

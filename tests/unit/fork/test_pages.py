@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_vmsnap.fork.pages import Run, copy_runs, own_runs
+from pytest_vmsnap.fork.pages import PageRange, copy_ranges, private_ranges
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,10 +49,10 @@ def test_the_pages_that_a_process_wrote_are_copied(
     mapping: tuple[subprocess.Popen[str], Path], tmp_path: Path
 ) -> None:
     process, file = mapping
-    runs = own_runs(process.pid, file)
-    assert sum(run.length for run in runs) == SIZE
-    copy_runs(process.pid, file, runs, lambda run: tmp_path / f"{run.offset:x}")
-    copied = b"".join((tmp_path / f"{run.offset:x}").read_bytes() for run in runs)
+    ranges = private_ranges(process.pid, file)
+    assert sum(page_range.length for page_range in ranges) == SIZE
+    copy_ranges(process.pid, file, ranges, lambda page_range: tmp_path / f"{page_range.offset:x}")
+    copied = b"".join((tmp_path / f"{page_range.offset:x}").read_bytes() for page_range in ranges)
     assert copied == (b"\1" + bytes(mmap.PAGESIZE - 1)) * (SIZE // mmap.PAGESIZE)
 
 
@@ -61,10 +61,10 @@ def test_a_process_that_ends_while_its_pages_are_copied_is_said_and_nobody_waits
 ) -> None:
     process, file = mapping
 
-    def target(run: Run) -> Path:
+    def target(page_range: PageRange) -> Path:
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-        return tmp_path / f"{run.offset:x}"
+        return tmp_path / f"{page_range.offset:x}"
 
     with pytest.raises(ProcessLookupError, match="ended while its memory was read"):
-        copy_runs(process.pid, file, [Run(offset=0, length=SIZE)], target)
+        copy_ranges(process.pid, file, [PageRange(offset=0, length=SIZE)], target)

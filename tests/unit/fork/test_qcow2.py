@@ -54,7 +54,7 @@ def test_what_is_written_goes_to_it_and_the_rest_is_the_backing_files(tmp_path: 
 
 def test_a_backing_file_that_is_no_qcow2_is_named(tmp_path: Path) -> None:
     (tmp_path / "short").write_bytes(b"QFI")
-    with pytest.raises(StoreDamaged, match="short is no qcow2"):
+    with pytest.raises(StoreDamaged, match="short is not a qcow2"):
         create_overlay(tmp_path / "overlay", backing=tmp_path / "short")
     (tmp_path / "there").touch()
     qemu_img("create", "-q", "-f", "qcow2", tmp_path / "good", "1M")

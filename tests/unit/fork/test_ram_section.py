@@ -52,7 +52,7 @@ def test_a_block_of_which_too_little_was_read_is_refused(tmp_path: Path, content
     stream = tmp_path / "device-state"
     stream.write_bytes(HEADER + DEVICE + b"\0")
     larger = Content(name="large", size=4 * 4096, files=content.files)
-    with pytest.raises(HostError, match="of the RAM block large 12288 bytes were read, not 16384"):
+    with pytest.raises(HostError, match="read 12288 bytes of the RAM block large instead of 16384"):
         insert(stream, [larger])
 
 
@@ -60,5 +60,5 @@ def test_a_block_of_which_too_little_was_read_is_refused(tmp_path: Path, content
 def test_what_is_no_stream_is_refused(tmp_path: Path, content: Content, data: bytes) -> None:
     stream = tmp_path / "device-state"
     stream.write_bytes(data[:-1] + b"\1" if data else data)
-    with pytest.raises(HostError, match="no migration stream of version 3"):
+    with pytest.raises(HostError, match="not a migration stream of version 3"):
         insert(stream, [content])

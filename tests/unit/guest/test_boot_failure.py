@@ -74,9 +74,9 @@ KERNEL = "[   31.102345] random: crng init done\r\n"
         (GRUB_SHELL, "at GRUB's prompt"),
         (INITRAMFS_TOOLS, "shell of its initramfs"),
         (INITRAMFS_TOOLS + KERNEL, "shell of its initramfs"),
-        (DRACUT + "dracut:/# ", r"initramfs \(dracut\)"),
-        (DRACUT + SULOGIN, r"initramfs \(dracut\)"),
-        (DRACUT_LOCKED, r"initramfs \(dracut\)"),
+        (DRACUT + "dracut:/# ", r"initramfs's emergency shell \(dracut\)"),
+        (DRACUT + SULOGIN, r"initramfs's emergency shell \(dracut\)"),
+        (DRACUT_LOCKED, r"initramfs's emergency shell \(dracut\)"),
         (OURS, "shell of its initramfs"),
         (ALPINE, "shell of its initramfs"),
         (ARCH, "shell of its initramfs"),
@@ -144,7 +144,7 @@ def test_a_process_whose_name_has_brackets_of_its_own_is_named_whole() -> None:
     text = killed(MOST_KILLS).replace("systemd-network", "(udev-worker)")
     found = lacks_memory(text, memory=96)
     assert found
-    assert "memory, (udev-worker) among them" in found.where
+    assert "among them (udev-worker)" in found.where
 
 
 def test_a_guest_that_is_reset_over_and_over_will_not_come_up() -> None:

@@ -1,4 +1,4 @@
-"""The planted shell without a guest: its slot's loop on this host's ``sh``, and the framing."""
+"""The guest shell without a guest: its slot's loop on this host's ``sh``, and the framing."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from typing import IO, TYPE_CHECKING
 
 import pytest
 
-from pytest_vmsnap.guest.shell import planting_script, source
-from pytest_vmsnap.guest.shell.channel import _program
+from pytest_vmsnap.guest.shell import install_script, source
+from pytest_vmsnap.guest.shell.program import program_of
 from pytest_vmsnap.guest.streams import source_of
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class Slot:
 
 @pytest.fixture
 def slot(tmp_path: Path) -> Iterator[Slot]:
-    script = tmp_path / "planted.sh"
+    script = tmp_path / "guest.sh"
     script.write_text(source())
     slot = Slot(script)
     yield slot
@@ -157,7 +157,7 @@ def test_an_empty_line_is_no_command(slot: Slot) -> None:
     ],
 )
 def test_a_command_is_answered_as_by_a_shell_of_its_own(slot: Slot, script: str) -> None:
-    line, _ = _program(script.encode(), None)
+    line, _ = program_of(script.encode(), None)
     slot.say(line + b"\n#one\necho next; echo next >&2\n#two\n")
     expected = subprocess.run(["sh", "-c", script], capture_output=True, check=False)
     status = expected.returncode if expected.returncode >= 0 else 128 - expected.returncode
@@ -188,7 +188,7 @@ def test_the_process_that_ran_a_command_answers_itself(slot: Slot) -> None:
     ids=["empty", "comment", "redirection", "long", "lines", "unread"],
 )
 def test_a_program_gets_its_input_and_nothing_else_does(slot: Slot, script: bytes, data: bytes) -> None:
-    line, sent = _program(script, source_of(data) if data else None)
+    line, sent = program_of(script, source_of(data) if data else None)
     assert b"\n" not in line
     if sent:
         os.write(slot.data, b"".join(sent.open()))
@@ -199,7 +199,7 @@ def test_a_program_gets_its_input_and_nothing_else_does(slot: Slot, script: byte
 
 
 def test_what_is_planted_is_the_shell_as_it_is() -> None:
-    script = planting_script()
+    script = install_script()
     assert source().rstrip("\n") in script
     assert "@shell@" not in script
     assert "@unit@" not in script

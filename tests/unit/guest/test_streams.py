@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_vmsnap.guest.streams import Captured, LastBytes, MarkedStream, Written
+from pytest_vmsnap.guest.streams import Captured, FileSink, MarkedStream, Tail
 
 
 def test_a_stream_ends_at_its_mark_across_pieces() -> None:
@@ -61,7 +61,7 @@ def test_a_stream_that_is_longer_than_its_limit_has_its_first_and_last_bytes() -
 
 
 def test_the_last_bytes_are_kept_of_a_stream_of_any_length() -> None:
-    out = LastBytes(5)
+    out = Tail(5)
     for number in range(1000):
         out.write(b"%d " % number)
     assert out.content() == b" 999 "
@@ -69,7 +69,7 @@ def test_the_last_bytes_are_kept_of_a_stream_of_any_length() -> None:
 
 def test_a_file_that_cannot_be_written_closes_its_stream() -> None:
     with Path("/dev/full").open("wb", buffering=0) as full:
-        out = Written(full)
+        out = FileSink(full)
         out.write(b"x")
         assert out.is_closed
         assert out.failure

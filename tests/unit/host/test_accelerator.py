@@ -206,7 +206,7 @@ def test_a_busy_host_is_asked_again(
     flags(monkeypatch, tmp_path, "svm")
     monkeypatch.setattr(accelerator, "AUTO_SECONDS", 0.2)
     slow = emulator.becomes("exec sleep 600")
-    assert choose("auto", emulator=slow, cache=cache).reason.endswith("no end within 0.2 s")
+    assert choose("auto", emulator=slow, cache=cache).reason.endswith("it did not finish within 0.2 s")
     choose("auto", emulator=slow, cache=cache)
     assert emulator.starts == 2
 
@@ -241,7 +241,7 @@ def test_who_asks_for_kvm_after_a_kernel_died_gets_it(emulator: Emulator, cache:
 @pytest.mark.usefixtures("device")
 def test_kvm_that_does_not_work_is_an_error_never_tcg(emulator: Emulator, cache: Path) -> None:
     failing = emulator.becomes("echo 'kvm run failed' >&2; exit 1")
-    with pytest.raises(AcceleratorError, match=r"KVM was asked for .* kvm run failed") as caught:
+    with pytest.raises(AcceleratorError, match=r"KVM was requested, .* kvm run failed") as caught:
         choose("kvm", emulator=failing, cache=cache)
     assert "nested virtualisation" in caught.value.hint
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)  # noqa: S301 - our own
@@ -259,7 +259,7 @@ def test_tcg_opens_no_device_and_starts_nothing(device: Path, emulator: Emulator
     device.unlink()
     os.mkfifo(device)  # who opens this for reading waits for ever
     found = choose("tcg", emulator=emulator.passes(), cache=cache)
-    assert (found.name, found.reason) == ("tcg", "asked for")
+    assert (found.name, found.reason) == ("tcg", "requested")
     assert emulator.starts == 0
     assert not cache.exists()
 

@@ -7,14 +7,14 @@ from xml.etree import ElementTree
 
 import pytest
 
-from pytest_vmsnap.host import Blueprint, Memory, describe
+from pytest_vmsnap.host import DomainConfig, Memory, describe
 from pytest_vmsnap.host.domain_xml import QEMU_NAMESPACE
 from pytest_vmsnap.model import Disk, Image, MachineSpec
 
 IMAGE = Image(
     key="k", origin="o", disk=Path("/d"), format="qcow2", kernel=Path("/k"), initrd=Path("/i"), cmdline="c"
 )
-PLAN = Blueprint(
+PLAN = DomainConfig(
     name="n",
     kind="qemu",
     emulator=Path("/usr/bin/qemu"),
@@ -29,12 +29,12 @@ PLAN = Blueprint(
 )
 
 
-def arguments(plan: Blueprint) -> list[str]:
-    return [arg.get("value") or "" for arg in describe(plan).iter(f"{{{QEMU_NAMESPACE}}}arg")]
+def arguments(config: DomainConfig) -> list[str]:
+    return [arg.get("value") or "" for arg in describe(config).iter(f"{{{QEMU_NAMESPACE}}}arg")]
 
 
-def backend(plan: Blueprint) -> dict[str, object]:
-    found = arguments(plan)
+def backend(config: DomainConfig) -> dict[str, object]:
+    found = arguments(config)
     loaded: dict[str, object] = json.loads(found[found.index("-object") + 1])
     return loaded
 
@@ -92,10 +92,10 @@ def test_a_screen_is_there_on_request_only() -> None:
     ("network", "interfaces", "netdevs"), [("user", 1, 0), ("isolated", 0, 1), ("none", 0, 0)]
 )
 def test_the_network_is_as_asked(network: str, interfaces: int, netdevs: int) -> None:
-    plan = replace(PLAN, spec=MachineSpec(network=network))  # type: ignore[arg-type]
-    assert len(describe(plan).findall("devices/interface")) == interfaces
-    assert arguments(plan).count("-netdev") == netdevs
-    assert ('"restrict": true' in " ".join(arguments(plan))) == bool(netdevs)
+    config = replace(PLAN, spec=MachineSpec(network=network))  # type: ignore[arg-type]
+    assert len(describe(config).findall("devices/interface")) == interfaces
+    assert arguments(config).count("-netdev") == netdevs
+    assert ('"restrict": true' in " ".join(arguments(config))) == bool(netdevs)
 
 
 def test_kvm_gives_the_hosts_cpu_and_emulation_the_maximum() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from pytest_vmsnap.errors import HostError, NoHypervisor
 from pytest_vmsnap.host import emulator
-from pytest_vmsnap.host.abilities import Abilities, abilities_of, has_user_network
+from pytest_vmsnap.host.qemu_capabilities import Capabilities, has_user_network, query_capabilities
 
 # A program in QEMU's place: it answers from a table, and notes its process id.
 MONITOR = """\
@@ -57,35 +57,35 @@ def qemu(directory: Path, *, capabilities: list[Any] = CAPABILITIES, schema: tup
 @pytest.mark.parametrize(
     ("schema", "expected"),
     [
-        ((OLD_ADDRESSES,), Abilities(file_address=False, sealed_memory=False)),
-        ((ADDRESSES,), Abilities(file_address=True, sealed_memory=False)),
-        ((ADDRESSES, MEMORY_FILE), Abilities(file_address=True, sealed_memory=True)),
+        ((OLD_ADDRESSES,), Capabilities(file_address=False, sealed_memory=False)),
+        ((ADDRESSES,), Capabilities(file_address=True, sealed_memory=False)),
+        ((ADDRESSES, MEMORY_FILE), Capabilities(file_address=True, sealed_memory=True)),
     ],
 )
 def test_a_qemu_that_runs_no_machine_tells_what_it_can_do(
-    tmp_path: Path, schema: tuple[Any, ...], expected: Abilities
+    tmp_path: Path, schema: tuple[Any, ...], expected: Capabilities
 ) -> None:
-    with emulator.questioned(qemu(tmp_path, schema=schema)) as ask:
-        assert abilities_of(ask) == expected
+    with emulator.qmp_session(qemu(tmp_path, schema=schema)) as ask:
+        assert query_capabilities(ask) == expected
 
 
 def test_a_qemu_that_cannot_leave_memory_in_its_file_is_refused(tmp_path: Path) -> None:
     with (
-        emulator.questioned(qemu(tmp_path, capabilities=CAPABILITIES[:1])) as ask,
+        emulator.qmp_session(qemu(tmp_path, capabilities=CAPABILITIES[:1])) as ask,
         pytest.raises(HostError, match="lacks the migration capability x-ignore-shared"),
     ):
-        abilities_of(ask)
+        query_capabilities(ask)
 
 
 @pytest.mark.parametrize(("schema", "has"), [(NETWORKS, True), (NO_USER_NETWORK, False)])
 def test_user_mode_networking_is_asked_for(tmp_path: Path, schema: Any, has: bool) -> None:
-    with emulator.questioned(qemu(tmp_path, schema=(OLD_ADDRESSES, schema))) as ask:
+    with emulator.qmp_session(qemu(tmp_path, schema=(OLD_ADDRESSES, schema))) as ask:
         assert has_user_network(ask) is has
 
 
 def test_what_qemu_refuses_is_told_in_its_words(tmp_path: Path) -> None:
     with (
-        emulator.questioned(qemu(tmp_path)) as ask,
+        emulator.qmp_session(qemu(tmp_path)) as ask,
         pytest.raises(HostError, match="refused nonsense: The command nonsense has not been found"),
     ):
         ask("nonsense")
@@ -96,14 +96,14 @@ def test_what_qemu_refuses_is_told_in_its_words(tmp_path: Path) -> None:
     [
         ("#!/bin/sh\necho 'cannot open shared object file: libslirp.so.0' >&2; exit 127\n", "libslirp.so.0"),
         ("#!/bin/sh\necho hello; read line\n", "does not answer"),
-        ("#!/bin/sh\nexit 3\n", "it has ended"),
+        ("#!/bin/sh\nexit 3\n", "it ended without an answer"),
         ("no program at all", "cannot be started"),
     ],
 )
 def test_a_qemu_that_does_not_answer_is_told_by_what_it_said(tmp_path: Path, text: str, words: str) -> None:
     with (
         pytest.raises(HostError, match=words) as caught,
-        emulator.questioned(script(tmp_path, text)),
+        emulator.qmp_session(script(tmp_path, text)),
     ):
         pytest.fail("it answered")
     assert "apt install libvirt-daemon-system" in caught.value.hint
@@ -114,7 +114,7 @@ def test_a_qemu_that_says_nothing_is_ended_at_the_time_out(tmp_path: Path) -> No
     silent = script(tmp_path, f"#!/bin/sh\necho $$ >{tmp_path}/pid\nexec sleep 600\n")
     with (
         pytest.raises(HostError, match=r"no answer within 0\.3 s"),
-        emulator.questioned(silent, timeout=0.3),
+        emulator.qmp_session(silent, timeout=0.3),
     ):
         pytest.fail("it answered")
     assert time.monotonic() - started < 60
@@ -122,7 +122,7 @@ def test_a_qemu_that_says_nothing_is_ended_at_the_time_out(tmp_path: Path) -> No
 
 
 def test_nothing_runs_on_after_the_questions(tmp_path: Path) -> None:
-    with emulator.questioned(qemu(tmp_path)) as ask:
+    with emulator.qmp_session(qemu(tmp_path)) as ask:
         ask("query-status")
         pid = (tmp_path / "pid").read_text()
         assert Path("/proc", pid).exists()
@@ -143,7 +143,7 @@ def test_a_version_is_read_from_what_the_program_says(tmp_path: Path, text: str,
 
 @pytest.mark.parametrize("text", ["no program", "#!/bin/sh\necho broken >&2; exit 1\n"])
 def test_a_program_that_does_not_run_is_an_error_that_says_what_to_install(tmp_path: Path, text: str) -> None:
-    with pytest.raises(NoHypervisor, match=r"cannot be started|does not run: broken") as caught:
+    with pytest.raises(NoHypervisor, match=r"cannot be started|shows no version: broken") as caught:
         emulator.version_of(script(tmp_path, text))
     assert "dnf install" in caught.value.hint
 
@@ -159,7 +159,7 @@ def test_this_hosts_qemu_can_leave_memory_in_its_file() -> None:
     found = shutil.which(emulator.EMULATOR)
     if not found:
         pytest.skip(f"needs {emulator.EMULATOR}")
-    with emulator.questioned(Path(found)) as ask:
-        able = abilities_of(ask)
+    with emulator.qmp_session(Path(found)) as ask:
+        able = query_capabilities(ask)
     recent = emulator.numbers(emulator.version_of(Path(found))) >= (8, 2)
     assert (able.file_address, able.sealed_memory) == (recent, recent)

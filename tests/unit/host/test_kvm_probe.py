@@ -74,7 +74,7 @@ def test_the_guest_fails_on_a_cpu_without_64_bits(qemu: Path) -> None:
 def test_a_wrong_result_is_no_pass(emulator: Callable[[str], Path]) -> None:
     outcome = probe(emulator(f"exit {kvm_probe.FAILED}"), timeout=10)
     assert not outcome.passed
-    assert outcome.reason == "the guest computes wrongly"
+    assert outcome.reason == "the guest computed a wrong result"
 
 
 def test_the_reason_is_the_last_line_of_qemu(emulator: Callable[[str], Path]) -> None:
@@ -104,7 +104,7 @@ def test_a_guest_that_does_not_end_is_killed_in_time(emulator: Callable[[str], P
     before = children(), descriptors()
     outcome = probe(emulator("exec sleep 600"), timeout=0.2)
     assert outcome.timed_out
-    assert outcome.reason == "no end within 0.2 s"
+    assert outcome.reason == "it did not finish within 0.2 s"
     assert (children(), descriptors()) == before
 
 

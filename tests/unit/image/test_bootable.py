@@ -11,7 +11,7 @@ import pytest
 
 from pytest_vmsnap.errors import ImageError
 from pytest_vmsnap.image import provide
-from pytest_vmsnap.image.bootable import EFI_SYSTEM_GUID, HEAD_BYTES, trouble_of
+from pytest_vmsnap.image.bootable import EFI_SYSTEM_GUID, HEAD_BYTES, boot_problem
 from pytest_vmsnap.model import ImageRequest
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def gpt(*kinds: bytes, sector: int = 512) -> tuple[tuple[int, bytes], ...]:
     ],
 )
 def test_a_boot_sector_with_code_may_boot(disk: bytes) -> None:
-    assert trouble_of(disk) is None
+    assert boot_problem(disk) is None
 
 
 @pytest.mark.parametrize(
@@ -62,10 +62,10 @@ def test_a_boot_sector_with_code_may_boot(disk: bytes) -> None:
     ],
 )
 def test_a_disk_for_uefi_alone_is_told_that_machines_have_a_bios(disk: bytes) -> None:
-    found = trouble_of(disk)
+    found = boot_problem(disk)
     assert found
-    assert "boots by UEFI only" in found[0]
-    assert "machines have a BIOS here" in found[1]
+    assert "boots with UEFI only" in found[0]
+    assert "machines boot with BIOS" in found[1]
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_a_disk_for_uefi_alone_is_told_that_machines_have_a_bios(disk: bytes) ->
     ],
 )
 def test_what_has_neither_says_what_was_looked_for(disk: bytes, words: str) -> None:
-    found = trouble_of(disk)
+    found = boot_problem(disk)
     assert found
     assert words in found[0]
     assert "vmsnap_kernel" in found[1]
@@ -92,7 +92,7 @@ def test_what_has_neither_says_what_was_looked_for(disk: bytes, words: str) -> N
     ],
 )
 def test_a_file_system_without_a_boot_loader_is_named(disk: bytes, words: str) -> None:
-    found = trouble_of(disk)
+    found = boot_problem(disk)
     assert found
     assert words in found[1]
 

@@ -129,13 +129,13 @@ def test_a_kernel_among_the_packages_replaces_the_own_one() -> None:
 
 @pytest.mark.parametrize("suite", ["", "trixie --keyring=/x", "-q", "../etc"])
 def test_what_names_no_suite_is_refused(store: Store, progress: Progress, suite: str) -> None:
-    with pytest.raises(ImageError, match="names no suite"):
+    with pytest.raises(ImageError, match="is not a valid name of a Debian suite"):
         provide_debian(f"debian:{suite}", suite, (), store=store, progress=progress)
 
 
 @pytest.mark.parametrize("package", ["vim,nano", "?essential", "-x", "", "Vim", "./local.deb"])
 def test_what_names_no_package_is_refused(store: Store, progress: Progress, package: str) -> None:
-    with pytest.raises(ImageError, match="is no name of a Debian package"):
+    with pytest.raises(ImageError, match="is not a valid name of a Debian package"):
         provide_debian("debian:trixie", "trixie", (package,), store=store, progress=progress)
 
 
@@ -157,7 +157,7 @@ def test_an_old_image_says_its_age_and_how_to_renew_it(
 ) -> None:
     entry = entry_of(store, TRIXIE, built=time.time() - 40 * 24 * 3600)
     provide_debian("debian:trixie", "trixie", (), store=store, progress=progress)
-    assert said == [f"the image debian:trixie is 40 days old; to build it anew, remove {entry}"]
+    assert said == [f"the image debian:trixie is 40 days old; to build it again, remove {entry}"]
 
 
 @needs_tools
@@ -179,7 +179,7 @@ def test_a_damaged_image_is_built_anew_and_said(
     image = provide_debian("debian:trixie", "trixie", (), store=store, progress=progress)
     assert image.kernel
     assert image.kernel.read_bytes() == b"the kernel"
-    assert "the image debian:trixie in the store is damaged, and is built anew" in said
+    assert "the image debian:trixie in the store is damaged: building it again" in said
     assert [path.name for path in (store.path / "images").iterdir()] == [entry.name]
 
 
@@ -251,10 +251,13 @@ def members(archive: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize(
     ("words", "hint"),
     [
-        ("E: The repository 'x nosuch Release' does not have a Release file.", "is trixie a suite of Debian"),
+        (
+            "E: The repository 'x nosuch Release' does not have a Release file.",
+            "check that trixie is a Debian suite",
+        ),
         ("W: GPG error: NO_PUBKEY 6ED0E7B82643E131", "debian-archive-keyring"),
         ("E: Unable to locate package vimm", "vmsnap_packages"),
-        ("Err: Could not resolve 'mirror.example'", "is there a network"),
+        ("Err: Could not resolve 'mirror.example'", "check the network"),
         ("E: something else", ""),
     ],
 )

@@ -150,7 +150,7 @@ def test_a_tree_that_changes_while_it_is_sent_is_said(tree: Path, change: str) -
     ids=["up", "absolute", "beside", "through a symlink", "by a hard link", "a device", "over a directory"],
 )
 def test_a_guest_cannot_write_outside_of_the_copy(tmp_path: Path, hostile: list[tarfile.TarInfo]) -> None:
-    with pytest.raises(ChannelError, match="is not copied"):
+    with pytest.raises(ChannelError, match=r"is not copied|cannot be downloaded"):
         unpack(archive(*hostile), "tree", tmp_path / "inner")
     assert [path.name for path in tmp_path.iterdir()] == ["inner"]
 

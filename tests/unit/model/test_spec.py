@@ -27,7 +27,7 @@ def test_replacing_a_field_gives_another_spec() -> None:
 
 
 def test_a_field_that_there_is_not_is_refused_with_those_that_there_are() -> None:
-    with pytest.raises(SpecError, match=r"no 'memroy'(.|\n)*memory"):
+    with pytest.raises(SpecError, match=r"no field 'memroy'(.|\n)*memory"):
         MachineSpec().replace(memroy=1024)
 
 

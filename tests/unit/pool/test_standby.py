@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_vmsnap.pool.background_pause import BackgroundPause
 from pytest_vmsnap.pool.budget import HostBudget
-from pytest_vmsnap.pool.quiet import Quiet
 from pytest_vmsnap.pool.standby import Standbys
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ DEADLINE = 20.0
 SNAPSHOT: Any = SimpleNamespace(spec=SimpleNamespace(memory=64))
 
 
-class Maker:
+class Provisioner:
     def make(self, _: object) -> Any:
         return SimpleNamespace(clone=SimpleNamespace(name="a machine"))
 
@@ -46,11 +46,11 @@ def opened(
     def new(room: Callable[[], bool] = lambda: True) -> Standbys:
         found.append(
             Standbys(
-                Maker(),  # type: ignore[arg-type]
+                Provisioner(),  # type: ignore[arg-type]
                 budget=HostBudget(tmp_path / "slots", lambda: len(runs)),
                 has_room=lambda _: room(),
                 discard=lambda _: None,
-                quiet=Quiet(),
+                pause=BackgroundPause(),
             )
         )
         return found[-1]

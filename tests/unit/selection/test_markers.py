@@ -10,7 +10,7 @@ import pytest
 
 from pytest_vmsnap.errors import UnknownState
 from pytest_vmsnap.model import MachineSpec
-from pytest_vmsnap.selection import MarkerError, check, marker_lines, uses_machine, wishes
+from pytest_vmsnap.selection import MarkerError, check, marker_lines, requirements, uses_machine
 from pytest_vmsnap.selection.markers import MARKERS, signature
 from pytest_vmsnap.states import NO_STATES
 
@@ -24,22 +24,22 @@ def mark(name: str, *args: Any, **kwargs: Any) -> pytest.Mark:
 
 
 def test_without_markers_nothing_is_asked_for() -> None:
-    found = wishes([], WHERE)
+    found = requirements([], WHERE)
     assert (found.mark, found.changes) == (None, {})
 
 
 def test_markers_of_others_are_passed_over() -> None:
-    found = wishes([mark("skipif", True, reason="x"), mark("usefixtures", "vm")], WHERE)
+    found = requirements([mark("skipif", True, reason="x"), mark("usefixtures", "vm")], WHERE)
     assert (found.mark, found.changes) == (None, {})
 
 
 @pytest.mark.parametrize(("name", "wish"), [("vm_fresh", "fresh"), ("vm_readonly", "readonly")])
 def test_a_mark_is_found(name: str, wish: str) -> None:
-    assert wishes([mark(name)], WHERE).mark == wish
+    assert requirements([mark(name)], WHERE).mark == wish
 
 
 def test_a_mark_may_be_there_twice() -> None:
-    assert wishes([mark("vm_fresh"), mark("vm_fresh")], WHERE).mark == "fresh"
+    assert requirements([mark("vm_fresh"), mark("vm_fresh")], WHERE).mark == "fresh"
 
 
 def test_of_stacked_changes_the_closest_wins_field_by_field() -> None:
@@ -48,21 +48,21 @@ def test_of_stacked_changes_the_closest_wins_field_by_field() -> None:
         mark("vm", memory=2048, cpus=4),
         mark("vm", cpus=8, network="none"),
     ]
-    assert wishes(closest_first, WHERE).changes == {"memory": 1024, "cpus": 4, "network": "none"}
+    assert requirements(closest_first, WHERE).changes == {"memory": 1024, "cpus": 4, "network": "none"}
 
 
 def test_without_a_marker_a_test_starts_from_base() -> None:
-    assert wishes([mark("vm", cpus=4)], WHERE).state == "base"
+    assert requirements([mark("vm", cpus=4)], WHERE).state == "base"
 
 
 def test_of_several_states_the_closest_wins() -> None:
     closest_first = [mark("vm_state", "installed"), mark("vm_fresh"), mark("vm_state", "configured")]
-    found = wishes(closest_first, WHERE)
+    found = requirements(closest_first, WHERE)
     assert (found.state, found.mark) == ("installed", "fresh")
 
 
 def test_a_state_that_nobody_declares_is_refused_with_those_that_there_are() -> None:
-    with pytest.raises(UnknownState, match=f"^{WHERE}: vm_state\\('instaled'\\): .*\nthere are base$"):
+    with pytest.raises(UnknownState, match=f"^{WHERE}: vm_state\\('instaled'\\): .*\nthe states are base$"):
         check([mark("vm_state", "instaled")], ["vm"], WHERE, NO_STATES)
     check([mark("vm_state", "base")], ["vm"], WHERE, NO_STATES)
 
@@ -83,41 +83,41 @@ def test_the_signature_of_vm_has_the_fields_of_the_spec() -> None:
         (mark("vm_readonly", True), "vm_readonly(True): too many positional arguments"),
         (mark("vm_state"), "missing a required argument: 'name'"),
         (mark("vm_state", "one", "two"), "vm_state('one', 'two'): too many positional arguments"),
-        (mark("vm_state", 5), "vm_state(5): a state's name is text"),
+        (mark("vm_state", 5), "vm_state(5): the name of a state must be a string"),
         (mark("vm", 1024), "vm(1024): too many positional arguments"),
         (mark("vm", memroy=1024), "vm(memroy=1024): got an unexpected keyword argument 'memroy'"),
         (mark("vm", memory="2G"), "must be a whole number of MiB"),
         (mark("vm", cpus=0), "must be a whole number of processors"),
-        (mark("vm", network="bridge"), "allowed are user, isolated, none"),
-        (mark("vm", packages="nginx"), "must be a list of texts"),
-        (mark("vm", disks=[{"bus": "nvme"}]), "a disk has no 'bus'"),
+        (mark("vm", network="bridge"), "must be one of user, isolated, none"),
+        (mark("vm", packages="nginx"), "must be a list of strings"),
+        (mark("vm", disks=[{"bus": "nvme"}]), "a disk has no field 'bus'"),
         (mark("vm", disks=5), "vm(disks=5)"),
         (mark("vm", screen="yes"), "must be True or False"),
-        (mark("vm", image=5), "must be text"),
+        (mark("vm", image=5), "must be a string"),
     ],
 )
 def test_a_wrong_argument_is_refused_with_the_signature_and_the_test(wrong: pytest.Mark, words: str) -> None:
     with pytest.raises(MarkerError) as caught:
-        wishes([wrong], WHERE)
+        requirements([wrong], WHERE)
     message = str(caught.value)
     assert message.startswith(f"{WHERE}: {wrong.name}(")
     assert words in message
-    assert message.endswith(f"the marker is {wrong.name}{signature(wrong.name)}")
+    assert message.endswith(f"the signature of the marker is {wrong.name}{signature(wrong.name)}")
 
 
 def test_a_machine_without_a_disk_may_be_asked_for_since_the_kernel_may_come_from_elsewhere() -> None:
-    assert wishes([mark("vm", image=None)], WHERE).changes == {"image": None}
+    assert requirements([mark("vm", image=None)], WHERE).changes == {"image": None}
 
 
 @pytest.mark.parametrize("names", [("vm_fresh", "vm_readonly"), ("vm_readonly", "vm_fresh")])
 def test_fresh_and_readonly_exclude_each_other(names: tuple[str, str]) -> None:
-    with pytest.raises(MarkerError, match=f"^{WHERE}: vm_fresh and vm_readonly exclude each other$"):
-        wishes([mark(name) for name in names], WHERE)
+    with pytest.raises(MarkerError, match=f"^{WHERE}: a test cannot have both vm_fresh and vm_readonly$"):
+        requirements([mark(name) for name in names], WHERE)
 
 
 @pytest.mark.parametrize("wider", ["vm_class", "vm_module", "vm_session"])
 def test_fresh_is_refused_where_a_test_has_only_machines_that_are_shared(wider: str) -> None:
-    with pytest.raises(MarkerError, match=f"{WHERE}: vm_fresh acts on the fixture vm, .* only {wider}"):
+    with pytest.raises(MarkerError, match=f"{WHERE}: vm_fresh applies to the fixture vm, .* only {wider}"):
         check([mark("vm_fresh")], ["request", wider], WHERE)
     check([mark("vm_fresh")], ["vm", wider], WHERE)
     check([mark("vm_readonly")], [wider], WHERE)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_vmsnap.selection.order import Place, order
+from pytest_vmsnap.selection.order import Position, order
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
@@ -22,20 +22,20 @@ def ancestors(state: str) -> tuple[str, ...]:
     return (*ancestors(PARENTS[state]), PARENTS[state]) if state in PARENTS else ()
 
 
-def vm(state: str = "base", *, file: str = "a", machine: str = "default", **more: Any) -> Place:
-    return Place(
+def vm(state: str = "base", *, file: str = "a", machine: str = "default", **more: Any) -> Position:
+    return Position(
         file=file,
         machine=machine,
         state=state,
         within=more.pop("within", (file,)),
-        holds=held(*more.pop("holds", ())),
+        fixture_owners=held(*more.pop("fixture_owners", ())),
         **more,
     )
 
 
-def plain(file: str = "a", **more: Any) -> Place:
-    within, holds = more.pop("within", (file,)), held(*more.pop("holds", ()))
-    return Place(file=file, within=within, holds=holds, **more)
+def plain(file: str = "a", **more: Any) -> Position:
+    within, fixture_owners = more.pop("within", (file,)), held(*more.pop("fixture_owners", ()))
+    return Position(file=file, within=within, fixture_owners=fixture_owners, **more)
 
 
 def held(*nodes: Hashable) -> tuple[tuple[Hashable, Parameters], ...]:
@@ -87,22 +87,22 @@ def test_a_file_without_machines_stays_where_it_is() -> None:
 
 
 def test_what_shares_a_fixture_of_a_module_moves_with_its_first_test_that_has_a_machine() -> None:
-    shared = {"file": "b", "holds": ("b",)}
+    shared = {"file": "b", "fixture_owners": ("b",)}
     tests = [vm("other"), plain(**shared), vm(**shared), vm("other", **shared), vm("other")]
     assert order(tests, ancestors) == [1, 2, 3, 0, 4]
 
 
 def test_a_test_that_does_not_use_the_fixture_is_free_to_go() -> None:
-    tests = [vm(holds=("a",)), vm("other"), vm(holds=("a",)), vm("other", file="b")]
+    tests = [vm(fixture_owners=("a",)), vm("other"), vm(fixture_owners=("a",)), vm("other", file="b")]
     assert order(tests, ancestors) == [0, 2, 1, 3]
 
 
 def test_fixtures_of_a_class_and_its_module_hold_all_together() -> None:
     inner = ("a", "a::A")
     tests = [
-        vm("other", within=inner, holds=("a::A",)),
-        vm(within=inner, holds=("a::A", "a")),
-        vm(holds=("a",)),
+        vm("other", within=inner, fixture_owners=("a::A",)),
+        vm(within=inner, fixture_owners=("a::A", "a")),
+        vm(fixture_owners=("a",)),
         vm("other", file="b"),
         vm(file="b"),
     ]
@@ -111,9 +111,9 @@ def test_fixtures_of_a_class_and_its_module_hold_all_together() -> None:
 
 def test_what_is_torn_apart_already_may_move_apart() -> None:
     tests = [
-        vm(holds=("a",)),
+        vm(fixture_owners=("a",)),
         vm("other", file="b"),
-        vm("other", holds=("a",)),
+        vm("other", fixture_owners=("a",)),
     ]
     assert order(tests, ancestors) == [0, 1, 2]
 
@@ -134,8 +134,8 @@ def test_a_module_that_has_several_parameters_of_the_session_stays_between_them(
     one, two = frozenset([("db", 1)]), frozenset([("db", 2)])
     tests = [
         vm("other", file="a", parameters=one),
-        vm(file="b", holds=("b",), parameters=one),
-        vm(file="b", holds=("b",), parameters=two),
+        vm(file="b", fixture_owners=("b",), parameters=one),
+        vm(file="b", fixture_owners=("b",), parameters=two),
         vm(file="c", parameters=two),
     ]
     assert order(tests, ancestors) == [0, 1, 2, 3]
@@ -144,47 +144,47 @@ def test_a_module_that_has_several_parameters_of_the_session_stays_between_them(
 def test_a_fixture_that_is_made_for_each_parameter_of_the_session_holds_only_those_of_one() -> None:
     one, two = frozenset([("vm_spec", 160)]), frozenset([("vm_spec", 224)])
     tests = [
-        Place(file="a", machine="small", within=("a",), parameters=parameters, holds=holds)
+        Position(file="a", machine="small", within=("a",), parameters=parameters, fixture_owners=fixture_owners)
         for parameters in (one, two)
-        for holds in ((), (("a", parameters),))
+        for fixture_owners in ((), (("a", parameters),))
     ]
     assert order(tests, ancestors) == [0, 1, 2, 3]
 
 
-def project(seed: int) -> list[Place]:
+def project(seed: int) -> list[Position]:
     """Files of tests, some in classes, as they would be collected."""
     draw = random.Random(seed)
-    tests: list[Place] = []
+    tests: list[Position] = []
     for number in range(draw.randint(1, 5)):
         package, file = f"p{number // 2}", f"f{number}"
         for _ in range(draw.randint(1, 3)):
             within = draw.choice([(package, file), (package, file, f"{file}::C{len(tests)}")])
             tests += [
-                Place(
+                Position(
                     file=file,
                     machine=draw.choice([None, "small", "large"]),
                     state=draw.choice(["base", *PARENTS]),
                     within=within,
-                    holds=held(*(node for node in within if draw.random() < 0.25)),
+                    fixture_owners=held(*(node for node in within if draw.random() < 0.25)),
                 )
                 for _ in range(draw.randint(1, 4))
             ]
     return tests
 
 
-def set_ups(tests: Sequence[Place]) -> int:
+def set_ups(tests: Sequence[Position]) -> int:
     """How many fixtures are made: each is gone as soon as a test is not within its collector."""
     alive: set[object] = set()
     made = 0
     for test in tests:
-        holds = {node for node, _ in test.holds}
+        fixture_owners = {node for node, _ in test.fixture_owners}
         alive &= set(test.within)
-        made += len(holds - alive)
-        alive |= holds
+        made += len(fixture_owners - alive)
+        alive |= fixture_owners
     return made
 
 
-def stretches(tests: Sequence[Place]) -> int:
+def stretches(tests: Sequence[Position]) -> int:
     kinds = [(test.machine, test.state) for test in tests if test.machine]
     return sum(one != two for one, two in pairwise(kinds))
 
@@ -204,7 +204,7 @@ def test_no_test_is_lost_no_fixture_is_made_more_often_and_it_ends_there(seed: i
 @pytest.mark.parametrize("seed", range(100))
 def test_without_wider_fixtures_each_group_is_there_once_and_behind_its_parents(seed: int) -> None:
     tests = [
-        Place(file=test.file, machine=test.machine, state=test.state, within=test.within)
+        Position(file=test.file, machine=test.machine, state=test.state, within=test.within)
         for test in project(seed)
     ]
     ordered = [tests[index] for index in order(tests, ancestors)]
@@ -221,7 +221,7 @@ def test_the_session_s_parameters_never_come_back_where_they_were_together() -> 
         tests = list(
             chain.from_iterable(
                 [
-                    Place(
+                    Position(
                         file=(file := f"f{draw.randint(0, 3)}"),
                         machine=draw.choice([None, "small"]),
                         state=draw.choice(["base", *PARENTS]),

@@ -9,7 +9,7 @@ from pytest_vmsnap.session.failures import Failures
 
 
 def told(failures: Failures, error: VmsnapError, where: str) -> str:
-    with pytest.raises(VmsnapError) as caught, failures.told_once(None, where):
+    with pytest.raises(VmsnapError) as caught, failures.report_once(None, where):
         raise error
     return str(caught.value)
 

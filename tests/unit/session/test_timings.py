@@ -44,8 +44,8 @@ def test_what_is_noted_is_told_and_what_is_merged_is_not() -> None:
     ]
     timings.merge(StateUse(state="other", key="o", seconds=1.0))
     assert len(told) == 2
-    assert timings.news() == told[:1]
-    assert timings.news() == []
+    assert timings.take_new_reverts() == told[:1]
+    assert timings.take_new_reverts() == []
 
 
 def test_records_travel_as_plain_data() -> None:

@@ -54,7 +54,7 @@ def test_an_unknown_state_is_refused_with_all_that_there_are_and_the_nearest() -
     with pytest.raises(UnknownState) as caught:
         THREE.require("instaled", "test_x")
     assert str(caught.value) == (
-        "test_x: there is no state 'instaled'\ndid you mean installed? there are base, "
+        "test_x: there is no state 'instaled'\ndid you mean installed? the states are base, "
         "configured (test_tree.py), installed (test_tree.py), other (test_tree.py)"
     )
 
@@ -76,7 +76,7 @@ def test_two_states_of_one_name_are_refused_with_both_places() -> None:
     other = replace(declared("one"), file=Path("/elsewhere/conftest.py"))
     with pytest.raises(StateError) as caught:
         tree(declared("one"), other)
-    assert "two states have the name one: in /elsewhere/conftest.py:" in str(caught.value)
+    assert "two states are called one: in /elsewhere/conftest.py:" in str(caught.value)
     assert " and in test_tree.py:" in str(caught.value)
 
 

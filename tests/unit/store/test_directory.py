@@ -15,7 +15,7 @@ from filelock import FileLock
 
 from pytest_vmsnap.errors import StoreError, StoreFormat, StoreFull
 from pytest_vmsnap.progress import silent
-from pytest_vmsnap.store import Asker, Name, Store
+from pytest_vmsnap.store import EntryName, LockOwner, Store
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +27,7 @@ BUILDER = """\
 import sys
 from pathlib import Path
 from pytest_vmsnap.progress import Progress
-from pytest_vmsnap.store import Asker, Name, Store
+from pytest_vmsnap.store import LockOwner, EntryName, Store
 
 def build(draft):
     with open(sys.argv[2], "a") as notes:
@@ -118,7 +118,7 @@ def test_of_two_runs_that_want_the_same_one_builds_and_the_other_waits_and_says_
         assert said(first) == "building"
         with builder(path, notes) as second:
             whom = f"another run (process {first.pid})"
-            assert said(second) == f"waiting for {whom}, which makes the image k ..."
+            assert said(second) == f"waiting for {whom}, which builds the image k ..."
             assert first.communicate("\n", timeout=DEADLINE)[0] == "whole\n"
             assert second.communicate(timeout=DEADLINE)[0].endswith("whole\n")
     assert notes.read_text() == "built\n"
@@ -167,14 +167,14 @@ def test_with_refresh_what_was_built_since_the_run_began_is_new_enough(path: Pat
 
     Store(path, progress=silent()).provide("states", "k", "state k", build)
     os.utime(path / "states" / "k" / "built", (1000.0, 1000.0))
-    since = Asker(worker="gw0", run="r", since=2000.0)
+    since = LockOwner(worker="gw0", run="r", since=2000.0)
     for _ in range(2):  # two workers of one run
-        Store(path, progress=silent(), refresh=True, asker=since).provide("states", "k", "state k", build)
+        Store(path, progress=silent(), refresh=True, lock_owner=since).provide("states", "k", "state k", build)
     assert len(builds) == 2
-    Store(path, progress=silent(), asker=since).provide("states", "k", "state k", build, anew=True)
+    Store(path, progress=silent(), lock_owner=since).provide("states", "k", "state k", build, rebuild=True)
     assert len(builds) == 2
-    later = Asker(since=time.time() + 10)
-    Store(path, progress=silent(), refresh=True, asker=later).provide("states", "k", "state k", build)
+    later = LockOwner(since=time.time() + 10)
+    Store(path, progress=silent(), refresh=True, lock_owner=later).provide("states", "k", "state k", build)
     assert len(builds) == 3
 
 
@@ -183,11 +183,11 @@ def test_the_last_run_that_leaves_an_entry_is_told_that_it_is(path: Path) -> Non
     locks = [FileLock(path / "runs" / f"{number}.lock") for number in range(2)]
     for number, (store, lock) in enumerate(zip(stores, locks, strict=True)):
         lock.acquire()
-        store.claims.run = path / "runs" / str(number)
-        store.claims.run.mkdir()
+        store.pins.run = path / "runs" / str(number)
+        store.pins.run.mkdir()
         store.provide("states", "k", "state k", whole)
-    name = Name(kind="states", key="k")
-    assert [store.leave(name) for store in stores] == [False, True]
+    name = EntryName(kind="states", key="k")
+    assert [store.unpin(name) for store in stores] == [False, True]
     for lock in locks:
         lock.release()
 
@@ -195,19 +195,23 @@ def test_the_last_run_that_leaves_an_entry_is_told_that_it_is(path: Path) -> Non
 @pytest.mark.parametrize(
     ("other", "words"),
     [
-        (Asker(worker="gw1", run="r", process=47), "worker gw1 (process 47)"),
-        (Asker(worker="gw1", run="s", process=47), "worker gw1 of another run (process 47)"),
-        (Asker(process=47), "another run (process 47)"),
+        (LockOwner(worker="gw1", run="r", process=47), "worker gw1 (process 47)"),
+        (LockOwner(worker="gw1", run="s", process=47), "worker gw1 of another run (process 47)"),
+        (LockOwner(process=47), "another run (process 47)"),
     ],
 )
-def test_who_builds_is_named(tmp_path: Path, other: Asker, words: str) -> None:
+def test_who_builds_is_named(tmp_path: Path, other: LockOwner, words: str) -> None:
     other.sign(tmp_path / "who")
-    assert Asker(worker="gw0", run="r").told_of(tmp_path / "who") == words
+    assert LockOwner(worker="gw0", run="r").describe_owner(tmp_path / "who") == words
 
 
 def test_who_left_no_name_is_another_run(tmp_path: Path) -> None:
     (tmp_path / "half").write_text("{")
-    assert Asker().told_of(tmp_path / "half") == Asker().told_of(tmp_path / "none") == "another run"
+    assert (
+        LockOwner().describe_owner(tmp_path / "half")
+        == LockOwner().describe_owner(tmp_path / "none")
+        == "another run"
+    )
 
 
 def test_drafts_of_other_entries_are_left_alone(store: Store, path: Path) -> None:
@@ -225,7 +229,9 @@ def test_a_build_without_space_says_what_is_full_and_leaves_nothing(
         (draft / "begun").write_text("half")
         raise OSError(number, os.strerror(number))
 
-    with pytest.raises(StoreFull, match=rf"no space left for image k in the store {path} \(\d+ MiB free\)"):
+    with pytest.raises(
+        StoreFull, match=rf"not enough space for the image k in the store {path} \(\d+ MiB free\)"
+    ):
         store.provide("images", "k", "image k", fill)
     assert left_in(path) == []
 
@@ -246,7 +252,7 @@ def test_a_store_of_another_format_is_left_alone(store: Store, path: Path) -> No
     (path / "format").write_text("0\n")
     with pytest.raises(StoreFormat, match="has format 0") as caught:
         Store(path, progress=silent())
-    assert "left alone" in str(caught.value)
+    assert "does not change it" in str(caught.value)
     assert left_in(path) == ["k"]
 
 

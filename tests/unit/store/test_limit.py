@@ -9,7 +9,7 @@ import pytest
 from filelock import FileLock
 
 from pytest_vmsnap.progress import Progress, silent
-from pytest_vmsnap.store import Kind, Name, Store, holdings, trim
+from pytest_vmsnap.store import EntryName, Kind, Store, entry_usages, trim
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,13 +22,13 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "store", progress=silent())
 
 
-def entry(store: Store, kind: Kind, key: str, *needs: Name, used: int = 0) -> Name:
+def entry(store: Store, kind: Kind, key: str, *dependencies: EntryName, used: int = 0) -> EntryName:
     """An entry of 1 MiB, last used at the time `used`."""
     path = store.provide(
-        kind, key, f"{kind} {key}", lambda draft: keep(draft / "data", os.urandom(MIB)), made_on=needs
+        kind, key, f"{kind} {key}", lambda draft: keep(draft / "data", os.urandom(MIB)), depends_on=dependencies
     )
     os.utime(path / "used", (used, used))
-    return Name(kind=kind, key=key)
+    return EntryName(kind=kind, key=key)
 
 
 def keep(path: Path, data: bytes) -> None:
@@ -36,7 +36,7 @@ def keep(path: Path, data: bytes) -> None:
 
 
 def left(store: Store) -> set[str]:
-    return {str(holding.name) for holding in holdings(store)}
+    return {str(holding.name) for holding in entry_usages(store)}
 
 
 def test_what_was_not_used_for_longest_goes_first(store: Store) -> None:
@@ -72,7 +72,7 @@ def test_what_a_living_run_uses_stays_and_what_a_dead_one_used_goes(store: Store
     lock = FileLock(store.runs / "abc.lock")
     lock.acquire()
     other = Store(store.path, progress=silent())
-    other.claims.run = run
+    other.pins.run = run
     entry(other, "states", "one", image)
     assert trim(store, 0) == []
     lock.release()
@@ -85,9 +85,9 @@ def test_what_was_used_again_is_claimed_with_all_that_it_needs(store: Store) -> 
     run = store.runs / "abc"
     run.mkdir()
     again = Store(store.path, progress=silent())
-    again.claims.run = run
+    again.pins.run = run
     entry(again, "states", "one", image)
-    assert again.claims.is_used(image)
+    assert again.pins.is_used(image)
 
 
 def lines_of(store: Store) -> tuple[Store, list[str]]:
@@ -114,7 +114,7 @@ def test_a_damaged_entry_is_made_anew_and_this_is_said(store: Store, fault: str)
     entry(again, "states", "one")
     assert data.stat().st_size == MIB
     assert len(said) == 1
-    assert said[0].startswith("the states one in the store is damaged, and is made anew: ")
+    assert said[0].startswith("the states one in the store is damaged and will be rebuilt: ")
 
 
 def test_what_lost_its_parent_is_made_anew(store: Store) -> None:
@@ -124,12 +124,12 @@ def test_what_lost_its_parent_is_made_anew(store: Store) -> None:
     again, said = lines_of(store)
     entry(again, "states", "child", parent)
     assert len(said) == 1
-    assert "states/parent, which it was made on, is not there" in said[0]
+    assert "states/parent, which it was built on, is missing" in said[0]
 
 
 def test_an_entry_that_is_made_anew_takes_with_it_what_was_made_on_it(store: Store) -> None:
     parent = entry(store, "states", "parent")
     entry(store, "states", "child", parent)
     again = Store(store.path, progress=silent())
-    again.provide("states", "parent", "state", lambda draft: keep(draft / "data", b""), anew=True)
+    again.provide("states", "parent", "state", lambda draft: keep(draft / "data", b""), rebuild=True)
     assert left(store) == {"states/parent"}

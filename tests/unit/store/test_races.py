@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_vmsnap.host import embed
+from pytest_vmsnap.host import embedded_driver
 from pytest_vmsnap.progress import silent
-from pytest_vmsnap.store import Name, Store, holdings, manifest, trim
+from pytest_vmsnap.store import EntryName, Store, entry_usages, manifest, trim
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,7 +55,7 @@ def test_runs_that_start_at_once_on_a_fresh_store_all_open_it(tmp_path: Path, ti
             store = Store(path, progress=silent())
             store.provide("images", "k", "image", lambda draft: _touch(draft / "disk"))
             list(store.path.iterdir())
-            assert [each.name for each in holdings(store)] == [Name(kind="images", key="k")]
+            assert [each.name for each in entry_usages(store)] == [EntryName(kind="images", key="k")]
 
         failed += at_once(start, start)
     assert failed == []
@@ -82,7 +82,7 @@ def test_runs_that_trim_at_once_remove_what_is_too_much_and_no_more(tmp_path: Pa
         for key in range(8):
             store.provide("images", str(key), "image", lambda draft: _fill(draft / "disk"))
         assert at_once(*[lambda store=store: trim(store, 4)] * 3) == []
-        assert len(holdings(store)) == 3
+        assert len(entry_usages(store)) == 3
 
 
 def _fill(path: Path) -> None:
@@ -94,19 +94,19 @@ def test_what_another_run_begins_to_use_is_not_trimmed(tmp_path: Path) -> None:
     store.provide("images", "k", "image", lambda draft: _fill(draft / "disk"))
     used = Store(tmp_path / "store", progress=silent())
     (used.runs / "other").mkdir()
-    used.claims.run = used.runs / "other"
-    looked = store.claims.is_used(Name(kind="images", key="k"))
-    used.claims.add(Name(kind="images", key="k"))  # after the other has looked, and before it removes
-    store.claims.run = used.runs / "other"
+    used.pins.run = used.runs / "other"
+    looked = store.pins.is_used(EntryName(kind="images", key="k"))
+    used.pins.add(EntryName(kind="images", key="k"))  # after the other has looked, and before it removes
+    store.pins.run = used.runs / "other"
     assert not looked
-    assert not store.remove(Name(kind="images", key="k"), unless_used=True)
+    assert not store.remove(EntryName(kind="images", key="k"), unless_used=True)
     assert store.entry("images", "k")
 
 
 def test_what_libvirt_has_learned_is_taken_while_another_run_writes_it(tmp_path: Path) -> None:
     learned, root = tmp_path / "learned", tmp_path / "root"
     source = tmp_path / "source"
-    (source / embed.CACHE).mkdir(parents=True)
+    (source / embedded_driver.CACHE).mkdir(parents=True)
     stop = threading.Event()
 
     def write() -> None:
@@ -114,8 +114,8 @@ def test_what_libvirt_has_learned_is_taken_while_another_run_writes_it(tmp_path:
         while not stop.is_set():
             number += 1
             for name in range(5):
-                (source / embed.CACHE / f"{name}.xml").write_text(f"<{number}/>" * 1000)
-            embed.keep_learned(source, learned=learned)
+                (source / embedded_driver.CACHE / f"{name}.xml").write_text(f"<{number}/>" * 1000)
+            embedded_driver.keep_learned(source, learned=learned)
 
     writer = threading.Thread(target=write)
     writer.start()
@@ -123,7 +123,7 @@ def test_what_libvirt_has_learned_is_taken_while_another_run_writes_it(tmp_path:
         for number in range(100):
             place = root / str(number)
             place.mkdir(parents=True)
-            embed.prepare(place, learned=learned)
+            embedded_driver.prepare(place, learned=learned)
     finally:
         stop.set()
         writer.join()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_vmsnap.progress import Progress
-from pytest_vmsnap.store import Store, look_at
+from pytest_vmsnap.store import Store, findings
 
 if TYPE_CHECKING:
     from pytest_vmsnap.model import Finding
@@ -19,7 +19,7 @@ MUCH = 1 << 40  # MiB
 
 
 def looked_at(path: Path, *, limit_mib: int = 1, needed_mib: int = 1) -> tuple[Finding, Finding]:
-    room, reflink = look_at(path, limit_mib=limit_mib, needed_mib=needed_mib)
+    room, reflink = findings(path, limit_mib=limit_mib, needed_mib=needed_mib)
     assert (room.name, reflink.name) == ("store", "reflink")
     return room, reflink
 
@@ -64,7 +64,7 @@ def test_a_place_that_is_no_directory_is_a_failure(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     room, reflink = looked_at(tmp_path / "file" / "store")
     assert (room.status, room.found) == ("failure", f"{tmp_path}/file cannot be written to")
-    assert reflink.found == "not asked: no store"
+    assert reflink.found == "not checked: no store"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")

@@ -50,7 +50,7 @@ def cpu(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def named(wanted: str, user: tuple[int, int] | None = None) -> dict[str, Finding]:
-    findings = kvm.circumstances(wanted, user)  # type: ignore[arg-type] # one of them
+    findings = kvm.prerequisites(wanted, user)  # type: ignore[arg-type] # one of them
     return {finding.name: finding for finding in findings}
 
 
@@ -71,13 +71,13 @@ def test_a_missing_device_is_amiss_and_its_permission_is_not_asked(
     found = named(wanted)
     assert (found["kvm-device"].status, found["kvm-device"].found) == (status, f"{device} is missing")
     assert "modprobe" in found["kvm-device"].advice
-    assert found["kvm-permission"].found == f"not asked: no {device}"
+    assert found["kvm-permission"].found == f"not checked: no {device}"
 
 
 def test_who_wants_emulation_is_not_told_of_kvm(device: Path) -> None:
     device.unlink()
     assert {(each.status, each.found) for each in named("tcg").values()} == {
-        ("ok", "not asked: vmsnap_accel=tcg")
+        ("ok", "not checked: vmsnap_accel=tcg")
     }
 
 
@@ -147,7 +147,7 @@ def test_a_processor_that_is_not_told_is_amiss(cpu: Path, text: str | None) -> N
         ("Y", "guests may use KVM themselves (kvm_amd.nested=Y)"),
         ("1", "guests may use KVM themselves (kvm_amd.nested=1)"),
         ("N", "guests may not use KVM themselves (kvm_amd.nested=N)"),
-        (None, "is not told"),
+        (None, "is unknown"),
     ],
 )
 def test_nesting_is_read_from_the_module(
@@ -175,31 +175,31 @@ def test_the_proof_is_made_anew_each_time_and_kept_in_a_store_that_is_there(
 ) -> None:
     program = emulator(place, f". {place}/fate")
     (place / "fate").write_text("echo 'kvm run failed' >&2; exit 1")
-    before = kvm.proof("auto", program, store=tmp_path, user=None)
+    before = kvm.probe("auto", program, store=tmp_path, user=None)
     assert (before.status, before.advice) == ("warning", accelerator.NO_GUEST)
     assert "10 to 50 times slower" in before.found
     assert "kvm run failed" in before.found
     (place / "fate").write_text(f"exit {kvm_probe.PASSED}")  # a run believes the record
     assert accelerator.choose("auto", emulator=program, cache=tmp_path).name == "tcg"
-    assert kvm.proof("auto", program, store=tmp_path, user=None).found == "kvm: a probe guest passed"
+    assert kvm.probe("auto", program, store=tmp_path, user=None).found == "kvm: a probe guest passed"
     assert accelerator.choose("auto", emulator=program, cache=tmp_path).name == "kvm"
 
 
 @pytest.mark.usefixtures("device", "cpu")
 def test_a_store_that_is_not_there_is_not_made(place: Path, tmp_path: Path) -> None:
     passing = emulator(place, f"exit {kvm_probe.PASSED}")
-    assert kvm.proof("auto", passing, store=tmp_path / "store", user=None).status == "ok"
+    assert kvm.probe("auto", passing, store=tmp_path / "store", user=None).status == "ok"
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.usefixtures("device", "cpu")
 def test_kvm_that_is_wanted_and_does_not_work_is_a_failure(place: Path, tmp_path: Path) -> None:
     failing = emulator(place, "exit 1")
-    found = kvm.proof("kvm", failing, store=tmp_path, user=None)
+    found = kvm.probe("kvm", failing, store=tmp_path, user=None)
     assert found.status == "failure"
     assert "--vmsnap-accel=auto" in found.advice
 
 
 def test_emulation_that_is_wanted_is_well(tmp_path: Path) -> None:
-    found = kvm.proof("tcg", tmp_path / "none", store=tmp_path, user=None)
-    assert (found.status, found.found) == ("ok", "tcg: asked for")
+    found = kvm.probe("tcg", tmp_path / "none", store=tmp_path, user=None)
+    assert (found.status, found.found) == ("ok", "tcg: requested")

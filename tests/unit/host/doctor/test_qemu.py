@@ -36,7 +36,7 @@ def test_an_old_qemu_in_the_path_is_a_failure(tmp_path: Path, monkeypatch: pytes
 
 
 def test_what_a_qemu_can_do_is_told_each_on_its_own(tmp_path: Path) -> None:
-    saving, network = qemu.abilities(answering(tmp_path, schema=(NETWORKS,)), "user")
+    saving, network = qemu.capabilities(answering(tmp_path, schema=(NETWORKS,)), "user")
     assert (saving.name, saving.status) == ("qemu-snapshots", "ok")
     assert "x-ignore-shared" in saving.found
     assert "device state by fd:" in saving.found
@@ -45,7 +45,7 @@ def test_what_a_qemu_can_do_is_told_each_on_its_own(tmp_path: Path) -> None:
 
 def test_a_qemu_that_cannot_save_may_have_its_network(tmp_path: Path) -> None:
     poor = answering(tmp_path, capabilities=CAPABILITIES[:1], schema=(NETWORKS,))
-    saving, network = qemu.abilities(poor, "user")
+    saving, network = qemu.capabilities(poor, "user")
     assert saving.status == "failure"
     assert "x-ignore-shared" in saving.found
     assert network.status == "ok"
@@ -56,6 +56,6 @@ def test_a_qemu_without_user_mode_networking_fails_those_who_want_it(
     network: str, status: str, tmp_path: Path
 ) -> None:
     poor = answering(tmp_path, schema=(NO_USER_NETWORK,))
-    _, found = qemu.abilities(poor, network)  # type: ignore[arg-type] # one of them
+    _, found = qemu.capabilities(poor, network)  # type: ignore[arg-type] # one of them
     assert found.status == status
     assert ("vmsnap_network=none" in found.advice) is (status == "failure")

@@ -1,0 +1,102 @@
+"""Find the states in the store."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pytest_vmsnap.cli import state_table
+from pytest_vmsnap.errors import StoreDamaged, UnknownState
+from pytest_vmsnap.host import choose_uri, default_store
+from pytest_vmsnap.progress import Progress
+from pytest_vmsnap.states import KIND, Origin, is_full, origin_of
+from pytest_vmsnap.store import Store, entry_usages
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pytest_vmsnap.model import Settings
+    from pytest_vmsnap.store import EntryUsage
+
+log = logging.getLogger("pytest_vmsnap.cli")
+
+SHOWN = 8  # digits of a key
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredState:
+    """A state in the store: its origin, its entry, and its size in bytes, including its memory file.
+
+    `size` is the space used on the disk, `apparent` is the size of the files. `full` says whether the memory is
+    a file of its own, not a layer on another.
+    """
+
+    origin: Origin
+    usage: EntryUsage
+    size: int
+    apparent: int
+    full: bool
+
+    @property
+    def key(self) -> str:
+        return self.usage.name.key
+
+    @property
+    def title(self) -> str:
+        """Its name on the command line: ``NAME@KEY``."""
+        return f"{self.origin.name}@{self.key[:SHOWN]}"
+
+
+def open_store(settings: Settings) -> Store:
+    """Open the store that the settings name. Raises `StoreError`, `HostError` if the libvirt URI is wrong."""
+    return Store(settings.store or default_store(choose_uri(settings)), progress=Progress(print))
+
+
+def all_states(store: Store) -> list[StoredState]:
+    """All states in the store, the oldest first, without those that cannot be read."""
+    weighed = {(each.name.kind, each.name.key): each for each in entry_usages(store)}
+    found = []
+    for (kind, key), usage in weighed.items():
+        if kind != KIND:
+            continue
+        memory = weighed.get(("memory", key))
+        try:
+            found.append(
+                StoredState(
+                    origin=origin_of(store.place(usage.name)),
+                    usage=usage,
+                    size=usage.size + (memory.size if memory else 0),
+                    apparent=usage.apparent + (memory.apparent if memory else 0),
+                    full=is_full(store.place(usage.name)),
+                )
+            )
+        except StoreDamaged as error:
+            log.warning("%s", error)
+    return sorted(found, key=lambda each: each.origin.created)
+
+
+def find_state(store: Store, settings: Settings, written: str, *, newest: bool = False) -> StoredState:
+    """The state that `written` names, as ``NAME`` (preferably of this project) or ``NAME@KEY``.
+
+    Raises `UnknownState` with a list of states if none matches, or if several match; with `newest`, the newest
+    of them is returned.
+    """
+    name, _, key = written.partition("@")
+    everything = all_states(store)
+    found = [each for each in everything if each.origin.name == name and each.key.startswith(key)]
+    if not key:
+        found = [each for each in found if each.origin.project == str(settings.root)] or found
+    if len(found) == 1 or (found and newest):
+        return found[-1]
+    listed = "\n".join(f"  {line}" for line in state_table.rows(found or everything, project=True)) or "  none"
+    if found:
+        raise UnknownState(f"{written!r} matches several states", hint=f"choose one as NAME@KEY:\n{listed}")
+    raise UnknownState(
+        f"there is no state {written!r} in the store {store.path}", hint=f"the store has:\n{listed}"
+    )
+
+
+def entry(store: Store, state: StoredState) -> Path:
+    """The directory of a state in the store."""
+    return store.place(state.usage.name)

@@ -1,0 +1,168 @@
+"""The base state: boot a machine, and let the project prepare it."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import ExitStack, closing, contextmanager
+from functools import partial
+from typing import TYPE_CHECKING
+
+from pytest_vmsnap.errors import BootError, ChannelError, GuestGone, StateFailed
+from pytest_vmsnap.fork import Template
+from pytest_vmsnap.guest import additions, reseeder_of, seed_image, settle, stop_calendar_timers
+from pytest_vmsnap.machine import History, Machine
+from pytest_vmsnap.model import ImageRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from pytest_vmsnap.fork import DomainFactory, Snapshot
+    from pytest_vmsnap.guest import Channel, ChannelFactory
+    from pytest_vmsnap.machine import Deadlines
+    from pytest_vmsnap.model import Entropy, Image, MachineSpec, Reseeder
+    from pytest_vmsnap.progress import Progress
+
+log = logging.getLogger("pytest_vmsnap.states")
+
+BASE = "base"
+BOOT_SECONDS = 120.0
+# what QEMU prints if this host's KVM cannot run the guest
+KVM_DEATHS = (
+    "KVM internal error",
+    "KVM: entry failed",
+    "emulation failure",
+    "kvm_vcpu_ioctl",
+    "kvm_buf_set_msrs",
+)
+
+
+def image_request(spec: MachineSpec, *, root: Path) -> ImageRequest:
+    """The image that a machine of `spec` needs; relative paths are relative to `root`."""
+    return ImageRequest(
+        image=spec.image,
+        root=root,
+        sha256=spec.image_sha256,
+        packages=spec.packages,
+        kernel=spec.kernel,
+        initrd=spec.initrd,
+        cmdline=spec.cmdline,
+        additions=additions(),
+    )
+
+
+class KvmCannotRunGuest(BootError):
+    """This host's KVM cannot run the guest's kernel."""
+
+
+def build_base(
+    factory: DomainFactory,
+    *,
+    spec: MachineSpec,
+    image: Image,
+    prepare: Callable[[Machine], None],
+    channel_factory: ChannelFactory,
+    deadlines: Deadlines,
+    entropy: Entropy,
+    progress: Progress,
+    into: Path,
+    observe: Callable[[History], None],
+) -> Snapshot:
+    """Boot a machine, call `prepare` with it, and save it in the directory `into`.
+
+    If that fails, `observe` is called with the machine's history before the machine ends. Raises `BootError`
+    with the console if the guest does not boot (`KvmCannotRunGuest` if KVM is the cause), `StateFailed` if
+    `prepare` fails.
+    """
+    with ExitStack() as stack:
+        script = channel_factory.seed(image)
+        seed = partial(seed_image, script=script, instance=factory.host.run.id) if script else None
+        template = stack.enter_context(Template(factory, spec=spec, image=image, seed=seed, into=into))
+        channel = stack.enter_context(closing(channel_factory.channel_to(template, image)))
+        history = History(f"state {BASE}")
+        history.follow(template, None, from_power_on=True)
+        stack.enter_context(observed(history, observe))
+        with progress.step(f"booting {image.origin} ({factory.host.facts.accelerator.name})"):
+            _boot(template, channel, deadlines)
+            reseeder = _reseeder(channel, deadlines, entropy, progress)
+        history.channel = channel  # only now, because the guest answers
+        machine = Machine(
+            template,
+            channel,
+            spec=spec,
+            state=BASE,
+            deadlines=deadlines,
+            ssh_login=channel_factory.ssh,
+            history=history,
+            progress=progress,
+        )
+        run_preparation(machine, prepare, progress)
+        with progress.step("saving the base state"):
+            notes = channel.notes(reseeder, timeout=BOOT_SECONDS * deadlines.factor)
+            return template.save(guest=notes)
+
+
+@contextmanager
+def observed(history: History, observe: Callable[[History], None]) -> Iterator[None]:
+    """Call `observe` with the machine's history if the ``with`` block raises, before the machine ends."""
+    try:
+        yield
+    except Exception:
+        observe(history)
+        raise
+
+
+def _boot(template: Template, channel: Channel, deadlines: Deadlines) -> None:
+    seconds = BOOT_SECONDS * deadlines.factor
+    try:
+        channel.open(timeout=seconds)
+        settle(channel, template.domain, timeout=seconds)
+        if stopped := stop_calendar_timers(channel, timeout=seconds):
+            log.info("stopped before the save: %s", ", ".join(stopped))
+    except ChannelError as error:
+        said = template.log()
+        if any(words in said for words in KVM_DEATHS):
+            raise KvmCannotRunGuest("this host's KVM cannot run the guest's kernel", log=said) from error
+        gone = isinstance(error, GuestGone)
+        what = f"the guest did not boot (time-out {seconds:.0f} s): {error.message}"
+        raise BootError(
+            "the guest shut down, or QEMU ended, while it booted" if gone else what,
+            console=template.domain.console_text(),
+            log=said,
+        ) from error
+
+
+def _reseeder(channel: Channel, deadlines: Deadlines, entropy: Entropy, progress: Progress) -> Reseeder:
+    found = reseeder_of(channel, timeout=BOOT_SECONDS * deadlines.factor)
+    if entropy == "require":  # else the warning comes with each snapshot that is used
+        check_entropy(found, entropy, progress)
+    return found
+
+
+def check_entropy(reseeder: Reseeder, entropy: Entropy, progress: Progress) -> None:
+    """Warn if machines of a state draw the same random numbers; raise `StateFailed` if `entropy` is require."""
+    if reseeder == "nothing":
+        trouble = "machines of this state would all draw the same random numbers"
+        if entropy == "require":
+            raise StateFailed(
+                trouble,
+                hint="the guest needs a kernel with VM generation IDs (Linux 5.18, CONFIG_VMGENID), or perl or "
+                "python3; set vmsnap_entropy=warn to accept this",
+            )
+        progress.say(f"warning: {trouble}")
+
+
+def run_preparation(machine: Machine, prepare: Callable[[Machine], object], progress: Progress) -> None:
+    """Call `prepare` with a machine that is saved afterwards, and sync its file systems.
+
+    Raises `StateFailed` from the original error if that fails.
+    """
+    what = f"the preparation of the state {machine.state}"
+    with progress.step(f"preparing the state {machine.state}"):
+        try:
+            prepare(machine)
+            machine.succeed("sync")
+        except Exception as error:
+            raise StateFailed(f"{what} failed: {type(error).__name__}: {error}") from error
+        finally:
+            machine.release(what)

@@ -1,0 +1,76 @@
+"""The keys of states: each is a hash of everything that the state's snapshot depends on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_vmsnap.guest import install_script
+from pytest_vmsnap.model import digest
+from pytest_vmsnap.states.function_source import source_parts
+from pytest_vmsnap.states.input_files import inputs_digest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from pytest_vmsnap.fork import DomainFactory
+    from pytest_vmsnap.guest import ChannelFactory
+    from pytest_vmsnap.model import Image, MachineSpec
+    from pytest_vmsnap.states.declarations import Declaration
+
+FORMAT = 1  # of a snapshot's entry in the store
+
+
+def base_parts(
+    factory: DomainFactory,
+    *,
+    spec: MachineSpec,
+    image: Image,
+    channel_factory: ChannelFactory,
+    prepare: Iterable[Callable[..., object]],
+    root: Path,
+) -> dict[str, Any]:
+    """Everything that the base state of a machine of `spec` depends on: plain data by name.
+
+    `prepare` are the implementations of ``pytest_vmsnap_prepare``, in order; `root` is the project's root.
+    """
+    facts, ssh = factory.host.facts, channel_factory.ssh
+    return {
+        "format": FORMAT,
+        "image": image.key,
+        "image built": image.built,
+        "spec": spec.as_dict(),
+        "disks": [_identity(root, disk.source) for disk in spec.disks if disk.source],
+        "machine": factory.normalized_xml(spec, image),
+        "qemu": facts.qemu_version,
+        "libvirt": facts.libvirt_version,
+        "accelerator": facts.accelerator.name,
+        "cpu": facts.guest_cpu,
+        "channel": [channel_factory.channel, install_script(), ssh.user, str(ssh.given)],
+        "prepare": [source_parts(function, root) for function in prepare],
+    }
+
+
+def state_parts(declaration: Declaration, *, parent: str, root: Path) -> dict[str, Any]:
+    """Everything that a state depends on, including its parent's key: plain data by name.
+
+    Raises `StateError` if a glob of its inputs matches nothing.
+    """
+    return {
+        "format": FORMAT,
+        "parent": parent,
+        "name": declaration.name,
+        "source": source_parts(declaration.function, root),
+        "inputs": inputs_digest(declaration),
+    }
+
+
+def key_of(parts: dict[str, Any]) -> str:
+    """The key of a state that depends on `parts`."""
+    return digest(parts)
+
+
+def _identity(root: Path, written: str) -> list[object]:
+    path = (root / Path(written).expanduser()).resolve()
+    found = path.stat()
+    return [str(path), found.st_size, found.st_mtime_ns]
