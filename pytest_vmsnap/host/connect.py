@@ -12,6 +12,7 @@ from pytest_vmsnap.host import embedded_driver, permissions
 from pytest_vmsnap.host.facts import facts_of
 from pytest_vmsnap.host.host import Host
 from pytest_vmsnap.host.libvirt import Connection, library
+from pytest_vmsnap.host.processes import end_qemus
 from pytest_vmsnap.host.run_directory import Run, domain_prefix, remove_logs, sweep
 from pytest_vmsnap.host.watchdog import Watchdog
 
@@ -37,6 +38,7 @@ def open_host(settings: Settings, choice: UriChoice, *, store: Path) -> Host:
     with ExitStack() as stack:
         run = Run(store / "runs")
         stack.callback(run.close)
+        stack.callback(end_leftovers, run)
         connection = connect(choice, run, stack, store=store)
         for dead in swept:
             log.info("removed what the killed run %s left behind", dead)
@@ -60,6 +62,12 @@ def open_host(settings: Settings, choice: UriChoice, *, store: Path) -> Host:
             stack=stack.pop_all(),
             store=store,
         )
+
+
+def end_leftovers(run: Run) -> None:
+    """Kill the QEMUs that libvirt did not end: it may have failed, or have lost track of one."""
+    if pids := end_qemus(run.prefix):
+        log.warning("QEMU processes that libvirt did not end were killed: %s", pids)
 
 
 def expect_reachable(allowed: Permissions, store: Path, directory: Path) -> None:

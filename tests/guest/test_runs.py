@@ -412,3 +412,24 @@ def test_a_machine_whose_making_hangs_does_not_hold_the_end_of_the_run(
     result.stdout.fnmatch_lines(["E * AssertionError: stopped"])
     (prefix,) = [line.removeprefix("run ") for line in result.outlines if line.startswith("run ")]
     assert qemus(prefix) == []
+
+
+def test_a_machine_that_libvirt_does_not_end_ends_with_the_run(
+    project: pytest.Pytester, light: tuple[str, ...], qemus: Callable[[str], list[int]]
+) -> None:
+    project.makeconftest(
+        """
+        from pathlib import Path
+
+        import pytest
+        from pytest_vmsnap.host.libvirt.domain import Domain
+
+        @pytest.fixture(autouse=True)
+        def nothing_ends(vm, vmsnap):
+            Path("prefix").write_text(vmsnap._engine.host.run.prefix)
+            Domain.destroy = lambda self: None
+        """
+    )
+    project.makepyfile("def test_one(vm): pass")
+    project.runpytest_subprocess(*light, "-p", "no:cacheprovider").assert_outcomes(passed=1)
+    assert not qemus((project.path / "prefix").read_text())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from contextlib import ExitStack
 from copy import copy
 from typing import TYPE_CHECKING, Any, TypeVar
 from xml.etree import ElementTree
@@ -213,9 +214,13 @@ class Connection:
 
     def close(self) -> None:
         """End the machines that are left, and close the connection."""
+        with ExitStack() as steps:  # each step runs, even if another raises
+            steps.callback(self._disconnect)
+            for domain in list(self._domains.values()):
+                steps.callback(domain.destroy)
+
+    def _disconnect(self) -> None:
         libvirt, _ = library.modules()
-        for domain in list(self._domains.values()):
-            domain.destroy()
         try:
             self._handle.close()
         except libvirt.libvirtError as error:
