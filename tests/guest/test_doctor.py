@@ -55,7 +55,7 @@ def test_the_doctor_finds_what_a_run_finds_and_leaves_nothing(
     assert findings["accelerator"]["found"].startswith(facts.accelerator.name)
     # the details of a probe that fails depend on how busy the host is
     assert facts.accelerator.reason.partition(": ")[0] in findings["accelerator"]["found"]
-    is_well = facts.accelerator.name == "kvm" or facts.accelerator.reason == "asked for"
+    is_well = facts.accelerator.name == "kvm" or facts.accelerator.reason == "requested"
     assert (findings["accelerator"]["status"] == "ok") is is_well
     assert findings["store"]["found"].startswith(f"{vmsnap.store.path}: ")
     status, shown, two = asked()
