@@ -89,12 +89,12 @@ def save_memory(
 def extra_blocks(domain: Domain) -> list[SavedBlock]:
     """The RAM blocks to save in addition to the main memory; the guest must be stopped.
 
-    If there are none, this costs one question to QEMU. Raises `HostError` with the name of the block if one
-    cannot be saved.
+    If they are the firmware alone, this costs one question to QEMU. Raises `HostError` with the name of the
+    block if one cannot be saved.
     """
     blocks = ram_blocks.blocks_in(_monitor(domain, "info ramblock"))
-    if not ram_blocks.extra_blocks(blocks, main=MAIN_MEMORY):
-        return []
+    if alone := ram_blocks.firmware_alone(ram_blocks.extra_blocks(blocks, main=MAIN_MEMORY)):
+        return alone
     backends = domain.qmp("query-memdev")
     shared = [backend["id"] for backend in backends if backend.get("share") and "id" in backend]
     mapped = ram_blocks.flat_ranges_in(_monitor(domain, "info mtree -f"))

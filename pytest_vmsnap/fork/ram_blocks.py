@@ -1,11 +1,12 @@
 """Which RAM blocks of a machine are saved in addition to its main memory, and where the guest sees them.
 
 The plugin asks QEMU: ``info ramblock`` (ram_block_format in softmmu/physmem.c, now in system/) lists the
-blocks, ``info mtree -f`` (mtree_print_flatview in system/memory.c) the guest-physical addresses. Read-only
-blocks are not saved: a new QEMU fills them from its own files. QEMU 8.0 and later mark these blocks. QEMU 7.2
-does not, but their names show it: ``/rom@...`` (rom_set_mr in hw/core/loader.c), ``....rom``
-(pci_add_option_rom in hw/pci/pci.c, pc_memory_init in hw/i386/pc.c), ``pc.bios`` (x86_bios_rom_init),
-``isa-bios`` (pc_isa_bios_init in hw/i386/pc_sysfw.c).
+blocks, ``info mtree -f`` (mtree_print_flatview in system/memory.c) the guest-physical addresses. The firmware
+is saved: a QEMU that waits for an incoming stream forgets its own copy (rom_reset in hw/core/loader.c), and
+without it a clone could not reboot. Other read-only blocks are not saved: a new QEMU fills them from its own
+files. QEMU 8.0 and later mark read-only blocks. QEMU 7.2 does not, but their names show it: ``/rom@...``
+(rom_set_mr in hw/core/loader.c), ``....rom`` (pci_add_option_rom in hw/pci/pci.c, pc_memory_init in
+hw/i386/pc.c), ``pc.bios`` (x86_bios_rom_init), ``isa-bios`` (pc_isa_bios_init in hw/i386/pc_sysfw.c).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING
 from pytest_vmsnap.errors import HostError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 BLOCK = re.compile(
     r"^ *(?P<name>\S.*?)?  +\d+ [KMGT]?i?B  0x[0-9a-f]{16} 0x(?P<used>[0-9a-f]{16}) 0x[0-9a-f]{16}"
@@ -34,6 +35,8 @@ RANGE = re.compile(
 READABLE = ("ram", "rom", "romd", "nv-ram", "nv-romd")
 DEVICE_MEMORY = ("ramd", "nv-ramd")  # memory of a device on the host; QEMU does not migrate it
 ROM_NAME = re.compile(r"/rom@.*|(?:.*[./])?[^/]*\.rom|pc\.bios|isa-bios")
+FIRMWARE = "pc.bios"  # ends at 4 GiB (x86_bios_rom_init in hw/i386/x86.c)
+FIRMWARE_END = 4 << 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +57,9 @@ class Block:
 
     @property
     def filled_by_qemu(self) -> bool:
-        """Whether a new QEMU fills it with the same content."""
+        """Whether a new QEMU that loads a device state fills it with the same content."""
+        if self.region == FIRMWARE:
+            return False
         return bool(ROM_NAME.fullmatch(self.name)) if self.read_only is None else self.read_only
 
 
@@ -114,6 +119,15 @@ def extra_blocks(blocks: Iterable[Block], *, main: str) -> list[Block]:
     return [
         block for block in blocks if block.region != main and block is not unused and not block.filled_by_qemu
     ]
+
+
+def firmware_alone(blocks: Sequence[Block]) -> list[SavedBlock]:
+    """What to save of extra `blocks` that are the firmware and nothing else; empty if there are others."""
+    if [block.region for block in blocks] != [FIRMWARE]:
+        return []
+    (block,) = blocks
+    piece = Piece(address=FIRMWARE_END - block.used, length=block.used)
+    return [SavedBlock(name=block.name, used=block.used, pieces=(piece,))]
 
 
 def flat_ranges_in(text: str) -> list[FlatRange]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pytest_vmsnap.states.declarations import Declaration
 
 FORMAT = 1  # of a snapshot's entry in the store
+STATE_FORMAT = 2  # of one that is saved while it runs: 2 has the firmware
 
 
 def base_parts(
@@ -57,7 +58,7 @@ def state_parts(declaration: Declaration, *, parent: str, root: Path) -> dict[st
     Raises `StateError` if a glob of its inputs matches nothing.
     """
     return {
-        "format": FORMAT,
+        "format": STATE_FORMAT,
         "parent": parent,
         "name": declaration.name,
         "source": source_parts(declaration.function, root),

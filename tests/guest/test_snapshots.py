@@ -179,6 +179,17 @@ def test_a_crash_and_a_new_boot_are_saved_like_anything_else(vm: Machine) -> Non
     assert vm.succeed("cat /srv/file /dev/shm/anew") == "synced\nin memory\n"
 
 
+def test_a_machine_that_was_saved_while_it_ran_can_reboot(vm: Machine) -> None:
+    vm.succeed("echo kept >/srv/file; sync")
+    for name in ("one", "two"):  # the second is saved of a clone of the first
+        vm.snapshot(name)
+        vm.revert(name)
+    before = vm.succeed("cat /proc/sys/kernel/random/boot_id")
+    vm.reboot()
+    assert vm.succeed("cat /proc/sys/kernel/random/boot_id") != before
+    assert vm.succeed("cat /srv/file") == "kept\n"
+
+
 def test_wrong_use_is_told(vm: Machine) -> None:
     with pytest.raises(SpecError, match=r"no snapshot 'nowhere'.*it has: none"):
         vm.revert("nowhere")

@@ -9,6 +9,7 @@ from pytest_vmsnap.fork.ram_blocks import (
     SavedBlock,
     blocks_in,
     extra_blocks,
+    firmware_alone,
     flat_ranges_in,
     to_save,
 )
@@ -65,24 +66,30 @@ def saved(blocks: str, tree: str, *shared: str) -> list[SavedBlock]:
 
 
 @pytest.mark.parametrize("text", [QEMU_7_2, QEMU_10], ids=["7.2", "10"])
-def test_the_display_is_saved_and_the_firmware_is_not(text: str) -> None:
-    assert [block.name for block in extra_blocks(blocks_in(text), main="ram0")] == [VRAM]
-    (block,) = saved(text, TREE)
+def test_the_display_and_the_firmware_are_saved_and_other_roms_are_not(text: str) -> None:
+    assert [block.name for block in extra_blocks(blocks_in(text), main="ram0")] == [VRAM, "pc.bios"]
+    block, firmware = saved(text, TREE)
+    assert firmware.pieces == (Piece(address=0xFFFC0000, length=0x40000),)
     assert (block.name, block.used) == (VRAM, 16 << 20)
     assert sum(piece.length for piece in block.pieces) == 16 << 20
     assert block.pieces[-1] == Piece(address=0xFD010000, length=(16 << 20) - 0x10000)
 
 
-def test_a_machine_without_a_screen_has_nothing_to_be_saved() -> None:
-    for text in (QEMU_7_2, QEMU_10):
-        lines = [line for line in text.splitlines(keepends=True) if "vga" not in line]
-        assert extra_blocks(blocks_in("".join(lines)), main="ram0") == []
+@pytest.mark.parametrize("text", [QEMU_7_2, QEMU_10], ids=["7.2", "10"])
+def test_of_a_machine_without_a_screen_the_firmware_is_saved_at_the_same_place(text: str) -> None:
+    lines = [line for line in text.splitlines(keepends=True) if "vga" not in line]
+    blocks = blocks_in("".join(lines))
+    tree = "".join(line for line in TREE.splitlines(keepends=True) if "vga" not in line)
+    expected = to_save(blocks, flat_ranges_in(tree), main="ram0", shared=())
+    assert firmware_alone(extra_blocks(blocks, main="ram0")) == expected
+    assert [block.name for block in expected] == ["pc.bios"]
+    assert firmware_alone(extra_blocks(blocks_in(text), main="ram0")) == []
 
 
 def test_a_writable_block_is_saved_whatever_its_name_where_qemu_says_that_it_is_writable() -> None:
-    bios = next(line for line in QEMU_10.splitlines() if "pc.bios" in line)
-    text = QEMU_10.replace(bios, bios.replace("  ro", "  rw"))
-    assert [block.name for block in saved(text, TREE)] == [VRAM, "pc.bios"]
+    tables = next(line for line in QEMU_10.splitlines() if "acpi/tables" in line)
+    text = QEMU_10.replace(tables, tables.replace("  ro", "  rw"))
+    assert "/rom@etc/acpi/tables" in [block.name for block in extra_blocks(blocks_in(text), main="ram0")]
 
 
 def test_the_guests_addresses_are_those_of_the_processors_memory() -> None:
