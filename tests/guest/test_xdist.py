@@ -313,7 +313,7 @@ def test_another_worker_goes_on_with_the_build_of_one_that_was_killed(
     builder = int(building.read_text().split()[0])
     assert process.stdout
     lines = iter(process.stdout.readline, "")
-    waits = next(line for line in lines if "which makes the state slow" in line)
+    waits = next(line for line in lines if "which builds the state slow" in line)
     assert f"(process {builder})" in waits
     os.kill(builder, signal.SIGKILL)
     wait_for(lambda: len(building.read_text().split()) == 2, "another who builds")
