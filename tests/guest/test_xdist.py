@@ -8,6 +8,7 @@ import shutil
 import signal
 import time
 from pathlib import Path
+from threading import Timer
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
@@ -312,8 +313,11 @@ def test_another_worker_goes_on_with_the_build_of_one_that_was_killed(
     wait_for(lambda: building.exists() or process.poll() is not None, "a build")
     builder = int(building.read_text().split()[0])
     assert process.stdout
+    limit = Timer(300, process.kill)  # without the line, its output ends
+    limit.start()
     lines = iter(process.stdout.readline, "")
-    waits = next(line for line in lines if "which builds the state slow" in line)
+    waits = next((line for line in lines if "which builds the state slow" in line), "")
+    limit.cancel()
     assert f"(process {builder})" in waits
     os.kill(builder, signal.SIGKILL)
     wait_for(lambda: len(building.read_text().split()) == 2, "another who builds")
