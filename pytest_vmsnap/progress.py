@@ -26,26 +26,33 @@ class Step:
         self._detail = ""
         self._started = time.monotonic()
         self._ended = threading.Event()
-        self.shown = False
+        self._watcher = threading.Thread(target=self._watch, name="vmsnap-progress", daemon=True)
+        self._shown = False
+
+    def start(self) -> None:
+        """Show the step from now on, until it ends."""
+        self._watcher.start()
 
     def say(self, detail: str) -> None:
         """Set how far the step is, e.g. ``"120 of 300 MB"``; the next line that is due shows it."""
         self._detail = detail
 
-    def watch(self) -> None:
+    def end(self, outcome: str) -> None:
+        """Write how the step ended, if it was shown: after each line that the watcher still writes."""
+        self._ended.set()
+        self._watcher.join()
+        log.info("%s: %s after %.2f s", self._what, outcome, time.monotonic() - self._started)
+        if self._shown:
+            self._write(f"{self._what}: {outcome} after {time.monotonic() - self._started:.0f} s")
+
+    def _watch(self) -> None:
         """Write a line after `QUIET_SECONDS`, then every `REPEAT_SECONDS`, until the step ends."""
         wait = QUIET_SECONDS
         while not self._ended.wait(wait):
-            seconds = f" ({time.monotonic() - self._started:.0f} s)" if self.shown else ""
+            seconds = f" ({time.monotonic() - self._started:.0f} s)" if self._shown else ""
             self._write(f"{self._what}{': ' + self._detail if self._detail else ' ...'}{seconds}")
-            self.shown = True
+            self._shown = True
             wait = REPEAT_SECONDS
-
-    def end(self, outcome: str) -> None:
-        self._ended.set()
-        log.info("%s: %s after %.2f s", self._what, outcome, time.monotonic() - self._started)
-        if self.shown:
-            self._write(f"{self._what}: {outcome} after {time.monotonic() - self._started:.0f} s")
 
 
 class Progress:
@@ -62,15 +69,13 @@ class Progress:
     def step(self, what: str) -> Iterator[Step]:
         """Show the step `what` while the ``with`` block runs."""
         step = Step(what, self._write_step)
-        watcher = threading.Thread(target=step.watch, name="vmsnap-progress", daemon=True)
-        watcher.start()
+        step.start()
         outcome = "failed"
         try:
             yield step
             outcome = "done"
         finally:
             step.end(outcome)
-            watcher.join()
 
     def say(self, line: str) -> None:
         """Write `line` at once."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 
@@ -52,6 +53,17 @@ def test_a_long_step_is_named_and_its_end_is_told(lines: Lines) -> None:
         lines.wait_for(1)
     assert lines.all[0] == "booting ..."
     assert lines.all[-1] == "booting: done after 0 s"
+
+
+@pytest.mark.usefixtures("_quick")
+def test_a_step_that_ends_while_its_line_is_being_written_has_its_end_told_after_it(lines: Lines) -> None:
+    def write(line: str) -> None:
+        lines.write(line)
+        time.sleep(0.2)  # what a busy host does between a line and what follows it
+
+    with Progress(write).step("booting"):
+        lines.wait_for(1)
+    assert lines.all == ["booting ...", "booting: done after 0 s"]
 
 
 @pytest.mark.usefixtures("_quick")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -20,7 +22,8 @@ from pytest_vmsnap.store import EntryName, LockOwner, Store
 if TYPE_CHECKING:
     from pathlib import Path
 
-DEADLINE = 30.0
+DEADLINE = 60.0
+REPEATED = re.compile(r" \.\.\. \(\d+ s\)$")
 
 # builds the entry "k", noting each build; says "building", and goes on when told to
 BUILDER = """\
@@ -71,8 +74,16 @@ def builder(path: Path, notes: Path) -> subprocess.Popen[str]:
 
 
 def said(process: subprocess.Popen[str]) -> str:
+    """The next line of `process`, other than one that repeats what it waits for."""
     assert process.stdout is not None
-    return process.stdout.readline().strip()
+    ending = threading.Timer(DEADLINE, process.kill)  # its line is then empty
+    ending.start()
+    try:
+        while REPEATED.search(line := process.stdout.readline().strip()):
+            pass
+    finally:
+        ending.cancel()
+    return line
 
 
 def test_an_entry_is_built_once_and_found_again(store: Store) -> None:
