@@ -6,7 +6,7 @@ import logging
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from pytest_vmsnap.errors import ChannelError, RevertError, VmsnapError
 from pytest_vmsnap.fork import Clone
@@ -75,11 +75,24 @@ class Lease:
     def end(self) -> None:
         """End it and close its channel; logs errors. Takes up to 2 s if process 1 reaps slowly."""
         try:
-            with ExitStack() as steps:  # each step runs, even if another raises
-                steps.callback(self.clone.end)
-                steps.callback(self.channel.close)
+            self._end()
         except Exception:
             log.exception("%s could not be ended", self.clone.name)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """End it; raises what went wrong, since the files that it was saved to are still in use then."""
+        if kind:
+            self.end()
+        else:
+            self._end()
+
+    def _end(self) -> None:
+        with ExitStack() as steps:  # each step runs, even if another raises
+            steps.callback(self.clone.end)
+            steps.callback(self.channel.close)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -274,7 +274,7 @@ class Library:
                 raise
             lease = self._provisioner.make(rebuilt)
         history = History(f"state {declaration.name}")
-        try:
+        with lease:
             machine = Machine(
                 lease.clone,
                 lease.channel,
@@ -292,8 +292,6 @@ class Library:
                 stop_calendar_timers(lease.channel, timeout=seconds)
                 self._factory.writable_directory(draft)
                 snapshot = lease.save(draft, timeout=seconds)
-        finally:
-            lease.end()
         self._build_seconds[self.key(spec, declaration.name)] = time.monotonic() - started
         self._seal(draft, snapshot, declaration.name, self.key(spec, declaration.parent))
 
