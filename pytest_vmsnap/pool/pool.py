@@ -68,19 +68,19 @@ class Pool:
         cannot be repaired, `StoreDamaged` if the snapshot is not what was saved.
         """
         started = time.monotonic()
-        ahead = True
-        if lease := self._standbys.take(snapshot):
-            self.handed_over += 1
-            self._pause.begin()
-        else:
-            ahead = False
+        lease = self._standbys.take(snapshot)
+        ahead = lease is not None
+        if lease is None:
             lease = self._provisioner.make(snapshot)
         try:
+            if ahead:
+                self.handed_over += 1
+                self._pause.begin()
             self._provisioner.verify(lease, saved=nonce)
+            self._note(snapshot, time.monotonic() - started, ahead)
         except BaseException:
             self.discard(lease)
             raise
-        self._note(snapshot, time.monotonic() - started, ahead)
         return lease
 
     def expect(self, coming: Sequence[Snapshot]) -> None:
