@@ -63,7 +63,7 @@ class Standby:
         with self._lock:
             self._taken = True
             if self._paused:
-                self.lease.clone.domain.resume()
+                self.lease.clone.resume()
             provisioner.check(self.lease)
             if self._paused:
                 provisioner.set_clock(self.lease)

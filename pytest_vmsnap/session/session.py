@@ -252,24 +252,27 @@ class VmsnapSession:
         self, fixture: str, where: str, allocation: Allocation, spec: MachineSpec, state: str, *, clean: bool
     ) -> FixtureMachine:
         assert self._engine  # noqa: S101 - an allocation comes from it
-        history = History(fixture.rpartition(":")[2])
-        machine = Machine(
-            allocation.lease.clone,
-            allocation.lease.channel,
-            spec=spec,
-            state=state,
-            deadlines=self._engine.deadlines,
-            ssh_login=self._engine.channel_factory.ssh,
-            at_terminal=self._at_terminal,
-            allocation=allocation,
-            untouched=clean,
-            history=history,
-            progress=self._progress,
-        )
-        entry = FixtureMachine(
-            fixture=fixture, owner=where, machine=machine, history=history, allocation=allocation
-        )
-        self._machines.add(entry)
+        with ExitStack() as undoing:
+            undoing.callback(allocation.end)
+            history = History(fixture.rpartition(":")[2])
+            machine = Machine(
+                allocation.lease.clone,
+                allocation.lease.channel,
+                spec=spec,
+                state=state,
+                deadlines=self._engine.deadlines,
+                ssh_login=self._engine.channel_factory.ssh,
+                at_terminal=self._at_terminal,
+                allocation=allocation,
+                untouched=clean,
+                history=history,
+                progress=self._progress,
+            )
+            entry = FixtureMachine(
+                fixture=fixture, owner=where, machine=machine, history=history, allocation=allocation
+            )
+            self._machines.add(entry)
+            undoing.pop_all()
         return entry
 
     def _factor(self) -> float:
