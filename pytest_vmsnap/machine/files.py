@@ -253,6 +253,7 @@ def _counted(source: Source, step: Step) -> Source:
         for piece in source.open():
             yield piece
             sent += len(piece)
-            step.say(f"{sent >> 20} of {source.size >> 20} MiB")
+            if source.size >> 20:
+                step.say(f"{sent >> 20} of {source.size >> 20} MiB")
 
     return Source(size=source.size, open=pieces)
