@@ -109,17 +109,6 @@ class Clone:
         """A path for a file that QEMU may write; the file is removed with the machine."""
         return self.directory / name
 
-    def resume(self) -> None:
-        """Let its processors run: tried a second time if libvirt fails, because a test goes on with it.
-
-        Raises `GuestGone` if it has ended, `HostError` if libvirt fails twice.
-        """
-        try:
-            self.domain.resume()
-        except HostError as error:
-            log.warning("%s could not be resumed, and is tried again: %s", self.name, error.message)
-            self.domain.resume()
-
     def cut_power(self) -> None:
         """End its QEMU at once; its disks stay as they are."""
         self.domain.destroy()
@@ -168,7 +157,11 @@ class Clone:
             disks = self._disks_saved(directory)  # last: from here on its disks depend on the saved ones
         finally:
             if ran:
-                self.resume()
+                try:
+                    self.domain.resume()
+                except (HostError, OSError):  # the test goes on with it
+                    log.exception("%s could not be resumed, and is tried again", self.name)
+                    self.domain.resume()
         log.info("%s: %d MiB saved, stood still for %.3f s", self.name, needed, time.monotonic() - began)
         for path in (*disks, devices):
             path.chmod(mode)

@@ -118,7 +118,7 @@ class Provisioner:
             undoing.callback(channel.close)
             try:
                 channel.connect()
-                clone.resume()
+                clone.domain.resume()
                 lease = Lease(clone=clone, channel=channel)
                 self.repair(lease)
             except RevertError:

@@ -63,7 +63,7 @@ class Standby:
         with self._lock:
             self._taken = True
             if self._paused:
-                self.lease.clone.resume()
+                self.lease.clone.domain.resume()
             provisioner.check(self.lease)
             if self._paused:
                 provisioner.set_clock(self.lease)
