@@ -6,7 +6,7 @@ import logging
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from pytest_vmsnap.errors import ChannelError, RevertError, VmsnapError
 from pytest_vmsnap.fork import Clone
@@ -79,11 +79,11 @@ class Lease:
         except Exception:
             log.exception("%s could not be ended", self.clone.name)
 
-    def __enter__(self) -> Self:
-        return self
-
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """End it; raises what went wrong, since the files that it was saved to are still in use then."""
+        """End it, for `ExitStack.push`.
+
+        Raises what went wrong, unless something else did: the files that it was saved to are still in use then.
+        """
         if kind:
             self.end()
         else:

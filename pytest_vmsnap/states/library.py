@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, cast
 
 from pytest_vmsnap import image as images
@@ -274,7 +275,8 @@ class Library:
                 raise
             lease = self._provisioner.make(rebuilt)
         history = History(f"state {declaration.name}")
-        with lease:
+        with ExitStack() as stack:
+            stack.push(lease.__exit__)
             machine = Machine(
                 lease.clone,
                 lease.channel,
