@@ -204,6 +204,7 @@ def main() -> int:
     parser.add_argument("--files", type=int, default=20_000)
     parser.add_argument("--out", type=Path, default=Path())
     arguments, rest = parser.parse_known_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "pytest", __file__, "-s", "-q", "-p", "no:cacheprovider", *rest]
     environment = {
         TIMES: str(arguments.times),

@@ -85,6 +85,7 @@ def main() -> None:
     parser.add_argument("--size", type=size, action="append", metavar="MEMORY:USED")
     parser.add_argument("--out", type=Path, default=Path())
     arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
     sizes = arguments.size or [(512, 0), (2048, 1024)]
     with tempfile.TemporaryDirectory() as directory:
         results = {pair: measure(*pair, arguments.times, Path(directory)) for pair in sizes}
