@@ -25,17 +25,19 @@ from pytest_vmsnap.errors import (
     StoreError,
     StoreFormat,
     StoreFull,
+    SwitchGone,
     UnknownState,
     VmsnapError,
     WaitTimeout,
 )
-from pytest_vmsnap.machine import Machine
+from pytest_vmsnap.machine import Cluster, Machine
 from pytest_vmsnap.model import Disk, MachineSpec, Result
 from pytest_vmsnap.states import state
 
 __all__ = [
     "state",
     "Machine",
+    "Cluster",
     "MachineSpec",
     "Disk",
     "Result",
@@ -64,6 +66,7 @@ __all__ = [
     "CommandTimeout",
     "OutputTooLong",
     "WaitTimeout",
+    "SwitchGone",
     "MachineReleased",
     "PromiseBroken",
 ]

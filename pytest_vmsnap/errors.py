@@ -21,6 +21,7 @@
     ├── ChannelError              commands do not reach the guest
     │   ├── GuestHung             QEMU runs, but the guest does not answer
     │   └── GuestGone             QEMU has ended, or the guest has shut down
+    ├── SwitchGone                the switch of a cluster's private network has ended
     ├── CommandError
     │   ├── CommandFailed         also an AssertionError
     │   ├── CommandSucceeded      also an AssertionError
@@ -333,6 +334,14 @@ class WaitTimeout(VmsnapError, TimeoutError):
 
     def __str__(self) -> str:
         return super().__str__() + _block("last seen", self.detail, 40)
+
+
+class SwitchGone(VmsnapError):
+    """The switch of a cluster's private network has ended, so its machines do not reach each other.
+
+    Cause: its process was killed, or the host ran out of memory. Remedy: revert the cluster, or run the test
+    again; each cluster has its own switch.
+    """
 
 
 class MachineReleased(VmsnapError):

@@ -10,13 +10,14 @@ import pytest
 
 from pytest_vmsnap import selection
 from pytest_vmsnap.errors import NoHypervisor, SpecError, StateFailed, VmsnapError
+from pytest_vmsnap.model import ClusterSpec
 from pytest_vmsnap.session import SESSION_KEY, SETTINGS_KEY, VmsnapSession
 from pytest_vmsnap.states import BASE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pytest_vmsnap.machine import Machine
+    from pytest_vmsnap.machine import Cluster, Machine
     from pytest_vmsnap.model import MachineSpec
 
 log = logging.getLogger("pytest_vmsnap.fixtures")
@@ -88,6 +89,56 @@ def vm_factory(
                 return stack.enter_context(vmsnap.provide_further(request.node, wanted, state, name=name))
 
         yield make
+
+
+@pytest.fixture
+def vm_cluster(
+    request: pytest.FixtureRequest, vmsnap: VmsnapSession, vm_spec: MachineSpec
+) -> Iterator[Cluster]:
+    """Clean machines on a private network (a `Cluster`); the marker ``vm_cluster`` or the state says which."""
+    yield from _cluster("vm_cluster", request, vmsnap, vm_spec)
+
+
+@pytest.fixture(scope="class")
+def vm_cluster_class(
+    request: pytest.FixtureRequest, vmsnap: VmsnapSession, vm_spec: MachineSpec
+) -> Iterator[Cluster]:
+    """A cluster that all tests of a class share; it is clean at the start."""
+    yield from _cluster("vm_cluster_class", request, vmsnap, vm_spec)
+
+
+@pytest.fixture(scope="module")
+def vm_cluster_module(
+    request: pytest.FixtureRequest, vmsnap: VmsnapSession, vm_spec: MachineSpec
+) -> Iterator[Cluster]:
+    """A cluster that all tests of a module share; it is clean at the start."""
+    yield from _cluster("vm_cluster_module", request, vmsnap, vm_spec)
+
+
+@pytest.fixture(scope="session")
+def vm_cluster_session(
+    request: pytest.FixtureRequest, vmsnap: VmsnapSession, vm_spec: MachineSpec
+) -> Iterator[Cluster]:
+    """A cluster that all tests of the run share; it is clean at the start."""
+    yield from _cluster("vm_cluster_session", request, vmsnap, vm_spec)
+
+
+def _cluster(
+    fixture: str, request: pytest.FixtureRequest, vmsnap: VmsnapSession, vm_spec: MachineSpec
+) -> Iterator[Cluster]:
+    __tracebackhide__ = True
+    with _errors_told(vmsnap):
+        requirements = _requirements(request)
+        machines = vmsnap.tree.machines(requirements.state) or requirements.machines or {}
+        spec = ClusterSpec.of(machines, vm_spec.replace(**requirements.changes), base=BASE)
+        for member in spec.members:
+            vmsnap.tree.require(member.state, f"the machine {member.name} of the cluster")
+        lent = vmsnap.provide_cluster(fixture, request.node, spec, requirements.state)
+        cluster = lent.__enter__()
+    try:
+        yield cluster
+    finally:
+        lent.__exit__(None, None, None)
 
 
 def _shared(

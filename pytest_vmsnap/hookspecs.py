@@ -9,8 +9,8 @@ import pytest
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
-    from pytest_vmsnap.machine import Machine
-    from pytest_vmsnap.model import MachineSpec
+    from pytest_vmsnap.machine import Cluster, Machine
+    from pytest_vmsnap.model import ClusterSpec, MachineSpec
 
 
 @pytest.hookspec
@@ -20,6 +20,18 @@ def pytest_vmsnap_prepare(vm: Machine, spec: MachineSpec) -> None:
     Called once for each base state that is built, after the machine has booted and before it is saved. `vm` is
     the machine, `spec` its `MachineSpec`. All implementations are called, the outermost conftest's first. If
     one raises, the tests that need the state fail with `StateFailed`.
+    """
+
+
+@pytest.hookspec
+def pytest_vmsnap_prepare_cluster(vm_cluster: Cluster, spec: ClusterSpec) -> None:
+    """Prepare each cluster before its first test: what all tests of several machines need.
+
+    Called once for each set of machines that is put on a private network, before it is saved; states of
+    clusters, declared with ``@state(machines=...)``, start from there. `vm_cluster` is the `Cluster`, `spec`
+    its `ClusterSpec`, with `members` in their order: `name`, `spec` and `state` of each. Before that,
+    ``pytest_vmsnap_prepare`` has prepared the base state of each machine. All implementations are called, the
+    outermost conftest's first. If one raises, the tests that need the cluster fail with `StateFailed`.
     """
 
 

@@ -9,7 +9,19 @@ import pytest
 
 from pytest_vmsnap import hookspecs, selection, states
 from pytest_vmsnap.errors import PromiseBroken, StateError
-from pytest_vmsnap.fixtures import vm, vm_class, vm_factory, vm_module, vm_session, vm_spec, vmsnap
+from pytest_vmsnap.fixtures import (
+    vm,
+    vm_class,
+    vm_cluster,
+    vm_cluster_class,
+    vm_cluster_module,
+    vm_cluster_session,
+    vm_factory,
+    vm_module,
+    vm_session,
+    vm_spec,
+    vmsnap,
+)
 from pytest_vmsnap.host import silence_taint_warnings
 from pytest_vmsnap.interrupt import Interrupt
 from pytest_vmsnap.options import (
@@ -41,7 +53,19 @@ if TYPE_CHECKING:
 silence_taint_warnings()  # on import, because a conftest may import libvirt
 
 # the fixtures, which pytest finds here
-__all__ = ["vm", "vm_class", "vm_factory", "vm_module", "vm_session", "vm_spec", "vmsnap"]
+__all__ = [
+    "vm",
+    "vm_class",
+    "vm_cluster",
+    "vm_cluster_class",
+    "vm_cluster_module",
+    "vm_cluster_session",
+    "vm_factory",
+    "vm_module",
+    "vm_session",
+    "vm_spec",
+    "vmsnap",
+]
 
 TERMINAL_KEY = pytest.StashKey[Terminal]()
 INTERRUPT_KEY = pytest.StashKey[Interrupt]()

@@ -34,7 +34,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "machine_of",
         metavar="TEST|STATE",
-        help="a test as `vmsnap kept` lists it, or a state: NAME or NAME@KEY",
+        help="a test as `vmsnap kept` lists it, or a state: NAME or NAME@KEY; of a cluster, NAME/MACHINE",
     )
     parser.add_argument("--machine", metavar="LABEL", help="which of the test's machines, e.g. vm_module")
     ways = parser.add_mutually_exclusive_group()
@@ -81,13 +81,13 @@ def run(settings: Settings, arguments: argparse.Namespace) -> int:
 
 def _session(engine: Engine, settings: Settings, arguments: argparse.Namespace) -> InteractiveSession:
     """A session with the kept machine that the arguments name, or else with the state."""
-    store, written = engine.store, arguments.machine_of
+    store, (written, machine) = engine.store, _parted(engine.store, settings, arguments.machine_of)
     if machines.matching(store, settings, written, arguments.machine):
         found = machines.find_machine(store, settings, written, arguments.machine)
         small = evidence.store_of(store, found)
         snapshot = states.use(small, engine.host, evidence.name_of(found))
         return InteractiveSession(
-            engine, snapshot, source=small, title=found.note.title, state=found.note.state
+            engine, snapshot, source=small, title=found.note.title, state=found.note.state, machine=machine
         )
     try:
         state = stored_states.find_state(store, settings, written, newest=True)
@@ -98,14 +98,26 @@ def _session(engine: Engine, settings: Settings, arguments: argparse.Namespace) 
             "pytest --vmsnap-keep=failed keeps the machines of failed tests",
         ) from error
     snapshot = states.use(store, engine.host, state.usage.name)
-    return InteractiveSession(engine, snapshot, source=store, title=state.title, state=state.origin.name)
+    return InteractiveSession(
+        engine, snapshot, source=store, title=state.title, state=state.origin.name, machine=machine
+    )
+
+
+def _parted(store: Store, settings: Settings, written: str) -> tuple[str, str]:
+    """What to open, and which machine of it: a test's name may have slashes of its own."""
+    whole, _, machine = written.rpartition("/")
+    if not whole or machines.matching(store, settings, written):
+        return written, ""
+    is_state = any(each.origin.name == whole.partition("@")[0] for each in stored_states.all_states(store))
+    return (whole, machine) if is_state or machines.matching(store, settings, whole) else (written, "")
 
 
 def _there_is(store: Store, settings: Settings) -> str:
     """A list of this project's kept machines and states, one line for each."""
     root = str(settings.root)
     kept = [each for each in evidence.kept(store) if each.note.project == root]
-    ours = [each for each in stored_states.all_states(store) if each.origin.project == root]
+    whole = stored_states.without_members(stored_states.all_states(store))
+    ours = [each for each in whole if each.origin.project == root]
     lines = [*machines.rows(kept), *state_table.rows(ours)]
     return "\n".join(["this project has:", *(f"  {line}" for line in lines or ["none"])])
 

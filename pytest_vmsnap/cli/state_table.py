@@ -19,7 +19,7 @@ def rows(states: list[StoredState], *, project: bool = False, depth: int = 0) ->
         made = each.origin.made_from
         words = [
             f"{'  ' * depth}{each.title}",
-            "full" if each.full else "incremental",
+            f"cluster of {', '.join(each.members)}" if each.members else "full" if each.full else "incremental",
             f"{size(each.size)} of {size(each.apparent)}",
             f"made {ago(now - each.origin.created)} ago",
             f"used {ago(now - each.usage.used)} ago",

@@ -28,7 +28,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(settings: Settings, arguments: argparse.Namespace) -> int:
     """Print the tree."""
     store = stored_states.open_store(settings)
-    everything = stored_states.all_states(store)
+    everything = stored_states.without_members(stored_states.all_states(store))
     shown = [each for each in everything if arguments.all or each.origin.project == str(settings.root)]
     keys = {each.key for each in shown}
     _print(shown, [each for each in shown if each.origin.parent not in keys], 0, project=arguments.all)

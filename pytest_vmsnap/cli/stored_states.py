@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pytest_vmsnap.cli import state_table
 from pytest_vmsnap.errors import StoreDamaged, UnknownState
 from pytest_vmsnap.host import choose_uri, default_store
 from pytest_vmsnap.progress import Progress
-from pytest_vmsnap.states import KIND, Origin, is_full, origin_of
+from pytest_vmsnap.states import KIND, Origin, is_full, members_of, origin_of
 from pytest_vmsnap.store import Store, entry_usages
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from pytest_vmsnap.model import Settings
@@ -29,7 +30,8 @@ class StoredState:
     """A state in the store: its origin, its entry, and its size in bytes, including its memory file.
 
     `size` is the space used on the disk, `apparent` is the size of the files. `full` says whether the memory is
-    a file of its own, not a layer on another.
+    a file of its own, not a layer on another. `members` are the keys of a cluster's machines by name, whose
+    sizes are in its own.
     """
 
     origin: Origin
@@ -37,6 +39,7 @@ class StoredState:
     size: int
     apparent: int
     full: bool
+    members: dict[str, str]
 
     @property
     def key(self) -> str:
@@ -69,11 +72,30 @@ def all_states(store: Store) -> list[StoredState]:
                     size=usage.size + (memory.size if memory else 0),
                     apparent=usage.apparent + (memory.apparent if memory else 0),
                     full=is_full(store.place(usage.name)),
+                    members=members_of(store.place(usage.name)),
                 )
             )
         except StoreDamaged as error:
             log.warning("%s", error)
-    return sorted(found, key=lambda each: each.origin.created)
+    by_key = {each.key: each for each in found}
+    whole = [_with_members(each, by_key) for each in found]
+    return sorted(whole, key=lambda each: each.origin.created)
+
+
+def _with_members(state: StoredState, by_key: Mapping[str, StoredState]) -> StoredState:
+    """`state` with the sizes of its machines."""
+    members = [by_key[key] for key in state.members.values() if key in by_key]
+    return replace(
+        state,
+        size=state.size + sum(member.size for member in members),
+        apparent=state.apparent + sum(member.apparent for member in members),
+    )
+
+
+def without_members(states: Sequence[StoredState]) -> list[StoredState]:
+    """`states` without the machines of clusters, which the clusters stand for."""
+    members = {key for state in states for key in state.members.values()}
+    return [state for state in states if state.key not in members]
 
 
 def find_state(store: Store, settings: Settings, written: str, *, newest: bool = False) -> StoredState:
@@ -89,7 +111,10 @@ def find_state(store: Store, settings: Settings, written: str, *, newest: bool =
         found = [each for each in found if each.origin.project == str(settings.root)] or found
     if len(found) == 1 or (found and newest):
         return found[-1]
-    listed = "\n".join(f"  {line}" for line in state_table.rows(found or everything, project=True)) or "  none"
+    listed = (
+        "\n".join(f"  {line}" for line in state_table.rows(found or without_members(everything), project=True))
+        or "  none"
+    )
     if found:
         raise UnknownState(f"{written!r} matches several states", hint=f"choose one as NAME@KEY:\n{listed}")
     raise UnknownState(

@@ -77,7 +77,7 @@ class Evidence:
 
 def _sections(history: History) -> list[tuple[str, str]]:
     """Return the sections of a report (title and text): the ends of the console and of the commands."""
-    name = history.backend.domain.name if history.backend else history.label
+    name = history.title
     lines = [
         line for record in history.records[-COMMANDS:] for line in format_command(record, lines=OUTPUT_LINES)
     ]

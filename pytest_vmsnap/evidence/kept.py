@@ -12,13 +12,13 @@ import logging
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
 from pytest_vmsnap import fork, states
 from pytest_vmsnap.errors import StoreDamaged, StoreError
-from pytest_vmsnap.fork import LayeredMemory
+from pytest_vmsnap.fork import ClusterSnapshot, LayeredMemory, Snapshot
 from pytest_vmsnap.model import digest
 from pytest_vmsnap.progress import silent
 from pytest_vmsnap.store import Damage, EntryName, Store, damage_of, entry_usages, link_entries, link_or_copy
@@ -26,7 +26,7 @@ from pytest_vmsnap.store import Damage, EntryName, Store, damage_of, entry_usage
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_vmsnap.fork import SavedMemory, Snapshot
+    from pytest_vmsnap.fork import Saved, SavedMemory
     from pytest_vmsnap.model import Image, Keep
     from pytest_vmsnap.pool import Allocation, Savepoint
     from pytest_vmsnap.store import EntryUsage
@@ -78,7 +78,7 @@ class Keeper:
         self._most = most
         self._project = project
 
-    def keep(self, allocation: Allocation, note: Note) -> Kept | None:
+    def keep(self, allocation: Allocation[Any], note: Note) -> Kept | None:
         """Save a machine as it is, and keep it; return None if enough are kept already.
 
         The machine keeps running. Raises `StoreFull`, `StoreDamaged`, `GuestGone`, `HostError`.
@@ -179,26 +179,51 @@ def name_of(each: Kept) -> EntryName:
 
 
 def _fill(small: Store, key: str, savepoint: Savepoint, note: Note, source: Store) -> None:
-    """Put the snapshot of `savepoint` into the empty store `small` as the state `key`, with all it needs."""
-    origin, *later = reversed(list(_chain(savepoint)))
-    state = EntryName(kind=states.KIND, key=origin.snapshot.directory.name)
+    """Put what was saved at `savepoint` into the empty store `small` as the state `key`, with all it needs."""
+    chain = [each.snapshot for each in _chain(savepoint)]
+    if not isinstance(saved := savepoint.snapshot, ClusterSnapshot):
+        _fill_machine(small, key, [each for each in chain if isinstance(each, Snapshot)], note, source)
+        return
+    clusters = [each for each in chain if isinstance(each, ClusterSnapshot)]
+    keys = {name: digest({"kept": key, "machine": name}) for name in saved.machines}
+    for name, member in keys.items():
+        titled = replace(note, title=f"{note.title}/{name}")
+        _fill_machine(small, member, [each.machines[name] for each in clusters], titled, source)
+    about = replace(
+        states.origin_of(source.place(EntryName(kind=states.KIND, key=clusters[-1].directory.name))),
+        name=note.title,
+        created=note.when,
+    )
+    small.provide(
+        states.KIND,
+        key,
+        note.title,
+        lambda draft: states.seal_cluster(draft, keys, saved.faults, about),
+        depends_on=[EntryName(kind=states.KIND, key=member) for member in keys.values()],
+    )
+
+
+def _fill_machine(small: Store, key: str, chain: list[Snapshot], note: Note, source: Store) -> None:
+    """Put the first of `chain` into `small`; the rest is what it was made on, down to an entry of `source`."""
+    saved, origin, later = chain[0], chain[-1], chain[-2::-1]
+    state = EntryName(kind=states.KIND, key=origin.directory.name)
     link_entries(source, state, small)
-    image = _linked(savepoint.snapshot.image, source, small)
+    image = _linked(saved.image, source, small)
 
     def build(draft: Path) -> None:
-        disks = tuple(small.place(state) / disk.name for disk in origin.snapshot.disks)
+        disks = tuple(small.place(state) / disk.name for disk in origin.disks)
         for number, each in enumerate(later):
             disks = tuple(
                 fork.copy_onto(disk, draft / f"{number}-{disk.name}", backing=backing)
-                for disk, backing in zip(each.snapshot.disks, disks, strict=True)
+                for disk, backing in zip(each.disks, disks, strict=True)
             )
-        devices = draft / savepoint.snapshot.devices.name
-        link_or_copy(savepoint.snapshot.devices, devices)
-        memory = _memory(savepoint.snapshot, origin.snapshot, draft)
+        devices = draft / saved.devices.name
+        link_or_copy(saved.devices, devices)
+        memory = _memory(saved, origin, draft)
         about = states.origin_of(source.place(state))
         about = replace(about, name=note.title, parent=state.key, created=note.when)
         snapshot = replace(
-            savepoint.snapshot,
+            saved,
             directory=draft,
             disks=disks,
             devices=devices,
@@ -252,9 +277,10 @@ def _linked(image: Image, source: Store, small: Store) -> Image:
     return replace(image, disk=linked(image.disk), kernel=linked(image.kernel), initrd=linked(image.initrd))
 
 
-def _outside(snapshot: Snapshot, source: Store) -> tuple[tuple[str, int, int], ...]:
-    paths = (snapshot.image.disk, snapshot.image.kernel, snapshot.image.initrd)
-    return tuple(_size_and_time(path) for path in paths if path and not path.is_relative_to(source.path))
+def _outside(snapshot: Saved, source: Store) -> tuple[tuple[str, int, int], ...]:
+    images = [member.image for member in snapshot.members]
+    paths = {path for image in images for path in (image.disk, image.kernel, image.initrd) if path}
+    return tuple(_size_and_time(path) for path in sorted(paths) if not path.is_relative_to(source.path))
 
 
 def _size_and_time(path: Path) -> tuple[str, int, int]:

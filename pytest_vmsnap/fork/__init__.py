@@ -7,7 +7,7 @@ from pytest_vmsnap.fork.clone import Clone
 from pytest_vmsnap.fork.domain_factory import DomainFactory
 from pytest_vmsnap.fork.files import backing_of, copy_onto, flatten, rebase, remove
 from pytest_vmsnap.fork.memory import FullMemory, LayeredMemory, SavedMemory
-from pytest_vmsnap.fork.snapshot import Snapshot
+from pytest_vmsnap.fork.snapshot import ClusterSnapshot, Saved, Snapshot
 from pytest_vmsnap.fork.template import Template
 from pytest_vmsnap.host import Capabilities
 
@@ -15,6 +15,8 @@ __all__ = [
     "DomainFactory",
     "Template",
     "Snapshot",
+    "ClusterSnapshot",
+    "Saved",
     "Clone",
     "SavedMemory",
     "FullMemory",

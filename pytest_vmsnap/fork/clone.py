@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pytest_vmsnap.errors import ChannelError, HostError, RevertError, StoreFull
 from pytest_vmsnap.fork import files, live_save, migration
+from pytest_vmsnap.fork.changed_pages import ChangedPages
 from pytest_vmsnap.fork.memory import LayeredMemory, filled_in
 from pytest_vmsnap.fork.snapshot import Snapshot
 from pytest_vmsnap.host import MORE_ROOM, Memory, netdev_of
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from pytest_vmsnap.fork.domain_factory import DomainFactory
     from pytest_vmsnap.fork.memory import Provide, SavedMemory
-    from pytest_vmsnap.host import Domain
+    from pytest_vmsnap.host import Domain, LanPort
     from pytest_vmsnap.model import GuestNotes
 
 log = logging.getLogger("pytest_vmsnap.fork")
@@ -33,31 +34,44 @@ BARE_DEVICES = ("-global", "migration.send-configuration=off")
 class Clone:
     """A machine in the state of `snapshot`, paused until you resume its `domain`; `end` removes it.
 
-    Raises `RevertError` if it cannot be made, `StoreDamaged` if the snapshot is not what was saved, `StoreFull`
-    if there is no space for the snapshot's memory file.
+    With `lan`, it is on a cluster's private network; if the snapshot has no card for that, it gets one. Raises
+    `RevertError` if it cannot be made, `StoreDamaged` if the snapshot is not what was saved, `StoreFull` if
+    there is no space for the snapshot's memory file.
     """
 
     domain: Domain
 
-    def __init__(self, factory: DomainFactory, snapshot: Snapshot) -> None:
+    def __init__(self, factory: DomainFactory, snapshot: Snapshot, *, lan: LanPort | None = None) -> None:
         self._factory = factory
         self.snapshot = snapshot
+        self._lan = lan
         self.name = factory.host.run.domain_name("vm")
         self.directory: Path = factory.directory(self.name)
         self.consoles: list[Path] = []
         self._layers = 0
         try:
             self._mapped: SavedMemory | None = snapshot.memory
-            self._memory = factory.mappable(snapshot.memory.file().path)
+            mapped, layers = snapshot.memory.mapping()
+            self._memory = factory.mappable(mapped.file().path)
+            devices = snapshot.devices
+            if layers and isinstance(snapshot.memory, LayeredMemory):
+                pages = ChangedPages(size=snapshot.memory.size, mapped=self._memory, layers=layers)
+                stream = snapshot.memory.stream(
+                    devices, pages, lambda: factory.directory(f"{self.name}-stream")
+                )
+                devices = factory.mappable(stream)
             self._disks = factory.overlays(snapshot.disks, self.directory)
             memory = Memory(path=self._memory, share=False, sealed=snapshot.capabilities.sealed_memory)
             self.domain = self._start(memory, incoming=True)
             migration.load_devices(
                 self.domain,
-                snapshot.devices,
+                devices,
                 capabilities=snapshot.capabilities,
                 timeout=factory.scaled(LOAD_SECONDS),
             )
+            if lan and not snapshot.has_lan:
+                self.domain.qmp("netdev_add", lan.netdev)
+                self.domain.qmp("device_add", lan.device)
         except (HostError, ChannelError) as error:  # QEMU may end while it loads
             self.end()
             raise RevertError(f"cannot make a clean machine: {error.message}", hint=error.hint) from error
@@ -68,6 +82,9 @@ class Clone:
     def _start(self, memory: Memory, *, incoming: bool) -> Domain:
         console = self.directory / f"console{len(self.consoles)}"
         self.consoles.append(console)
+        arguments: tuple[str, ...] = BARE_DEVICES if incoming and self.snapshot.bare_devices else ()
+        if self._lan and (self.snapshot.has_lan or not incoming):
+            arguments += self._lan.arguments
         return self._factory.start(
             name=self._factory.host.run.domain_name("vm") if len(self.consoles) > 1 else self.name,
             spec=self.snapshot.spec,
@@ -76,7 +93,7 @@ class Clone:
             memory=memory,
             console=console,
             incoming=incoming,
-            extra_arguments=BARE_DEVICES if incoming and self.snapshot.bare_devices else (),
+            extra_arguments=arguments,
         )
 
     def boot(self) -> None:
@@ -175,11 +192,13 @@ class Clone:
                 layers=(pages,),
                 size=size,
                 provide=provide,
+                loads=self._lan is not None,
             ),
             devices=devices,
             capabilities=self.snapshot.capabilities,
             guest=guest,
             bare_devices=True,
+            has_lan=self._lan is not None,
         )
 
     def _disks_saved(self, directory: Path) -> tuple[Path, ...]:

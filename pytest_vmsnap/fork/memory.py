@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from pytest_vmsnap.errors import StoreFull
 from pytest_vmsnap.fork import files
+from pytest_vmsnap.fork.changed_pages import stream_with
 from pytest_vmsnap.host import MORE_ROOM
 from pytest_vmsnap.store import extents, share_blocks, stat_fingerprint
 
@@ -17,12 +18,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from pytest_vmsnap.fork.changed_pages import ChangedPages
     from pytest_vmsnap.store import Fingerprint
 
     Build = Callable[[Path], None]
     Provide = Callable[[Build], Path]
 
 COPY_CHUNK = 64 << 20
+MOST_LOADED = 64 << 20  # bytes of pages that a clone loads, rather than maps
 
 
 class SavedMemory(Protocol):
@@ -37,6 +40,9 @@ class SavedMemory(Protocol):
     @property
     def bottom(self) -> Fingerprint | None:
         """The complete memory file below all layers; None if the lowest layer is on empty memory."""
+
+    def mapping(self) -> tuple[SavedMemory, tuple[Path, ...]]:
+        """The memory whose file clones map, and the layers whose pages each loads into its own mapping."""
 
     def drop(self) -> None:
         """Remove the memory file, if it can be built again."""
@@ -59,6 +65,9 @@ class FullMemory:
     def bottom(self) -> Fingerprint | None:
         return self.fingerprint
 
+    def mapping(self) -> tuple[SavedMemory, tuple[Path, ...]]:
+        return self, ()
+
     def drop(self) -> None:
         pass
 
@@ -70,14 +79,18 @@ class LayeredMemory:
     `below` is that other memory, None for memory that was empty. `layers` are directories with a file for each
     run of pages, named by its offset in bytes (hexadecimal); a later layer overrides the ones before it. `size`
     is in bytes. `provide` takes a function that fills a directory, and returns the filled directory. The
-    directory stays, and the file ``ram`` in it is the memory.
+    directory stays, and the file ``ram`` in it is the memory. With `loads`, clones map the memory file below
+    and load the layers, unless those have more than `MOST_LOADED` bytes: so machines of a cluster that start
+    from the same state share its pages.
     """
 
     below: SavedMemory | None
     layers: tuple[Path, ...]
     size: int
     provide: Provide
+    loads: bool = False
     _made: Fingerprint | None = None
+    _stream: Path | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def file(self) -> Fingerprint:
@@ -90,16 +103,40 @@ class LayeredMemory:
     def expect_untouched(self) -> None:
         if made := self._made:
             made.expect_untouched()
+        elif self.loads and self.below:
+            self.below.expect_untouched()
 
     @property
     def bottom(self) -> Fingerprint | None:
         return self.below.bottom if self.below else None
 
+    def mapping(self) -> tuple[SavedMemory, tuple[Path, ...]]:
+        layers: tuple[Path, ...] = ()
+        memory: SavedMemory = self
+        while isinstance(memory, LayeredMemory) and memory.loads and memory.below:
+            layers = (*memory.layers, *layers)
+            if sum(map(pages_size, layers)) > MOST_LOADED:
+                return self, ()
+            memory = memory.below
+        return memory, layers
+
+    def stream(self, devices: Path, pages: ChangedPages, directory: Callable[[], Path]) -> Path:
+        """The device state `devices` with `pages`, for clones that load them: written once, in `directory`."""
+        with self._lock:
+            if self._stream is None:
+                target = directory() / devices.name
+                stream_with(devices, pages, target)
+                self._stream = target
+        return self._stream
+
     def drop(self) -> None:
         with self._lock:
             made, self._made = self._made, None
+            stream, self._stream = self._stream, None
             if made:
                 made.path.unlink(missing_ok=True)
+            if stream:
+                files.remove(stream.parent)
 
     def build(self, directory: Path) -> None:
         """Build the memory file, ``ram``, in `directory`."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from pytest_vmsnap.errors import HostError
 
@@ -29,9 +29,22 @@ NOTHING = bytes(PAGE_SIZE)
 PAGES_AT_ONCE = 256
 
 
+class Block(Protocol):
+    """Pages of a RAM block: its `name`, and its whole `size` in bytes."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def size(self) -> int: ...
+
+    def pages(self) -> Iterator[tuple[int, bytes]]:
+        """The pages to load, each with its offset in bytes."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Content:
-    """The RAM block `name`: its `size` in bytes, and the `files` with its content, in order.
+    """All of the RAM block `name`: its `size` in bytes, and the `files` with its content, in order.
 
     The size of each file is a multiple of 4 KiB.
     """
@@ -40,8 +53,19 @@ class Content:
     size: int
     files: tuple[Path, ...]
 
+    def pages(self) -> Iterator[tuple[int, bytes]]:
+        offset = 0
+        for path in self.files:
+            with path.open("rb") as reading:
+                while chunk := reading.read(PAGES_AT_ONCE * PAGE_SIZE):
+                    for start in range(0, len(chunk), PAGE_SIZE):
+                        yield offset, chunk[start : start + PAGE_SIZE]
+                        offset += PAGE_SIZE
+        if offset != self.size:
+            raise HostError(f"read {offset} bytes of the RAM block {self.name} instead of {self.size}")
 
-def insert(stream: Path, contents: Sequence[Content]) -> None:
+
+def insert(stream: Path, contents: Sequence[Block]) -> None:
     """Insert `contents` before the devices in the file `stream`.
 
     Raises `HostError` if the file is not such a stream, or if the files of a block do not add up to its size.
@@ -58,7 +82,7 @@ def insert(stream: Path, contents: Sequence[Content]) -> None:
         writing.write(data[len(HEADER) :])
 
 
-def section(contents: Sequence[Content], *, footer: bool) -> Iterator[bytes]:
+def section(contents: Sequence[Block], *, footer: bool) -> Iterator[bytes]:
     """The section with `contents`, in parts; `footer` says whether it ends with a footer."""
     yield SECTION_FULL + struct.pack(">I", SECTION_ID) + _counted("ram") + struct.pack(">II", INSTANCE, VERSION)
     yield struct.pack(">Q", sum(content.size for content in contents) | MEM_SIZE)
@@ -71,20 +95,13 @@ def section(contents: Sequence[Content], *, footer: bool) -> Iterator[bytes]:
         yield SECTION_FOOTER + struct.pack(">I", SECTION_ID)
 
 
-def _pages(content: Content) -> Iterator[bytes]:
-    offset = 0
+def _pages(content: Block) -> Iterator[bytes]:
     name = _counted(content.name)
-    for path in content.files:
-        with path.open("rb") as reading:
-            while chunk := reading.read(PAGES_AT_ONCE * PAGE_SIZE):
-                for start in range(0, len(chunk), PAGE_SIZE):
-                    page = chunk[start : start + PAGE_SIZE]
-                    known = CONTINUE if offset else 0
-                    kind, data = (ZERO, b"\0") if page == NOTHING else (PAGE, page)
-                    yield struct.pack(">Q", offset | kind | known) + (b"" if known else name) + data
-                    offset += PAGE_SIZE
-    if offset != content.size:
-        raise HostError(f"read {offset} bytes of the RAM block {content.name} instead of {content.size}")
+    known = 0
+    for offset, page in content.pages():
+        kind, data = (ZERO, b"\0") if page == NOTHING else (PAGE, page)
+        yield struct.pack(">Q", offset | kind | known) + (b"" if known else name) + data
+        known = CONTINUE
 
 
 def _counted(name: str) -> bytes:

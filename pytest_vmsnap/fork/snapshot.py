@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from pytest_vmsnap.fork.memory import SavedMemory
     from pytest_vmsnap.host import Capabilities
     from pytest_vmsnap.model import GuestNotes, Image, MachineSpec
+    from pytest_vmsnap.network import FaultSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +22,7 @@ class Snapshot:
     Nothing writes to these files after the save. In a full snapshot, `memory` is a file; in an incremental one,
     it is another snapshot's memory with some pages replaced. `bare_devices` is true if the device state has no
     configuration section, as after the save of a running machine. `guest` is what the plugin need not ask the
-    clones again.
+    clones again. `has_lan` says whether it has a card on a cluster's private network.
     """
 
     directory: Path
@@ -32,3 +34,45 @@ class Snapshot:
     capabilities: Capabilities
     guest: GuestNotes
     bare_devices: bool = False
+    has_lan: bool = False
+
+    @property
+    def memory_mib(self) -> int:
+        """How much memory a clone of it has."""
+        return self.spec.memory
+
+    @property
+    def members(self) -> tuple[Snapshot, ...]:
+        """The machine, as `ClusterSnapshot` has several."""
+        return (self,)
+
+    def drop_memory(self) -> None:
+        """Remove its memory file, which is built again when it is needed."""
+        self.memory.drop()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterSnapshot:
+    """A saved cluster: its `machines` by name, all at one moment, and the `faults` of their network."""
+
+    directory: Path
+    machines: Mapping[str, Snapshot]
+    faults: tuple[FaultSpec, ...] = ()
+
+    @property
+    def memory_mib(self) -> int:
+        """How much memory the clones of its machines have."""
+        return sum(machine.memory_mib for machine in self.machines.values())
+
+    @property
+    def members(self) -> tuple[Snapshot, ...]:
+        """Its machines."""
+        return tuple(self.machines.values())
+
+    def drop_memory(self) -> None:
+        """Remove the memory files of its machines."""
+        for machine in self.machines.values():
+            machine.memory.drop()
+
+
+Saved = Snapshot | ClusterSnapshot

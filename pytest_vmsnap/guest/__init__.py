@@ -4,6 +4,7 @@ from pytest_vmsnap.guest.boot import settle
 from pytest_vmsnap.guest.bootstrap import ConsoleLogin, seed_image
 from pytest_vmsnap.guest.channel import Channel, Completed, Request, Target, content_of
 from pytest_vmsnap.guest.channel_factory import ChannelFactory
+from pytest_vmsnap.guest.lan import JOIN_SCRIPT, join_network
 from pytest_vmsnap.guest.listing import Listing, listing
 from pytest_vmsnap.guest.repairs import expect_clean, repair, reseeder_of, set_clock, stop_calendar_timers
 from pytest_vmsnap.guest.serial import attach
@@ -35,6 +36,8 @@ __all__ = [
     "terminal",
     "ESCAPE",
     "attach",
+    "join_network",
+    "JOIN_SCRIPT",
     "Escaped",
     "repair",
     "reseeder_of",

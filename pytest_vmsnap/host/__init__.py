@@ -2,7 +2,7 @@
 
 from pytest_vmsnap.host.atomic_files import replacing, write_whole
 from pytest_vmsnap.host.connect import open_host
-from pytest_vmsnap.host.domain_xml import MAIN_MEMORY, DomainConfig, Memory, describe, netdev_of
+from pytest_vmsnap.host.domain_xml import MAIN_MEMORY, DomainConfig, LanPort, Memory, describe, netdev_of
 from pytest_vmsnap.host.facts import Facts
 from pytest_vmsnap.host.forwards import Forward, Protocol, add_forward, forwards, remove_forward
 from pytest_vmsnap.host.host import MORE_ROOM, Host, space_for
@@ -29,6 +29,7 @@ __all__ = [
     "DomainConfig",
     "Memory",
     "MAIN_MEMORY",
+    "LanPort",
     "describe",
     "netdev_of",
     "Forward",

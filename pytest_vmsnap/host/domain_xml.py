@@ -28,7 +28,8 @@ MAIN_MEMORY = "ram0"  # the memory backend's id, and so the name of its RAM bloc
 # Each machine is on a network of its own, so all can share one address; the guest has it in its memory.
 MAC = "52:54:00:12:34:56"
 
-SLOT_SCREEN, SLOT_SERIAL, SLOT_DISK, SLOT_RNG, SLOT_NETWORK, SLOT_FURTHER_DISKS = 2, 3, 4, 5, 6, 8
+SLOT_SCREEN, SLOT_SERIAL, SLOT_DISK, SLOT_RNG, SLOT_NETWORK, SLOT_LAN, SLOT_FURTHER_DISKS = 2, 3, 4, 5, 6, 7, 8
+LAN = "lan0"  # the network backend and the card on a cluster's private network
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +72,31 @@ class DomainConfig:
     extra_arguments: tuple[str, ...] = ()
     qemu_user: tuple[int, int] | None = None
     unconfined: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LanPort:
+    """A machine's place on its cluster's private network: the switch's `socket`, and the card's `mac`."""
+
+    socket: Path
+    mac: str
+
+    @property
+    def netdev(self) -> dict[str, Any]:
+        """The backend, in QMP's words (QEMU, "QMP reference": ``netdev_add``, type ``stream``, since 7.2)."""
+        address = {"type": "unix", "path": str(self.socket)}
+        return {"type": "stream", "id": LAN, "server": False, "addr": address}
+
+    @property
+    def device(self) -> dict[str, Any]:
+        """The card, in QMP's words (``device_add``)."""
+        card = {"driver": "virtio-net-pci", "netdev": LAN, "id": LAN, "mac": self.mac, "romfile": ""}
+        return card | {"bus": "pci.0", "addr": f"{SLOT_LAN:#x}"}
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """Both, on QEMU's command line."""
+        return "-netdev", json.dumps(self.netdev), "-device", json.dumps(self.device)
 
 
 def netdev_of(network: Network) -> str:

@@ -242,7 +242,7 @@ class Commands:
         domain = self._backend.domain
         if isinstance(error, GuestGone):  # its ports close a moment before libvirt reports the end
             domain.events.stopped.wait(ENDING_SECONDS)
-        name, condition = self._backend.name, domain.condition()
+        name, condition = self._history.title, domain.condition()
         console = self._history.console(SHOWN_BYTES)
         if condition == "stopped":
             return GuestGone(

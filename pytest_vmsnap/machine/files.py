@@ -124,7 +124,7 @@ class Files(Commands):
         source.lstat()
         target = PurePosixPath(_absolute(remote))
         draft = f".vmsnap-{secrets.token_hex(4)}"
-        with self._progress.step(f"copying {source} to {target} in {self.name}") as step:
+        with self._progress.step(f"copying {source} to {target} in {self._history.title}") as step:
             tree = packed(source, NAME, with_holes=True)
             knows_holes = not tree.sparse or self.run(IS_GNU).returncode == 0
             if not knows_holes:
@@ -199,7 +199,7 @@ class Files(Commands):
             raise FileNotFoundError(errno.ENOENT, "there is no such directory", str(target.parent))
         staging = Path(tempfile.mkdtemp(prefix=f".{target.name[:100]}.vmsnap-", dir=target.parent))
         try:
-            with self._progress.step(f"copying {source} in {self.name} to {target}") as step:
+            with self._progress.step(f"copying {source} in {self._history.title} to {target}") as step:
                 self._fetch(source, target, staging, step)
             move_into_place(staging / source.name, target)
         finally:

@@ -38,15 +38,25 @@ class CommandRecord:
 
 
 class History:
-    """The console and the commands of a machine, across reverts and reboots; reports call it `label`."""
+    """The console and the commands of a machine, across reverts and reboots; reports call it `label`.
 
-    def __init__(self, label: str = "vm") -> None:
+    `member` is its name in its cluster, if it is in one.
+    """
+
+    def __init__(self, label: str = "vm", *, member: str = "") -> None:
         self.label = label
+        self.member = member
         self.backend: Backend | None = None
         self.channel: Channel | None = None
         self.since = time.time()
         self._mark: ConsoleMark | None = None
         self._records: deque[CommandRecord] = deque(maxlen=MOST_RECORDS)
+
+    @property
+    def title(self) -> str:
+        """What messages call the machine: its domain's name, with its name in its cluster."""
+        name = self.backend.name if self.backend else self.label
+        return f"{self.member} ({name})" if self.member else name
 
     def follow(self, backend: Backend, channel: Channel | None, *, from_power_on: bool = False) -> None:
         """Follow the machine `backend` from now on; `channel` is None until the guest answers.

@@ -25,7 +25,7 @@ class Interactive(Commands):
         __tracebackhide__ = True
         self._expect_usable()
         with self._at_terminal(), terminal() as person:
-            person.show(f"\r\nvmsnap: a shell in {self.name}; `exit` continues the test\r\n".encode())
+            person.show(f"\r\nvmsnap: a shell in {self._history.title}; `exit` continues the test\r\n".encode())
             try:
                 self._channel.interact(person)
             except (GuestGone, GuestHung) as error:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pytest_vmsnap.machine.history import History
     from pytest_vmsnap.machine.interactive import AtTerminal
     from pytest_vmsnap.model import MachineSpec
-    from pytest_vmsnap.pool import Allocation
+    from pytest_vmsnap.pool import Allocation, Lease
     from pytest_vmsnap.progress import Progress
 
 
@@ -48,13 +48,15 @@ class Machine(Waits, Files, Power, Snapshots, Screen, Ssh, Testinfra, Interactiv
         deadlines: Deadlines,
         ssh_login: SshLogin,
         at_terminal: AtTerminal = nullcontext,
-        allocation: Allocation | None = None,
+        allocation: Allocation[Lease] | None = None,
+        is_member: bool = False,
         untouched: bool = False,
         history: History | None = None,
         progress: Progress | None = None,
     ) -> None:
         super().__init__(backend, channel, deadlines, history, progress)
         self._allocation = allocation
+        self._is_member = is_member
         self._savepoints, self._rollbacks, self._all_savepoints = {}, [], []
         self._untouched = allocation.origin if allocation and untouched else None
         self._ssh_login = ssh_login
@@ -63,7 +65,17 @@ class Machine(Waits, Files, Power, Snapshots, Screen, Ssh, Testinfra, Interactiv
         self.state = state
 
     def __repr__(self) -> str:
-        return f"<Machine {self.name} in state {self.state}>"
+        return f"<Machine {self._history.title} in state {self.state}>"
+
+    @property
+    def label(self) -> str:
+        """What reports call it: its fixture, the name that the test gave it, or its name in its cluster."""
+        return self._history.label
+
+    @property
+    def serial_console(self) -> str:
+        """The UNIX socket of its serial console, for example for socat(1)."""
+        return str(self._backend.domain.serial)
 
     @property
     def domain(self) -> Any:

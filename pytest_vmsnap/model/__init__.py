@@ -1,5 +1,6 @@
 """Immutable data without side effects: requests and results."""
 
+from pytest_vmsnap.model.cluster import ClusterMember, ClusterSpec, expect_machines
 from pytest_vmsnap.model.digest import digest
 from pytest_vmsnap.model.finding import Finding, Status, not_checked, ok, size_text, worst
 from pytest_vmsnap.model.guest_notes import GuestNotes, Reseeder
@@ -22,6 +23,9 @@ from pytest_vmsnap.model.settings import (
 from pytest_vmsnap.model.spec import Disk, MachineSpec, Network
 
 __all__ = [
+    "ClusterMember",
+    "ClusterSpec",
+    "expect_machines",
     "MachineSpec",
     "Disk",
     "Network",

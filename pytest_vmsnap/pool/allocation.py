@@ -6,16 +6,19 @@ import itertools
 import logging
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 from pytest_vmsnap import fork
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pytest_vmsnap.fork import Snapshot
+    from pytest_vmsnap.fork import Saved
+    from pytest_vmsnap.pool.cluster_lease import ClusterLease
     from pytest_vmsnap.pool.lease import Lease
     from pytest_vmsnap.pool.pool import Pool
+
+Held = TypeVar("Held", "Lease", "ClusterLease")
 
 log = logging.getLogger("pytest_vmsnap.pool")
 
@@ -29,25 +32,25 @@ class Savepoint:
     `wanted` is false once no test will go back to it; other savepoints may still be built on it.
     """
 
-    snapshot: Snapshot
+    snapshot: Saved
     below: Savepoint | None = None
     nonce: str = ""
     wanted: bool = True
 
 
-class Allocation:
+class Allocation(Generic[Held]):
     """A machine that one test after another uses: `lease`, in the state of `origin` when it was taken.
 
     Each `revert_to` replaces `lease`.
     """
 
-    def __init__(self, pool: Pool, lease: Lease, origin: Snapshot) -> None:
+    def __init__(self, pool: Pool, lease: Held, origin: Saved) -> None:
         self._pool = pool
         self._origin = Savepoint(snapshot=origin)
         self._mapped = self._origin  # what the machine was made from: its memory is a layer on it
         self._at = self._origin  # its disks are layers on this one
         self._savepoints: list[Savepoint] = []
-        self.lease = lease
+        self.lease: Held = lease
 
     @property
     def origin(self) -> Savepoint:
@@ -83,19 +86,19 @@ class Allocation:
             fork.remove(directory)
             raise
 
-    def _noted(self, snapshot: Snapshot) -> Savepoint:
+    def _noted(self, snapshot: Saved) -> Savepoint:
         """Record a savepoint; from now on the machine's disks are layers on it."""
         self._at = Savepoint(snapshot=snapshot, below=self._at, nonce=self.lease.nonce)
         self._savepoints.append(self._at)
         return self._at
 
-    def revert_to(self, savepoint: Savepoint, moved: Callable[[Lease], None]) -> None:
+    def revert_to(self, savepoint: Savepoint, moved: Callable[[Held], None]) -> None:
         """Replace the machine with another one in the state of `savepoint`.
 
         `moved` is called with the new lease before the old machine ends. Raises `RevertError` or `StoreDamaged`
         as `Pool.take` does.
         """
-        lease = self._pool.take(savepoint.snapshot, nonce=savepoint.nonce)
+        lease = cast("Held", self._pool.take(savepoint.snapshot, nonce=savepoint.nonce))
         old, self.lease, self._mapped, self._at = self.lease, lease, savepoint, savepoint
         try:
             self._pool.returned(savepoint.snapshot)
@@ -114,7 +117,7 @@ class Allocation:
         for savepoint in savepoints:
             savepoint.wanted = False
         needed = self._needed()
-        gone = [savepoint for savepoint in self._savepoints if savepoint not in needed]
+        gone: list[Savepoint] = [savepoint for savepoint in self._savepoints if savepoint not in needed]
         self._savepoints = [savepoint for savepoint in self._savepoints if savepoint in needed]
         self._trim()
         unwanted = [savepoint.snapshot for savepoint in (*gone, *savepoints)]
@@ -144,9 +147,9 @@ class Allocation:
         """Remove the memory files that are no longer needed; the layers that they were built from stay."""
         for savepoint in self._savepoints:
             if not savepoint.wanted and savepoint is not self._mapped:
-                savepoint.snapshot.memory.drop()
+                savepoint.snapshot.drop_memory()
 
-    def _remove(self, unwanted: list[Snapshot], gone: list[Savepoint]) -> None:
+    def _remove(self, unwanted: list[Saved], gone: list[Savepoint]) -> None:
         self._pool.cancel_prepared(unwanted)
         for savepoint in gone:
             with suppress(OSError):

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from filelock import FileLock, Timeout
 
+from pytest_vmsnap.errors import HostError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -124,8 +126,24 @@ def share(number: int, runs: int) -> int:
     return max(1, min(MOST, number // max(1, runs)))
 
 
+def expect_memory(machines: int, memory: int, meminfo: Path = Path("/proc/meminfo")) -> None:
+    """Raise `HostError` if the host can never hold so many machines with `memory` MiB in all."""
+    found = _meminfo(meminfo)["MemTotal"]
+    needed = memory + machines * OWN_MIB
+    if needed > found:
+        raise HostError(
+            f"the cluster's {machines} machines need {needed} MiB of memory, and this host has {found} MiB",
+            hint="give them less: memory in the cluster's machines, or vmsnap_memory",
+        )
+
+
 def has_room(memory: int, meminfo: Path = Path("/proc/meminfo")) -> bool:
     """Whether the host has free memory for one more machine of `memory` MiB (proc(5), ``MemAvailable``)."""
-    lines = (line.split() for line in meminfo.read_text().splitlines())
-    found = {words[0].rstrip(":"): int(words[1]) >> 10 for words in lines if len(words) > 1}
+    found = _meminfo(meminfo)
     return found["MemAvailable"] - OWN_MIB - OWN_SHARE * memory > FREE_SHARE * found["MemTotal"]
+
+
+def _meminfo(path: Path) -> dict[str, int]:
+    """What proc(5) ``meminfo`` says, in MiB."""
+    lines = (line.split() for line in path.read_text().splitlines())
+    return {words[0].rstrip(":"): int(words[1]) >> 10 for words in lines if len(words) > 1}

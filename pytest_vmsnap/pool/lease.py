@@ -6,16 +6,21 @@ import logging
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
-from pytest_vmsnap.errors import ChannelError, RevertError, VmsnapError
-from pytest_vmsnap.fork import Clone
+from pytest_vmsnap.errors import ChannelError, RevertError, StoreDamaged, VmsnapError
+from pytest_vmsnap.fork import Clone, ClusterSnapshot
 from pytest_vmsnap.guest import expect_clean, repair, set_clock
+from pytest_vmsnap.host import LanPort
+from pytest_vmsnap.network import address_of
+from pytest_vmsnap.network.switch import Switch
+from pytest_vmsnap.pool.cluster_lease import ClusterLease, for_each
+from pytest_vmsnap.pool.ending import Ending
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pytest_vmsnap.fork import DomainFactory, Snapshot
+    from pytest_vmsnap.fork import DomainFactory, Saved, Snapshot
     from pytest_vmsnap.guest import Channel, ChannelFactory
 
 log = logging.getLogger("pytest_vmsnap.pool")
@@ -26,7 +31,7 @@ CHECK_SECONDS = 5.0  # for a machine that has answered before
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class Lease:
+class Lease(Ending):
     """A clone that runs, answers and is repaired, and the channel to it.
 
     `nonce` is the proof that was left in it, empty without one.
@@ -35,6 +40,28 @@ class Lease:
     clone: Clone
     channel: Channel
     nonce: str = ""
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return self.clone.name
+
+    @property
+    def leases(self) -> dict[str, Lease]:
+        """The machine, as `ClusterLease` has several."""
+        return {"": self}
+
+    def suspend(self) -> None:
+        """Stop its processors."""
+        self.clone.domain.suspend()
+
+    def resume(self) -> None:
+        """Let its processors run."""
+        self.clone.domain.resume()
+
+    def ping(self) -> None:
+        """Ask for an answer ahead; `Provisioner.check` waits for it."""
+        self.channel.ping()
 
     def save(self, directory: Path, *, timeout: float) -> Snapshot:
         """Save the machine as it is into `directory`; it continues.
@@ -72,24 +99,7 @@ class Lease:
             return False
         return True
 
-    def end(self) -> None:
-        """End it and close its channel; logs errors. Takes up to 2 s if process 1 reaps slowly."""
-        try:
-            self._end()
-        except Exception:
-            log.exception("%s could not be ended", self.clone.name)
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """End it, for `ExitStack.push`.
-
-        Raises what went wrong, unless something else did: the files that it was saved to are still in use then.
-        """
-        if kind:
-            self.end()
-        else:
-            self._end()
-
-    def _end(self) -> None:
+    def finish(self) -> None:
         with ExitStack() as steps:  # each step runs, even if another raises
             steps.callback(self.clone.end)
             steps.callback(self.channel.close)
@@ -104,51 +114,111 @@ class Provisioner:
     factor: float
     proves_clean: bool = False
 
-    def make(self, snapshot: Snapshot) -> Lease:
-        """Make a clean machine in the state of `snapshot`, running and repaired.
+    @overload
+    def make(self, snapshot: Snapshot) -> Lease: ...
 
-        Raises `RevertError` if that fails or the machine cannot be repaired, `StoreDamaged` if the snapshot is
+    @overload
+    def make(self, snapshot: ClusterSnapshot) -> ClusterLease: ...
+
+    @overload
+    def make(self, snapshot: Saved) -> Lease | ClusterLease: ...
+
+    def make(self, snapshot: Saved) -> Lease | ClusterLease:
+        """Make a clean machine, or cluster, in the state of `snapshot`, running and repaired.
+
+        Raises `RevertError` if that fails or a machine cannot be repaired, `StoreDamaged` if the snapshot is
         not what was saved.
         """
         started = time.monotonic()
-        clone = Clone(self.factory, snapshot)
+        with ExitStack() as undoing:
+            try:
+                lease: Lease | ClusterLease
+                if isinstance(snapshot, ClusterSnapshot):
+                    lease = self._paused_cluster(snapshot, undoing)
+                else:
+                    lease = self._paused(snapshot)
+                    undoing.callback(lease.end)
+                lease.resume()
+                self.repair(lease)
+            except (RevertError, StoreDamaged):
+                raise
+            except (VmsnapError, OSError) as error:
+                raise RevertError(f"cannot make a clean machine: {error}") from error
+            undoing.pop_all()
+        log.info("%s is ready after %.3f s", lease.name, time.monotonic() - started)
+        return lease
+
+    def _paused(self, snapshot: Snapshot, lan: LanPort | None = None) -> Lease:
+        """A clone of `snapshot` that does not run yet, and the channel to it."""
+        clone = Clone(self.factory, snapshot, lan=lan)
         with ExitStack() as undoing:
             undoing.callback(clone.end)
             channel = self.channel_factory.channel_to(clone, snapshot.image, snapshot.guest)
             undoing.callback(channel.close)
-            try:
-                channel.connect()
-                clone.domain.resume()
-                lease = Lease(clone=clone, channel=channel)
-                self.repair(lease)
-            except RevertError:
-                raise
-            except VmsnapError as error:
-                raise RevertError(f"cannot make a clean machine: {error}") from error
+            channel.connect()
             undoing.pop_all()
-        log.info("%s is ready after %.3f s", clone.name, time.monotonic() - started)
-        return lease
+        return Lease(clone=clone, channel=channel)
 
-    def repair(self, lease: Lease) -> None:
+    def _paused_cluster(self, snapshot: ClusterSnapshot, undoing: ExitStack) -> ClusterLease:
+        """Clones of a cluster's machines on a switch of their own; `undoing` ends them."""
+        host = self.factory.host
+        switch = Switch(
+            tuple(snapshot.machines),
+            directory=host.run.sockets,
+            name=host.run.domain_name("lan").removeprefix(host.run.prefix),
+            grant=host.permissions.allow_write,
+        )
+        undoing.callback(switch.close)
+        ports = {
+            name: LanPort(socket=switch.path_of(name), mac=address_of(name, place).mac)
+            for place, name in enumerate(snapshot.machines)
+        }
+
+        def paused(name: str) -> Lease:
+            lease = self._paused(snapshot.machines[name], ports[name])
+            undoing.callback(lease.end)
+            return lease
+
+        leases = for_each(paused, snapshot.machines)
+        if snapshot.faults:
+            switch.set_faults(snapshot.faults)
+        return ClusterLease(leases=dict(zip(snapshot.machines, leases, strict=True)), switch=switch)
+
+    def repair(self, lease: Lease | ClusterLease) -> None:
         """Correct what is wrong in a machine right after it was resumed from a snapshot, such as its clock.
 
         Raises `ChannelError` if it does not answer, `RepairFailed` if it could not be repaired.
         """
-        repair(lease.channel, lease.clone.snapshot.guest.reseeder, timeout=ANSWER_SECONDS * self.factor)
 
-    def set_clock(self, lease: Lease) -> None:
+        def repair_one(each: Lease) -> None:
+            repair(each.channel, each.clone.snapshot.guest.reseeder, timeout=ANSWER_SECONDS * self.factor)
+
+        for_each(repair_one, lease.leases.values())
+
+    def set_clock(self, lease: Lease | ClusterLease) -> None:
         """Set the clock of a machine after a pause; raises `RepairFailed` if that fails."""
-        set_clock(lease.channel, timeout=ANSWER_SECONDS * self.factor)
+        for_each(
+            lambda each: set_clock(each.channel, timeout=ANSWER_SECONDS * self.factor), lease.leases.values()
+        )
 
-    def verify(self, lease: Lease, *, saved: str = "") -> None:
+    def verify(self, lease: Lease | ClusterLease, *, saved: str = "") -> None:
         """If `vmsnap_verify` asks for it, prove that a machine is clean before its hand-over.
 
         `saved` is the nonce that was in it when it was saved. Raises `RepairFailed` if it is not clean.
         """
-        if self.proves_clean:
+        if not self.proves_clean:
+            return
+        members = list(lease.leases.values())
+        for each, nonce in zip(members, saved.split() or [""] * len(members), strict=True):
             seconds = ANSWER_SECONDS * self.factor
-            lease.nonce = expect_clean(lease.channel, lease.clone.name, timeout=seconds, saved=saved)
+            each.nonce = expect_clean(each.channel, each.clone.name, timeout=seconds, saved=nonce)
 
-    def check(self, lease: Lease) -> None:
-        """Prove with one exchange that a running machine answers; raises `ChannelError` if it does not."""
-        lease.channel.check(timeout=CHECK_SECONDS * self.factor)
+    def check(self, lease: Lease | ClusterLease) -> None:
+        """Prove with one exchange that a running machine answers.
+
+        Raises `ChannelError` if it does not, `SwitchGone` if a cluster's switch has ended.
+        """
+        if isinstance(lease, ClusterLease):
+            lease.switch.expect_running()
+        for each in lease.leases.values():
+            each.channel.check(timeout=CHECK_SECONDS * self.factor)

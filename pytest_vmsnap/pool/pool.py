@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from pytest_vmsnap.fork import Snapshot
+    from pytest_vmsnap.fork import Saved
     from pytest_vmsnap.pool.budget import Budget
+    from pytest_vmsnap.pool.cluster_lease import ClusterLease
     from pytest_vmsnap.pool.lease import Lease, Provisioner
 
 DISCARDERS = 16  # ending a domain is mostly waiting: up to 2 s if process 1 reaps slowly, so 4 fell behind
@@ -36,13 +37,13 @@ class Pool:
         provisioner: Provisioner,
         *,
         budget: Budget,
-        note: Callable[[Snapshot, float, bool], None] = lambda _snapshot, _seconds, _ahead: None,
+        note: Callable[[Saved, float, bool], None] = lambda _snapshot, _seconds, _ahead: None,
     ) -> None:
         self.handed_over = 0
         self._note = note
         self._lock = threading.Lock()  # for what is expected: tests and background threads both set it
-        self._coming: list[Snapshot] = []
-        self._returns: list[Snapshot] = []
+        self._coming: list[Saved] = []
+        self._returns: list[Saved] = []
         self._provisioner = provisioner
         self._discarders = ThreadPoolExecutor(DISCARDERS, thread_name_prefix="vmsnap-discard")
         self._pause = BackgroundPause()
@@ -51,7 +52,7 @@ class Pool:
             provisioner, budget=budget, has_room=has_room, discard=self.discard, pause=self._pause
         )
 
-    def ping_standby(self, snapshot: Snapshot | None) -> None:
+    def ping_standby(self, snapshot: Saved | None) -> None:
         """Have the standby of `snapshot` answer ahead, because a test takes it soon; None does nothing."""
         if snapshot:
             self._pause.begin()
@@ -61,7 +62,7 @@ class Pool:
         """Create a directory that is removed with the run, and let QEMU write in it."""
         return self._provisioner.factory.directory(label)
 
-    def take(self, snapshot: Snapshot, *, nonce: str = "") -> Lease:
+    def take(self, snapshot: Saved, *, nonce: str = "") -> Lease | ClusterLease:
         """Return a clean machine in the state of `snapshot`, running and repaired.
 
         `nonce` is the proof that was in it when it was saved. Raises `RevertError` if none can be given or it
@@ -83,24 +84,24 @@ class Pool:
             raise
         return lease
 
-    def expect(self, coming: Sequence[Snapshot]) -> None:
+    def expect(self, coming: Sequence[Saved]) -> None:
         """Set the snapshots of the next machines, in order; standbys are made of them."""
         with self._lock:
             self._coming = list(coming)
             self._prepare()
 
-    def prepare_revert(self, snapshot: Snapshot) -> None:
+    def prepare_revert(self, snapshot: Saved) -> None:
         """Make a standby of `snapshot` before any other: the test that runs may go back to it."""
         with self._lock:
             self._returns = [snapshot, *(other for other in self._returns if other is not snapshot)]
             self._prepare()
 
-    def returned(self, snapshot: Snapshot) -> None:
+    def returned(self, snapshot: Saved) -> None:
         """The test went back to `snapshot`: make no further standby for that."""
         with self._lock:
             self._returns = [other for other in self._returns if other is not snapshot]
 
-    def cancel_prepared(self, snapshots: Sequence[Snapshot]) -> None:
+    def cancel_prepared(self, snapshots: Sequence[Saved]) -> None:
         """Make no more standbys of `snapshots`; returns when none of them is being made."""
         with self._lock:
             self._returns = [other for other in self._returns if not any(other is one for one in snapshots)]
@@ -111,7 +112,7 @@ class Pool:
     def _prepare(self) -> None:
         self._standbys.expect([*self._returns, *self._coming])
 
-    def renew_proof(self, lease: Lease) -> None:
+    def renew_proof(self, lease: Lease | ClusterLease) -> None:
         """Leave a new nonce in a machine that was saved, because only its clones keep the saved one."""
         self._provisioner.verify(lease, saved=lease.nonce)
 
@@ -119,11 +120,11 @@ class Pool:
         """Run `work` in the background."""
         self._discarders.submit(work)
 
-    def discard(self, lease: Lease) -> None:
+    def discard(self, lease: Lease | ClusterLease) -> None:
         """End a machine in the background."""
         self._discarders.submit(self._end, lease)
 
-    def _end(self, lease: Lease) -> None:
+    def _end(self, lease: Lease | ClusterLease) -> None:
         self._pause.wait()
         lease.end()
 

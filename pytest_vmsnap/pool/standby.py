@@ -15,9 +15,10 @@ from pytest_vmsnap.errors import VmsnapError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from pytest_vmsnap.fork import Snapshot
+    from pytest_vmsnap.fork import Saved
     from pytest_vmsnap.pool.background_pause import BackgroundPause
     from pytest_vmsnap.pool.budget import Budget, Slot
+    from pytest_vmsnap.pool.cluster_lease import ClusterLease
     from pytest_vmsnap.pool.lease import Lease, Provisioner
 
 log = logging.getLogger("pytest_vmsnap.pool")
@@ -32,7 +33,7 @@ MOST_FAILURES = 3  # in a row, for one snapshot: after that the test makes the c
 class Standby:
     """A clone that waits for its test: it runs for its first seconds, then it is paused."""
 
-    def __init__(self, lease: Lease, snapshot: Snapshot, slot: Slot) -> None:
+    def __init__(self, lease: Lease | ClusterLease, snapshot: Saved, slot: Slot) -> None:
         self.lease = lease
         self.slot = slot
         self.snapshot = snapshot
@@ -46,7 +47,7 @@ class Standby:
         with self._lock:
             self.due = math.inf
             if not self._taken:
-                self.lease.clone.domain.suspend()
+                self.lease.suspend()
                 self._paused = True
 
     def ping(self) -> None:
@@ -54,16 +55,16 @@ class Standby:
         if self._lock.acquire(blocking=False):
             try:
                 if not self._paused:
-                    self.lease.channel.ping()
+                    self.lease.ping()
             finally:
                 self._lock.release()
 
-    def hand_over(self, provisioner: Provisioner) -> Lease:
+    def hand_over(self, provisioner: Provisioner) -> Lease | ClusterLease:
         """Return the machine, running and proved to answer. Raises `VmsnapError` if it does not answer."""
         with self._lock:
             self._taken = True
             if self._paused:
-                self.lease.clone.domain.resume()
+                self.lease.resume()
             provisioner.check(self.lease)
             if self._paused:
                 provisioner.set_clock(self.lease)
@@ -83,7 +84,7 @@ class Standbys:
         *,
         budget: Budget,
         has_room: Callable[[int], bool],
-        discard: Callable[[Lease], None],
+        discard: Callable[[Lease | ClusterLease], None],
         pause: BackgroundPause,
     ) -> None:
         self._provisioner = provisioner
@@ -93,9 +94,9 @@ class Standbys:
         self._discard = discard
         self._pause = pause
         self._changed = threading.Condition()
-        self._wanted: list[Snapshot] = []
+        self._wanted: list[Saved] = []
         self._waiting: list[Standby] = []
-        self._on_the_way: list[Snapshot] = []
+        self._on_the_way: list[Saved] = []
         self._failures: Counter[int] = Counter()  # by the snapshot's id()
         self._refused = False  # there was no slot or no memory for a wanted standby
         self._spent: list[Slot] = []  # of standbys that were taken, to be released
@@ -106,14 +107,14 @@ class Standbys:
         if most:
             self._watcher.start()
 
-    def expect(self, coming: Sequence[Snapshot]) -> None:
+    def expect(self, coming: Sequence[Saved]) -> None:
         """Set the snapshots of the next machines, in order; missing standbys are made."""
         with self._changed:
             if not self._closed:
                 self._wanted = list(coming[: self._most])
                 self._balance()
 
-    def ping(self, snapshot: Snapshot) -> None:
+    def ping(self, snapshot: Saved) -> None:
         """Have the standby that `take` will return answer before its hand-over."""
         with self._changed:
             found = next((standby for standby in self._waiting if standby.snapshot is snapshot), None)
@@ -121,9 +122,9 @@ class Standbys:
             try:
                 found.ping()
             except VmsnapError as error:  # the hand-over finds out
-                log.info("%s does not answer: %s", found.lease.clone.name, error)
+                log.info("%s does not answer: %s", found.lease.name, error)
 
-    def take(self, snapshot: Snapshot) -> Lease | None:
+    def take(self, snapshot: Saved) -> Lease | ClusterLease | None:
         """Return a standby that waits or is being made; None if there is none.
 
         Discards a broken standby and takes the next one.
@@ -132,16 +133,14 @@ class Standbys:
             try:
                 return standby.hand_over(self._provisioner)
             except VmsnapError as error:
-                log.warning(
-                    "the standby %s is broken and will be replaced: %s", standby.lease.clone.name, error
-                )
+                log.warning("the standby %s is broken and will be replaced: %s", standby.lease.name, error)
                 self._discard(standby.lease)
             except BaseException:
                 self._discard(standby.lease)
                 raise
         return None
 
-    def wait_until_gone(self, snapshot: Snapshot) -> None:
+    def wait_until_gone(self, snapshot: Saved) -> None:
         """Return when no standby of `snapshot`, which is no longer wanted, waits or is being made."""
         with self._changed:
             while any(other is snapshot for other in self._on_the_way):
@@ -161,7 +160,7 @@ class Standbys:
         if self._most:
             self._watcher.join()
 
-    def _next(self, snapshot: Snapshot) -> Standby | None:
+    def _next(self, snapshot: Saved) -> Standby | None:
         with self._changed:
             while True:
                 for standby in self._waiting:
@@ -213,11 +212,11 @@ class Standbys:
             while self._spent:
                 self._spent.pop().release()
 
-    def _make(self, snapshot: Snapshot) -> None:
+    def _make(self, snapshot: Saved) -> None:
         standby, slot = None, None
         try:
             self._release()
-            if not self._closed and self._has_room(snapshot.spec.memory):
+            if not self._closed and self._has_room(snapshot.memory_mib):
                 slot = self._budget.slot()
             if slot:
                 standby = Standby(self._provisioner.make(snapshot), snapshot, slot)
@@ -254,7 +253,7 @@ class Standbys:
                 try:
                     standby.pause()
                 except VmsnapError as error:  # the hand-over finds out
-                    log.info("%s cannot be paused: %s", standby.lease.clone.name, error)
+                    log.info("%s cannot be paused: %s", standby.lease.name, error)
             if self._next_look() <= time.monotonic():
                 self._look()
 

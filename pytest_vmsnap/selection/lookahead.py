@@ -20,7 +20,7 @@ LOOKAHEAD = 200  # tests
 def lookahead(
     items: Sequence[pytest.Item], following: pytest.Item | None, policy: Revert, *, last: pytest.Item
 ) -> Iterator[pytest.Item]:
-    """The tests after `last` that will get a clean machine from the fixture ``vm``, in order.
+    """The tests after `last` that will get a clean machine from the fixture ``vm`` or ``vm_cluster``, in order.
 
     `following` is the next test, which xdist knows better than `items`; None if `last` is the last. If the
     policy shares machines, the first test that shares one is included: it may need a clean one after all.
@@ -30,7 +30,11 @@ def lookahead(
     start = items.index(following) if following in items else len(items)
     before, shared_one = last, False
     for item in islice(items, start, start + LOOKAHEAD):
-        if "vm" not in getattr(item, "fixturenames", ()):
+        fixtures = getattr(item, "fixturenames", ())
+        if "vm_cluster" in fixtures:  # no other test ever has it
+            yield item
+            continue
+        if "vm" not in fixtures:
             continue
         mark, previous = _mark(item), _mark(before)
         before = item
@@ -52,9 +56,12 @@ def machine_key(item: pytest.Item) -> Hashable:
 
 def spec_key(item: pytest.Item) -> Hashable:
     """`machine_key` without the state: tests for which it is equal get machines of the same spec."""
-    changes: dict[str, Any] = requirements(item.iter_markers(), item.nodeid).changes
+    found = requirements(item.iter_markers(), item.nodeid)
+    changes: dict[str, Any] = found.changes
+    machines: dict[str, Any] = found.machines or {}
     parameters: dict[str, int] = getattr(getattr(item, "callspec", None), "indices", {})
-    return repr(sorted(changes.items())), parameters.get("vm_spec")
+    is_cluster = "vm_cluster" in getattr(item, "fixturenames", ())
+    return repr(sorted(changes.items())), repr(list(machines.items())), is_cluster, parameters.get("vm_spec")
 
 
 def _mark(item: pytest.Item) -> str | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pytest_vmsnap.errors import SpecError, VmsnapError
-from pytest_vmsnap.model import MachineSpec
+from pytest_vmsnap.model import MachineSpec, expect_machines
 from pytest_vmsnap.states import BASE, NO_STATES
 
 if TYPE_CHECKING:
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from pytest_vmsnap.states import StateTree
 
 WIDER = ("vm_class", "vm_module", "vm_session")
-MACHINES = ("vm", *WIDER, "vm_factory")
+CLUSTERS = ("vm_cluster", "vm_cluster_class", "vm_cluster_module", "vm_cluster_session")
+MACHINES = ("vm", *WIDER, "vm_factory", *CLUSTERS)
 
 
 class MarkerError(VmsnapError):
@@ -43,11 +44,16 @@ def vm(**spec: Any) -> None:
     """change fields of the machine for this test, class or module; such a machine has its own snapshots"""
 
 
+def vm_cluster(**machines: dict[str, Any]) -> None:
+    """the machines of this test's cluster by name: for each, how it differs, and the state it starts from"""
+
+
 MARKERS: dict[str, Callable[..., None]] = {
     "vm_fresh": vm_fresh,
     "vm_readonly": vm_readonly,
     "vm_state": vm_state,
     "vm": vm,
+    "vm_cluster": vm_cluster,
 }
 
 
@@ -62,6 +68,7 @@ class Requirements:
     mark: Mark | None = None
     state: str = BASE
     changes: dict[str, Any] = field(default_factory=dict)
+    machines: dict[str, Any] | None = None
 
 
 def signature(name: str) -> inspect.Signature:
@@ -92,12 +99,15 @@ def requirements(marks: Iterable[pytest.Mark], where: str) -> Requirements:
     names: set[str] = set()
     changes: dict[str, Any] = {}
     states: list[str] = []
+    machines: dict[str, Any] | None = None
     for mark in marks:
         if mark.name in MARKERS:
             names.add(mark.name)
             arguments = _arguments(mark, where)
             if mark.name == "vm_state":
                 states.append(arguments["name"])
+            elif mark.name == "vm_cluster":
+                machines = machines or dict(mark.kwargs)
             else:
                 changes = arguments | changes
     if {"vm_fresh", "vm_readonly"} <= names:
@@ -106,6 +116,7 @@ def requirements(marks: Iterable[pytest.Mark], where: str) -> Requirements:
         mark="fresh" if "vm_fresh" in names else "readonly" if "vm_readonly" in names else None,
         state=states[0] if states else BASE,
         changes=changes,
+        machines=machines,
     )
 
 
@@ -119,12 +130,31 @@ def check(
     """
     found = requirements(marks, where)
     tree.require(found.state, f"{where}: vm_state({found.state!r})")
+    _check_cluster(found, fixtures, where, tree)
     wider = [name for name in WIDER if name in fixtures]
     if found.mark == "fresh" and wider and "vm" not in fixtures:
         raise MarkerError(
             f"{where}: vm_fresh applies to the fixture vm, but this test uses only {', '.join(wider)}, "
             "which the tests of its scope share"
         )
+
+
+def _check_cluster(found: Requirements, fixtures: Collection[str], where: str, tree: StateTree) -> None:
+    machines = tree.machines(found.state)
+    if machines and found.machines is not None:
+        raise MarkerError(
+            f"{where}: the state {found.state} says which machines there are: leave vm_cluster(...) out"
+        )
+    tree.expect_single(found.machines or {}, f"{where}: vm_cluster")
+    used = [name for name in CLUSTERS if name in fixtures]
+    if used and not machines and found.machines is None:
+        raise MarkerError(
+            f"{where}: {used[0]}: nothing says which machines there are; mark the test with "
+            "vm_cluster(NAME={...}, NAME={...}), or with the vm_state of a cluster"
+        )
+    single = [name for name in ("vm", *WIDER) if name in fixtures]
+    if machines and single:
+        raise MarkerError(f"{where}: the state {found.state} is of a cluster: use vm_cluster, not {single[0]}")
 
 
 def uses_machine(fixtures: Collection[str]) -> bool:
@@ -141,6 +171,8 @@ def _arguments(mark: pytest.Mark, where: str) -> dict[str, Any]:
             for name, value in arguments.items():
                 # one at a time: only the fixture vm_spec knows what they are combined with
                 MachineSpec(**({"kernel": "any"} | {name: value}))
+        if mark.name == "vm_cluster":
+            expect_machines(mark.kwargs)
     except (TypeError, SpecError) as error:
         reason = error.message if isinstance(error, SpecError) else error
         raise MarkerError(

@@ -12,16 +12,16 @@ from pytest_vmsnap.guest import ChannelFactory, ConsoleLogin, SshLogin
 from pytest_vmsnap.host import choose_uri, default_store, open_host
 from pytest_vmsnap.machine import Deadlines
 from pytest_vmsnap.pool import Allocation, HostBudget, OwnBudget, Pool, Provisioner
-from pytest_vmsnap.states import Library
+from pytest_vmsnap.states import Library, PreparationHook
 from pytest_vmsnap.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from pytest_vmsnap.fork import Snapshot
-    from pytest_vmsnap.machine import History
-    from pytest_vmsnap.model import MachineSpec, Settings
+    from pytest_vmsnap.fork import Saved
+    from pytest_vmsnap.machine import Cluster, History, Machine
+    from pytest_vmsnap.model import ClusterSpec, MachineSpec, Settings
     from pytest_vmsnap.pool import Budget
     from pytest_vmsnap.progress import Progress
     from pytest_vmsnap.session.timings import Timings
@@ -82,7 +82,6 @@ class Engine:
             proves_clean=settings.verify != "none",
         )
         self.pool = Pool(provisioner, budget=self._budget(), note=self._note_revert)
-        hook = hooks.pytest_vmsnap_prepare
         self.library = Library(
             settings=settings,
             tree=tree,
@@ -91,8 +90,8 @@ class Engine:
             provisioner=provisioner,
             channel_factory=self.channel_factory,
             deadlines=lambda: self.deadlines,
-            prepare=hook_calls.implementations(hook),
-            prepare_all=lambda machine, spec: hook_calls.call_outermost_first(hook, vm=machine, spec=spec),
+            prepare=_preparation_hook(hooks.pytest_vmsnap_prepare, "vm"),
+            prepare_cluster=_preparation_hook(hooks.pytest_vmsnap_prepare_cluster, "vm_cluster"),
             progress=progress,
             note_use=timings.note_state,
             observe=observe,
@@ -110,7 +109,7 @@ class Engine:
         """A timeout of so many seconds, scaled for the current accelerator."""
         return seconds * self.deadlines.factor
 
-    def allocate(self, snapshot: Snapshot) -> Allocation:
+    def allocate(self, snapshot: Saved) -> Allocation[Any]:
         """A clean machine in the state of `snapshot`; raises `RevertError` if it cannot be made."""
         lease = self.pool.take(snapshot)
         try:
@@ -119,7 +118,7 @@ class Engine:
             self.pool.discard(lease)
             raise
 
-    def allocate_state(self, spec: MachineSpec, state: str) -> Allocation:
+    def allocate_state(self, spec: MachineSpec | ClusterSpec, state: str) -> Allocation[Any]:
         """A clean machine in `state`; a state that is damaged in the store is rebuilt once.
 
         Raises `RevertError` or `StoreDamaged` if the machine cannot be made, and as `Library.snapshot` does.
@@ -142,7 +141,7 @@ class Engine:
         self.store.pins.join(STANDBY)
         return self.store.pins.count_members(STANDBY)
 
-    def _note_revert(self, snapshot: Snapshot, seconds: float, ahead: bool) -> None:
+    def _note_revert(self, snapshot: Saved, seconds: float, ahead: bool) -> None:
         states = (state for (_, state), found in self.library.found.items() if found is snapshot)
         self._timings.note_revert(next(states, ""), seconds, ahead)
 
@@ -168,6 +167,15 @@ class Engine:
 
     def _customize(self, domain: Any, spec: MachineSpec) -> None:
         hook_calls.call_outermost_first(self._hooks.pytest_vmsnap_domain_xml, domain=domain, spec=spec)
+
+
+def _preparation_hook(caller: Any, prepared: str) -> PreparationHook:
+    """The hook that `caller` calls; `prepared` is the name of its parameter for what is prepared."""
+
+    def call(machine: Machine | Cluster, spec: MachineSpec | ClusterSpec) -> None:
+        hook_calls.call_outermost_first(caller, **{prepared: machine, "spec": spec})
+
+    return PreparationHook(implementations=hook_calls.implementations(caller), call=call)
 
 
 def _channel_factory(settings: Settings, store: Path, scaled: Callable[[float], float]) -> ChannelFactory:

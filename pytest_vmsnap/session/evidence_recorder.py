@@ -6,6 +6,7 @@ import secrets
 from typing import TYPE_CHECKING
 
 from pytest_vmsnap.evidence import Evidence, attach
+from pytest_vmsnap.machine import Cluster
 from pytest_vmsnap.session.keep import PROPERTY as KEPT_PROPERTY
 from pytest_vmsnap.session.keep import FailedMachineKeeper
 from pytest_vmsnap.session.pause_on_failure import pause
@@ -64,11 +65,18 @@ class EvidenceRecorder:
             pause(machines, item.nodeid, self._at_terminal)
 
     def _tell(self, item: pytest.Item, report: pytest.TestReport, machines: Sequence[FixtureMachine]) -> None:
-        found = self._evidence.report(_attempt(item), [each.history for each in machines])
+        found = self._evidence.report(
+            _attempt(item), [history for each in machines for history in each.histories]
+        )
         if report.failed:
             report.sections.extend(found.sections)
         if found.directory:
             _record(item, report, "vmsnap_artifacts", _below(self._settings.root, found.directory))
+        for each in machines:
+            if report.failed and isinstance(each.machine, Cluster):
+                trace = found.directory / f"{each.fixture}-network.pcapng" if found.directory else None
+                if lines := each.machine.network.evidence(trace):
+                    report.sections.append((f"Network of {each.fixture}", "\n".join(lines)))
         attach(item.config, report, found)
 
     def _keep(

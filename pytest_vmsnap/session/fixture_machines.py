@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_vmsnap.errors import SpecError
 
 if TYPE_CHECKING:
     import pytest
 
-    from pytest_vmsnap.machine import History, Machine
+    from pytest_vmsnap.machine import Cluster, History, Machine
     from pytest_vmsnap.pool import Allocation
     from pytest_vmsnap.progress import Progress
 
@@ -21,17 +21,22 @@ log = logging.getLogger("pytest_vmsnap.session")
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class FixtureMachine:
-    """The `machine` that `fixture` provides to the node `owner`, its `history`, and its `allocation`.
+    """The `machine`, or cluster, that `fixture` provides to the node `owner`, its `histories` and `allocation`.
 
     `ends` says whether the machine ends with its fixture.
     """
 
     fixture: str
     owner: str
-    machine: Machine
-    history: History
-    allocation: Allocation
+    machine: Machine | Cluster
+    histories: tuple[History, ...]
+    allocation: Allocation[Any]
     ends: bool = True
+
+    @property
+    def label(self) -> str:
+        """What the command line and artifacts call it: the fixture, or the name that the test gave."""
+        return self.fixture.rpartition(":")[2]
 
 
 class FixtureMachines:

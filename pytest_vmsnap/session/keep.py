@@ -63,12 +63,14 @@ class FailedMachineKeeper:
             log.warning("old kept machines could not be removed", exc_info=error)
 
     def _kept(self, keeper: Keeper, test: str, entry: FixtureMachine, why: str, *, alone: bool) -> str:
-        label = entry.history.label
-        domain = entry.allocation.lease.clone.domain
-        if domain.condition() == "stopped":
-            return f"{label} of {test} is not kept: the machine is off"
-        if "stopped by a signal" in (trouble := domain.stall_reason()):
-            return f"{label} of {test} is not kept: {trouble}"
+        label = entry.label
+        for name, lease in entry.allocation.lease.leases.items():
+            what = f"its machine {name}" if name else "the machine"
+            domain = lease.clone.domain
+            if domain.condition() == "stopped":
+                return f"{label} of {test} is not kept: {what} is off"
+            if "stopped by a signal" in (trouble := domain.stall_reason()):
+                return f"{label} of {test} is not kept: {trouble}"
         note = Note(title=test, label=label, state=entry.machine.state, why=why)
         try:
             with self._progress.step(f"keeping {label} of {test}"):

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_vmsnap.errors import VmsnapError
+from pytest_vmsnap.machine import Cluster
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_vmsnap.machine import AtTerminal
+    from pytest_vmsnap.machine import AtTerminal, Machine
     from pytest_vmsnap.model import Settings
     from pytest_vmsnap.session.fixture_machines import FixtureMachine
 
@@ -22,8 +23,8 @@ def pause(machines: Sequence[FixtureMachine], test: str, at_terminal: AtTerminal
     """Leave the machines of the failed `test` running until the user continues; show how to reach them."""
     with at_terminal():
         print(f"\nvmsnap: {test} failed; its machines keep running")  # noqa: T201 - the user's terminal
-        for each in machines:
-            for line in _ways_in(each):
+        for machine in _machines(machines):
+            for line in _ways_in(machine):
                 print(f"  {line}")  # noqa: T201
         while True:
             try:
@@ -32,18 +33,26 @@ def pause(machines: Sequence[FixtureMachine], test: str, at_terminal: AtTerminal
                 said = ""
             if said != "s":
                 return
-            for each in machines:
+            for machine in _machines(machines):
                 try:
-                    each.machine.interact()
+                    machine.interact()
                 except VmsnapError as error:
                     print(f"vmsnap: {error}")  # noqa: T201
 
 
-def _ways_in(entry: FixtureMachine) -> list[str]:
-    lines = [f"{entry.history.label}: {entry.machine.name}"]
+def _machines(entries: Sequence[FixtureMachine]) -> list[Machine]:
+    """The machines, and those of the clusters."""
+    found: list[Machine] = []
+    for entry in entries:
+        found += entry.machine.values() if isinstance(entry.machine, Cluster) else [entry.machine]
+    return found
+
+
+def _ways_in(machine: Machine) -> list[str]:
+    lines = [f"{machine.label}: {machine.name}"]
     with suppress(VmsnapError):
-        lines.append(f"  SSH: {entry.machine.ssh.command}")
-    serial = entry.allocation.lease.clone.domain.serial
+        lines.append(f"  SSH: {machine.ssh.command}")
+    serial = machine.serial_console
     return [*lines, f"  serial console: socat -,raw,echo=0,escape=0x1d UNIX-CONNECT:{serial}"]
 
 

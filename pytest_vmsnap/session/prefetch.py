@@ -9,8 +9,8 @@ from pytest_vmsnap import selection
 if TYPE_CHECKING:
     import pytest
 
-    from pytest_vmsnap.fork import Snapshot
-    from pytest_vmsnap.model import MachineSpec, Revert
+    from pytest_vmsnap.fork import Saved
+    from pytest_vmsnap.model import ClusterSpec, MachineSpec, Revert
     from pytest_vmsnap.session.engine import Engine
 
 
@@ -23,23 +23,22 @@ class Prefetcher:
 
     def __init__(self, policy: Revert) -> None:
         self._policy = policy
-        self._specs: dict[
-            tuple[Any, Any], MachineSpec
-        ] = {}  # by file (None for any) and `selection.machine_key`
+        # by file (None for any) and `selection.machine_key`
+        self._specs: dict[tuple[Any, Any], MachineSpec | ClusterSpec] = {}
         self._following: pytest.Item | None = None
 
     def note_following(self, following: pytest.Item | None) -> None:
         """Note the test after the current one; None after the last."""
         self._following = following
 
-    def prefetch(self, engine: Engine, node: pytest.Item, spec: MachineSpec) -> None:
+    def prefetch(self, engine: Engine, node: pytest.Item, spec: MachineSpec | ClusterSpec) -> None:
         """Let the pool make machines for the tests after `node`, whose machine has the spec `spec`."""
         pool = engine.pool
         if not pool.most_ahead:
             return
         kind = selection.machine_key(node)
         self._specs[node.path, kind] = self._specs[None, kind] = spec
-        coming: list[Snapshot] = []
+        coming: list[Saved] = []
         for item in selection.lookahead(node.session.items, self._following, self._policy, last=node):
             if expected := self._expected(engine, item):
                 coming.append(expected)
@@ -52,7 +51,7 @@ class Prefetcher:
         if self._following:
             engine.pool.ping_standby(self._expected(engine, self._following))
 
-    def _expected(self, engine: Engine, item: pytest.Item) -> Snapshot | None:
+    def _expected(self, engine: Engine, item: pytest.Item) -> Saved | None:
         """The snapshot that `item` is expected to need; None if unknown or not there yet."""
         kind = selection.machine_key(item)
         spec = self._specs.get((item.path, kind)) or self._specs.get((None, kind))

@@ -10,7 +10,7 @@ from pytest_vmsnap.guest import listing
 if TYPE_CHECKING:
     from pytest_vmsnap.guest import Listing
     from pytest_vmsnap.model import MachineSpec
-    from pytest_vmsnap.pool import Allocation
+    from pytest_vmsnap.pool import Allocation, Lease
 
 LISTING_SECONDS = 60.0
 
@@ -22,7 +22,7 @@ class ReusableMachine:
     `failed`: a test that used it failed; `read_only`: all tests that used it are marked ``vm_readonly``.
     """
 
-    allocation: Allocation
+    allocation: Allocation[Lease]
     spec: MachineSpec
     state: str
     owner: str

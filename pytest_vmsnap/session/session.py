@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from pytest_vmsnap import selection
 from pytest_vmsnap.errors import DOCTOR, HostError, VmsnapError
-from pytest_vmsnap.machine import History, Machine
+from pytest_vmsnap.machine import Cluster, History, Machine
 from pytest_vmsnap.model import Settings
+from pytest_vmsnap.pool import expect_memory
 from pytest_vmsnap.progress import Progress
 from pytest_vmsnap.session.audit import ReadonlyAudit
 from pytest_vmsnap.session.engine import Engine
@@ -27,11 +28,10 @@ from pytest_vmsnap.store import LockOwner
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pytest_vmsnap.fork import Snapshot
     from pytest_vmsnap.host import Facts
     from pytest_vmsnap.machine import AtTerminal
-    from pytest_vmsnap.model import MachineSpec
-    from pytest_vmsnap.pool import Allocation
+    from pytest_vmsnap.model import ClusterSpec, MachineSpec
+    from pytest_vmsnap.pool import Allocation, ClusterLease, Lease
     from pytest_vmsnap.store import Store
 
 
@@ -85,7 +85,7 @@ class VmsnapSession:
         return self._opened("the fixture vmsnap").store
 
     @property
-    def states(self) -> tuple[tuple[str, MachineSpec], ...]:
+    def states(self) -> tuple[tuple[str, MachineSpec | ClusterSpec], ...]:
         """The states that this run has used so far, each with the `MachineSpec` of its machine."""
         return tuple((state, spec) for spec, state in (self._engine.library.found if self._engine else ()))
 
@@ -138,7 +138,7 @@ class VmsnapSession:
             self._prefetcher.prefetch(self._opened(where), node, spec)
             is_audited = mark == "readonly" and self.settings.verify == "audit"
             with self._audit.during(where, reusable, is_wanted=is_audited):
-                yield entry.machine
+                yield cast("Machine", entry.machine)
         finally:
             reusable.failed = reusable.failed or where in self._failed
             reusable.read_only = reusable.read_only and mark == "readonly"
@@ -148,7 +148,7 @@ class VmsnapSession:
 
     def note_end(self, item: pytest.Item) -> None:
         """Note that the test's call phase has ended: ping the standby for the next test meanwhile."""
-        entry = self._machines.find("vm", item.nodeid)
+        entry = self._machines.find("vm", item.nodeid) or self._machines.find("vm_cluster", item.nodeid)
         if entry and entry.ends and self._engine:
             self._prefetcher.ping_next_standby(self._engine)
 
@@ -162,7 +162,7 @@ class VmsnapSession:
         spec = self._with_host_cpus(spec, where)
         entry = self._assign(fixture, where, self._allocate(spec, state, where), spec, state, clean=True)
         try:
-            yield entry.machine
+            yield cast("Machine", entry.machine)
         finally:
             self._machines.give_back(entry)
 
@@ -182,7 +182,49 @@ class VmsnapSession:
         allocation = self._allocate(spec, state, where)
         entry = self._assign(fixture, where, allocation, spec, state, clean=True)
         try:
-            yield entry.machine
+            yield cast("Machine", entry.machine)
+        finally:
+            self._machines.give_back(entry)
+
+    @contextmanager
+    def provide_cluster(
+        self, fixture: str, node: pytest.Item | pytest.Collector, spec: ClusterSpec, state: str
+    ) -> Iterator[Cluster]:
+        """The cluster of `fixture` for the `node` of its scope: clean at its start, in `state`."""
+        __tracebackhide__ = True
+        where = node.nodeid or "the session"
+        engine = self._opened(where)
+        spec = spec.replace_each(cpus=engine.host.facts.cpus)
+        expect_memory(len(spec.members), spec.memory)
+        self._snapshot(spec, state, where)  # reports a failure of the state only once
+        allocation: Allocation[ClusterLease] = engine.allocate_state(spec, state)
+        with ExitStack() as undoing:
+            undoing.callback(allocation.end)
+            histories = {name: History(_label(fixture, name), member=name) for name in allocation.lease.leases}
+            cluster = Cluster.of(
+                allocation.lease,
+                spec,
+                state=state,
+                deadlines=engine.deadlines,
+                ssh_login=engine.channel_factory.ssh,
+                histories=histories,
+                progress=self._progress,
+                at_terminal=self._at_terminal,
+                allocation=allocation,
+            )
+            entry = FixtureMachine(
+                fixture=fixture,
+                owner=where,
+                machine=cluster,
+                histories=tuple(histories.values()),
+                allocation=allocation,
+            )
+            self._machines.add(entry)
+            undoing.pop_all()
+        try:
+            if isinstance(node, pytest.Item):
+                self._prefetcher.prefetch(engine, node, spec)
+            yield cluster
         finally:
             self._machines.give_back(entry)
 
@@ -249,7 +291,14 @@ class VmsnapSession:
         )
 
     def _assign(
-        self, fixture: str, where: str, allocation: Allocation, spec: MachineSpec, state: str, *, clean: bool
+        self,
+        fixture: str,
+        where: str,
+        allocation: Allocation[Lease],
+        spec: MachineSpec,
+        state: str,
+        *,
+        clean: bool,
     ) -> FixtureMachine:
         assert self._engine  # noqa: S101 - an allocation comes from it
         with ExitStack() as undoing:
@@ -269,7 +318,7 @@ class VmsnapSession:
                 progress=self._progress,
             )
             entry = FixtureMachine(
-                fixture=fixture, owner=where, machine=machine, history=history, allocation=allocation
+                fixture=fixture, owner=where, machine=machine, histories=(history,), allocation=allocation
             )
             self._machines.add(entry)
             undoing.pop_all()
@@ -279,7 +328,7 @@ class VmsnapSession:
         """The factor that scales deadlines."""
         return self._engine.deadlines.factor if self._engine else 1.0
 
-    def _allocate(self, spec: MachineSpec, state: str, where: str) -> Allocation:
+    def _allocate(self, spec: MachineSpec, state: str, where: str) -> Allocation[Lease]:
         __tracebackhide__ = True
         self._snapshot(spec, state, where)  # reports a failure of the state only once
         return self._opened(where).allocate_state(spec, state)
@@ -310,7 +359,7 @@ class VmsnapSession:
         """`spec` with the host's number of CPUs, if it names none."""
         return spec if spec.cpus else spec.replace(cpus=self._opened(where).host.facts.cpus)
 
-    def _snapshot(self, spec: MachineSpec, state: str, where: str) -> Snapshot:
+    def _snapshot(self, spec: Any, state: str, where: str) -> Any:
         """The snapshot of `state`; if it or one of its ancestors fails, that is reported in full only once."""
         __tracebackhide__ = True
         engine = self._opened(where)
@@ -319,6 +368,11 @@ class VmsnapSession:
                 with self._failures.report_once((spec, name), where):
                     return engine.library.snapshot(spec, name)
         raise AssertionError(state)
+
+
+def _label(fixture: str, machine: str) -> str:
+    """What artifacts call a machine of a cluster: its name, unless that could mean another one."""
+    return machine if fixture == "vm_cluster" and not machine.startswith("vm") else f"{fixture}-{machine}"
 
 
 SETTINGS_KEY = pytest.StashKey[Settings]()

@@ -1,12 +1,26 @@
 """States of machines: declared with ``@state``, built once, and saved in the store."""
 
-from pytest_vmsnap.states.archive import export, extract_disk, import_
+from pytest_vmsnap.states.archive import extract_disk
 from pytest_vmsnap.states.base_state import BASE, image_request
+from pytest_vmsnap.states.cluster_archive import export, import_
 from pytest_vmsnap.states.declarations import Declaration, declaration_of, state
-from pytest_vmsnap.states.entries import KIND, Origin, is_full, load, made_from, origin_of, seal, use
+from pytest_vmsnap.states.entries import (
+    KIND,
+    Origin,
+    is_full,
+    load,
+    load_any,
+    made_from,
+    members_of,
+    origin_of,
+    seal,
+    seal_cluster,
+    use,
+)
 from pytest_vmsnap.states.function_source import source_parts
 from pytest_vmsnap.states.input_files import inputs_digest
 from pytest_vmsnap.states.library import Library
+from pytest_vmsnap.states.preparation import PreparationHook
 from pytest_vmsnap.states.tree import NO_STATES, StateTree, collect
 from pytest_vmsnap.states.verification import damaged_memory
 
@@ -20,6 +34,7 @@ __all__ = [
     "source_parts",
     "inputs_digest",
     "Library",
+    "PreparationHook",
     "image_request",
     "BASE",
     "KIND",
@@ -28,8 +43,11 @@ __all__ = [
     "made_from",
     "is_full",
     "load",
+    "load_any",
+    "members_of",
     "use",
     "seal",
+    "seal_cluster",
     "export",
     "import_",
     "extract_disk",

@@ -44,7 +44,7 @@ def export(store: Store, entry: Path, target: Path) -> None:
     Raises `StoreError` if `target` already exists or its directory does not, `StoreDamaged` if the snapshot is
     incomplete.
     """
-    _expect_new(target)
+    expect_new(target)
     snapshot = entries.load(store, entry)
     with tempfile.TemporaryDirectory(prefix=".vmsnap-", dir=target.absolute().parent) as name:
         scratch = Path(name)
@@ -59,13 +59,13 @@ def export(store: Store, entry: Path, target: Path) -> None:
             "format": FORMAT,
             "key": entry.name,
             "meta": meta | {"full": True},
-            "files": {name: _noted(path) for name, path in files.items()},
+            "files": {name: noted(path) for name, path in files.items()},
         }
         draft = scratch / "draft"
         with tarfile.open(draft, "w:zst") as archive:
-            _add(archive, CONTENTS, json.dumps(contents, indent=1).encode())
+            add(archive, CONTENTS, json.dumps(contents, indent=1).encode())
             for member, path in files.items():
-                archive.add(path, arcname=member, filter=_anonymous)
+                archive.add(path, arcname=member, filter=anonymous)
         draft.rename(target)
 
 
@@ -90,7 +90,7 @@ def import_(store: Store, source: Path, *, here: dict[str, str]) -> Path:
 
     def fill(draft: Path) -> None:
         writable = () if contents["meta"]["abilities"]["sealed_memory"] else (entries.RAM,)  # see Template.save
-        for name in _unpacked(source, contents, draft):
+        for name in unpacked(source, contents, draft):
             (draft / name).chmod(0o600 if name in writable else 0o400)
         for name in contents["meta"]["disks"]:
             if backing := backing_of(draft / name):
@@ -110,20 +110,20 @@ def extract_disk(source: Path, target: Path) -> None:
 
     Raises `StoreError` if `target` exists or the snapshot has no disk, and as `import_` does for the file.
     """
-    _expect_new(target)
+    expect_new(target)
     contents = _contents(source)
     disks = contents["meta"]["disks"]
     if not disks:
         raise StoreError(f"the state in {source} has no disk")
     with tempfile.TemporaryDirectory(prefix=".vmsnap-", dir=target.absolute().parent) as name:
         wanted = contents | {"files": {disks[0]: contents["files"][disks[0]]}}
-        list(_unpacked(source, wanted, Path(name)))
+        list(unpacked(source, wanted, Path(name)))
         if backing := backing_of(Path(name) / disks[0]):
             raise StoreDamaged(f"the disk in {source} refers to a file outside of it: {backing}")
         (Path(name) / disks[0]).rename(target)
 
 
-def _expect_new(target: Path) -> None:
+def expect_new(target: Path) -> None:
     if target.exists():
         raise StoreError(
             f"{target} already exists", hint="name a file that does not exist: vmsnap overwrites nothing"
@@ -139,7 +139,7 @@ def _contents(source: Path) -> dict[str, Any]:
             first = archive.next()
             if first is None or first.name != CONTENTS or not first.isreg():
                 raise StoreDamaged(f"{source} is not a file that `vmsnap export` wrote")
-            found: dict[str, Any] = json.load(_opened(archive, first))
+            found: dict[str, Any] = json.load(opened(archive, first))
     except OSError as error:
         raise StoreError(f"{source} cannot be read: {error.strerror or error}") from error
     except (tarfile.TarError, ValueError, EOFError) as error:
@@ -159,18 +159,18 @@ def _contents(source: Path) -> dict[str, Any]:
     return found
 
 
-def _unpacked(source: Path, contents: dict[str, Any], directory: Path) -> Iterator[str]:
+def unpacked(source: Path, contents: dict[str, Any], directory: Path) -> Iterator[str]:
     """Write the files that `contents` lists to `directory`, check their SHA-256, and yield their names."""
     missing = dict(contents["files"])
     try:
         with tarfile.open(source, "r:zst") as archive:
             for member in archive:
-                if member.name == CONTENTS or (noted := missing.pop(member.name, None)) is None:
+                if member.name == CONTENTS or (expected := missing.pop(member.name, None)) is None:
                     continue
-                if not member.isreg() or member.size != noted["size"]:
+                if not member.isreg() or member.size != expected["size"]:
                     raise StoreDamaged(f"{member.name} in {source} is not the file that was exported")
-                digest = _write(_opened(archive, member), directory / member.name)
-                if digest != noted["sha256"]:
+                digest = _write(opened(archive, member), directory / member.name)
+                if digest != expected["sha256"]:
                     raise StoreDamaged(f"the content of {member.name} in {source} is not what was exported")
                 yield member.name
     except (tarfile.TarError, EOFError, ValueError) as error:
@@ -194,25 +194,25 @@ def _write(reading: Any, target: Path) -> str:
     return digest.hexdigest()
 
 
-def _opened(archive: Any, member: Any) -> Any:
+def opened(archive: Any, member: Any) -> Any:
     found = archive.extractfile(member)
     if found is None:
         raise StoreDamaged(f"{member.name} is not a regular file")
     return found
 
 
-def _noted(path: Path) -> dict[str, object]:
+def noted(path: Path) -> dict[str, object]:
     with path.open("rb") as file:
         return {"size": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
-def _add(archive: Any, name: str, data: bytes) -> None:
+def add(archive: Any, name: str, data: bytes) -> None:
     member = tarfile.TarInfo(name)
     member.size = len(data)
-    archive.addfile(_anonymous(member), io.BytesIO(data))
+    archive.addfile(anonymous(member), io.BytesIO(data))
 
 
-def _anonymous(member: Any) -> Any:
+def anonymous(member: Any) -> Any:
     member.uid = member.gid = 0
     member.uname = member.gname = "root"
     member.mode = 0o600

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -12,9 +12,10 @@ from pytest_vmsnap.fork import Template
 from pytest_vmsnap.guest import additions, reseeder_of, seed_image, settle, stop_calendar_timers
 from pytest_vmsnap.machine import History, Machine
 from pytest_vmsnap.model import ImageRequest
+from pytest_vmsnap.states.preparation import observed, run_preparation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from pytest_vmsnap.fork import DomainFactory, Snapshot
@@ -60,7 +61,7 @@ def build_base(
     *,
     spec: MachineSpec,
     image: Image,
-    prepare: Callable[[Machine], None],
+    prepare: Callable[[Machine], object],
     channel_factory: ChannelFactory,
     deadlines: Deadlines,
     entropy: Entropy,
@@ -102,16 +103,6 @@ def build_base(
             return template.save(guest=notes)
 
 
-@contextmanager
-def observed(history: History, observe: Callable[[History], None]) -> Iterator[None]:
-    """Call `observe` with the machine's history if the ``with`` block raises, before the machine ends."""
-    try:
-        yield
-    except Exception:
-        observe(history)
-        raise
-
-
 def _boot(template: Template, channel: Channel, deadlines: Deadlines) -> None:
     seconds = BOOT_SECONDS * deadlines.factor
     try:
@@ -150,19 +141,3 @@ def check_entropy(reseeder: Reseeder, entropy: Entropy, progress: Progress) -> N
                 "python3; set vmsnap_entropy=warn to accept this",
             )
         progress.say(f"warning: {trouble}")
-
-
-def run_preparation(machine: Machine, prepare: Callable[[Machine], object], progress: Progress) -> None:
-    """Call `prepare` with a machine that is saved afterwards, and sync its file systems.
-
-    Raises `StateFailed` from the original error if that fails.
-    """
-    what = f"the preparation of the state {machine.state}"
-    with progress.step(f"preparing the state {machine.state}"):
-        try:
-            prepare(machine)
-            machine.succeed("sync")
-        except Exception as error:
-            raise StateFailed(f"{what} failed: {type(error).__name__}: {error}") from error
-        finally:
-            machine.release(what)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import inspect
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from pytest_vmsnap.errors import StateError
+from pytest_vmsnap.errors import SpecError, StateError
+from pytest_vmsnap.model import expect_machines
 from pytest_vmsnap.states.base_state import BASE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from types import CodeType
 
     Preparation = Callable[..., object]
@@ -28,8 +30,9 @@ ALLOWED = (
 class Declaration:
     """The declaration of a state: `function` prepares a machine that is in the state `parent`.
 
-    `inputs` are globs relative to the directory of `file`, which defines the state. `above` is the parent's
-    declaration if the parent is given as a function.
+    `inputs` are globs relative to the directory of `file`, which defines the state. `machines` are those of a
+    cluster: for each name, the fields of its spec that differ, and the ``state`` that it starts from. `related`
+    are the declarations of the states that are given as functions, as the parent or as a machine's state.
     """
 
     name: str
@@ -37,7 +40,8 @@ class Declaration:
     file: Path
     parent: str = BASE
     inputs: tuple[str, ...] = ()
-    above: Declaration | None = field(default=None, repr=False)
+    machines: Mapping[str, dict[str, Any]] | None = None
+    related: tuple[Declaration, ...] = field(default=(), repr=False)
 
     @property
     def line(self) -> int:
@@ -51,32 +55,47 @@ def state(function: Function, /) -> Function: ...
 
 @overload
 def state(
-    *, parent: str | Preparation = BASE, inputs: Sequence[str] = ()
+    *,
+    parent: str | Preparation = BASE,
+    inputs: Sequence[str] = (),
+    machines: Mapping[str, dict[str, Any]] | None = None,
 ) -> Callable[[Function], Function]: ...
 
 
 def state(
-    function: Preparation | None = None, /, *, parent: str | Preparation = BASE, inputs: Sequence[str] = ()
+    function: Preparation | None = None,
+    /,
+    *,
+    parent: str | Preparation = BASE,
+    inputs: Sequence[str] = (),
+    machines: Mapping[str, dict[str, Any]] | None = None,
 ) -> Any:
     """Declare a state: the decorated function takes a `Machine` and prepares it; its name is the state's name.
 
     `parent` is the state to start from, as a name or a function; the default is ``base``. `inputs` are globs of
     the files that the function reads, relative to the directory of the file that defines it; if one of these
-    files changes, the state is rebuilt. The function is returned unchanged.
+    files changes, the state is rebuilt. With `machines`, the function takes a `Cluster` of 2 to 8 machines: a
+    dict with, for each name, a dict of the fields of `MachineSpec` that differ, and the ``state`` that the
+    machine starts from, as a name or a function. A child of such a state has the same machines. The function is
+    returned unchanged.
 
     Raises `StateError` on decoration if the function cannot be a state: it must be a plain function of one
-    argument, and not be called ``base``.
+    argument, and not be called ``base``; also for machines that cannot be.
     """
 
     def declare(function: Preparation) -> Preparation:
         above = None if isinstance(parent, str) else declaration_of(parent)
+        members = machines if machines is None else _machines(machines, parent)
+        starts = [each["state"] for each in (machines or {}).values() if callable(each.get("state"))]
+        started_from = [found for found in map(declaration_of, starts) if found]
         declared = Declaration(
             name=_checked(function),
             function=function,
             file=Path(_code(function).co_filename),
             parent=_parent(parent, above),
             inputs=_globs(inputs),
-            above=above,
+            machines=members,
+            related=(*([above] if above else []), *started_from),
         )
         setattr(function, MARK, declared)
         return function
@@ -132,6 +151,28 @@ def _parent(parent: object, above: Declaration | None) -> str:
     if not isinstance(parent, str) or not parent:
         raise StateError(f"parent={parent!r} is neither a state's name nor its function", hint=ALLOWED)
     return parent
+
+
+def _machines(machines: object, parent: object) -> Mapping[str, dict[str, Any]]:
+    if not isinstance(machines, dict) or not all(isinstance(each, dict) for each in machines.values()):
+        raise StateError(
+            f"machines={machines!r} is not a dict of dicts",
+            hint="e.g. machines={'server': {'state': 'database'}, 'client': {'memory': 256}}",
+        )
+    if parent != BASE:
+        raise StateError(
+            f"machines={machines!r} with parent={parent!r}: a cluster starts from its machines' states",
+            hint="give each machine its state, or leave machines out: a state has those of its parent",
+        )
+    named = {name: dict(each) for name, each in machines.items()}
+    for each in named.values():
+        if found := declaration_of(each.get("state")):
+            each["state"] = found.name
+    try:
+        expect_machines(named)
+    except SpecError as error:
+        raise StateError(f"machines={machines!r}: {error.message}", hint=error.hint) from error
+    return MappingProxyType(named)
 
 
 def _globs(inputs: object) -> tuple[str, ...]:

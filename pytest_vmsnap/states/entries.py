@@ -10,14 +10,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pytest_vmsnap.errors import StoreDamaged
-from pytest_vmsnap.fork import Capabilities, FullMemory, LayeredMemory, Snapshot, rebase
+from pytest_vmsnap.fork import Capabilities, ClusterSnapshot, FullMemory, LayeredMemory, Snapshot, rebase
 from pytest_vmsnap.model import GuestNotes, Image, MachineSpec
+from pytest_vmsnap.network import FaultSpec
 from pytest_vmsnap.store import EntryName, closure, expect_whole, read_manifest
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from pytest_vmsnap.fork import SavedMemory
+    from pytest_vmsnap.fork import Saved, SavedMemory
     from pytest_vmsnap.host import Facts, Host
     from pytest_vmsnap.store import Kind, Store
 
@@ -54,9 +56,37 @@ def seal(store: Store, draft: Path, snapshot: Snapshot, origin: Origin) -> None:
         "abilities": dataclasses.asdict(snapshot.capabilities),
         "guest": dataclasses.asdict(snapshot.guest),
         "bare_devices": snapshot.bare_devices,
+        "has_lan": snapshot.has_lan,
         **_memory_as_dict(snapshot.memory),
     }
     (draft / META).write_text(json.dumps(meta, indent=1) + "\n")
+
+
+def seal_cluster(draft: Path, members: Mapping[str, str], faults: Sequence[FaultSpec], origin: Origin) -> None:
+    """Make an entry of a cluster in the directory `draft`: the keys of its `members`, which are entries too."""
+    meta = {
+        "origin": dataclasses.asdict(origin),
+        "full": False,
+        "members": dict(members),
+        "faults": [fault.as_dict() for fault in faults],
+    }
+    (draft / META).write_text(json.dumps(meta, indent=1) + "\n")
+
+
+def moved(snapshot: Snapshot, target: Path) -> Snapshot:
+    """The snapshot, after its files were moved to the directory `target`; nothing may use it meanwhile."""
+    for path in list(snapshot.directory.iterdir()):
+        path.rename(target / path.name)
+    memory = snapshot.memory
+    if isinstance(memory, LayeredMemory):
+        memory = dataclasses.replace(memory, layers=tuple(target / layer.name for layer in memory.layers))
+    return dataclasses.replace(
+        snapshot,
+        directory=target,
+        disks=tuple(target / disk.name for disk in snapshot.disks),
+        devices=target / snapshot.devices.name,
+        memory=memory,
+    )
 
 
 def origin_of(entry: Path) -> Origin:
@@ -80,6 +110,11 @@ def is_full(entry: Path) -> bool:
     return bool(_meta(entry)["full"])
 
 
+def members_of(entry: Path) -> dict[str, str]:
+    """The keys of a cluster's machines by name; empty for a state of one machine. Raises `StoreDamaged`."""
+    return dict(_meta(entry).get("members", {}))
+
+
 def load(store: Store, entry: Path) -> Snapshot:
     """The snapshot in the directory `entry` of the store; raises `StoreDamaged` if its metadata is invalid."""
     meta = _meta(entry)
@@ -95,12 +130,27 @@ def load(store: Store, entry: Path) -> Snapshot:
             capabilities=Capabilities(**meta["abilities"]),
             guest=GuestNotes(**meta["guest"] | {"shells": tuple(meta["guest"]["shells"])}),
             bare_devices=meta["bare_devices"],
+            has_lan=meta.get("has_lan", False),
         )
     except (KeyError, TypeError) as error:
         raise StoreDamaged(f"{entry / META} is not valid metadata of a snapshot: {error!r}") from error
 
 
-def use(store: Store, host: Host, name: EntryName) -> Snapshot:
+def load_any(store: Store, entry: Path) -> Saved:
+    """The snapshot or the cluster in the directory `entry` of the store; raises `StoreDamaged`."""
+    meta = _meta(entry)
+    if "members" not in meta:
+        return load(store, entry)
+    try:
+        members = {name: EntryName(kind=KIND, key=key) for name, key in meta["members"].items()}
+        machines = {name: load(store, store.place(member)) for name, member in members.items()}
+        faults = tuple(FaultSpec.of(plain) for plain in meta["faults"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise StoreDamaged(f"{entry / META} is not valid metadata of a cluster: {error!r}") from error
+    return ClusterSnapshot(directory=entry, machines=machines, faults=faults)
+
+
+def use(store: Store, host: Host, name: EntryName) -> Saved:
     """Load the snapshot in the entry `name` of the store, for machines of `host`.
 
     The run of `host` claims the entry and everything that it needs. Raises `StoreDamaged` if a file is not what
@@ -110,9 +160,10 @@ def use(store: Store, host: Host, name: EntryName) -> Snapshot:
         store.pins.add(each)
         expect_whole(store.place(each))
         host.allow_search_to(store.place(each) / META)
-    snapshot = load(store, store.place(name))
-    open_to(host, snapshot)
-    return snapshot
+    found = load_any(store, store.place(name))
+    for snapshot in found.members:
+        open_to(host, snapshot)
+    return found
 
 
 def open_to(host: Host, snapshot: Snapshot) -> None:
@@ -137,6 +188,7 @@ def _memory(store: Store, entry: Path, meta: dict[str, Any], size: int) -> Saved
         below=load(store, store.place(EntryName(kind=KIND, key=parent))).memory if parent else None,
         layers=tuple(entry / name for name in meta.get("layers", [PAGES])),
         size=size,
+        loads=meta.get("has_lan", False),
         provide=lambda build: store.provide(
             "memory",
             entry.name,

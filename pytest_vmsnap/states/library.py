@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, cast
+from functools import partial
+from typing import TYPE_CHECKING, cast, overload
 
 from pytest_vmsnap import image as images
 from pytest_vmsnap.errors import BootError, ChannelError, HostError, RevertError, StoreDamaged
+from pytest_vmsnap.fork import ClusterSnapshot
 from pytest_vmsnap.guest import stop_calendar_timers
 from pytest_vmsnap.machine import History, Machine
+from pytest_vmsnap.model import ClusterSpec, MachineSpec
 from pytest_vmsnap.states import cache_key, entries
 from pytest_vmsnap.states.base_state import (
     BASE,
@@ -19,35 +22,39 @@ from pytest_vmsnap.states.base_state import (
     build_base,
     check_entropy,
     image_request,
-    observed,
-    run_preparation,
 )
+from pytest_vmsnap.states.clusters import ClusterBuilder, join_parts
+from pytest_vmsnap.states.preparation import observed, run_preparation
 from pytest_vmsnap.store import EntryName, damage_of, remove_damaged, trim
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
-    from pytest_vmsnap.fork import DomainFactory, Snapshot
+    from pytest_vmsnap.fork import DomainFactory, Saved, Snapshot
     from pytest_vmsnap.guest import ChannelFactory
     from pytest_vmsnap.machine import Deadlines
-    from pytest_vmsnap.model import Image, MachineSpec, Settings
-    from pytest_vmsnap.pool import Provisioner
+    from pytest_vmsnap.model import Image, Settings
+    from pytest_vmsnap.pool import ClusterLease, Lease, Provisioner
     from pytest_vmsnap.progress import Progress
     from pytest_vmsnap.states.declarations import Declaration
+    from pytest_vmsnap.states.entries import Origin
+    from pytest_vmsnap.states.preparation import PreparationHook
     from pytest_vmsnap.states.tree import StateTree
     from pytest_vmsnap.store import Damage, Fingerprint, Kind, Store
 
 log = logging.getLogger("pytest_vmsnap.states")
 
+Spec = MachineSpec | ClusterSpec
+
 
 class Library:
     """The states of a project for one run: takes each from the store, or builds it once and stores it.
 
-    `prepare` are the implementations of ``pytest_vmsnap_prepare``, and `prepare_all` calls them. `note_use` is
-    called once for each state that is used, with its name, its key, and the seconds that it took to build, None
-    if it was in the store. `observe` is called with the history of a machine whose state could not be made,
-    before the machine ends.
+    `prepare` is ``pytest_vmsnap_prepare``, `prepare_cluster` is ``pytest_vmsnap_prepare_cluster``. `note_use`
+    is called once for each state that is used, with its name, its key, and the seconds that it took to build,
+    None if it was in the store. `observe` is called with the history of a machine whose state could not be
+    made, before the machine ends.
     """
 
     def __init__(
@@ -60,8 +67,8 @@ class Library:
         provisioner: Provisioner,
         channel_factory: ChannelFactory,
         deadlines: Callable[[], Deadlines],
-        prepare: Sequence[Callable[..., object]],
-        prepare_all: Callable[[Machine, MachineSpec], None],
+        prepare: PreparationHook,
+        prepare_cluster: PreparationHook,
         progress: Progress,
         note_use: Callable[[str, str, float | None], None],
         observe: Callable[[History], None],
@@ -74,24 +81,42 @@ class Library:
         self._channel_factory = channel_factory
         self._deadlines = deadlines
         self._prepare = prepare
-        self._prepare_all = prepare_all
+        self._prepare_cluster = prepare_cluster
         self._progress = progress
         self._note_use = note_use
         self._build_seconds: dict[str, float] = {}  # by key
         self._observe = observe
-        self._found: dict[tuple[MachineSpec, str], Snapshot] = {}
+        self._found: dict[tuple[Spec, str], Saved] = {}
         self._images: dict[MachineSpec, Image] = {}
-        self._keys: dict[tuple[MachineSpec, str], str] = {}
-        self._healed: set[tuple[MachineSpec, str]] = set()
+        self._keys: dict[tuple[Spec, str], str] = {}
+        self._healed: set[tuple[Spec, str]] = set()
         self._images_healed: set[MachineSpec] = set()
+        self._clusters = ClusterBuilder(
+            store=store,
+            factory=factory,
+            provisioner=provisioner,
+            channel_factory=channel_factory,
+            deadlines=deadlines,
+            progress=progress,
+            observe=observe,
+        )
 
     @property
-    def found(self) -> dict[tuple[MachineSpec, str], Snapshot]:
+    def found(self) -> dict[tuple[Spec, str], Saved]:
         """The snapshots that `snapshot` has returned so far, by spec and state."""
         return self._found
 
-    def snapshot(self, spec: MachineSpec, state: str) -> Snapshot:
-        """The snapshot of `state` for a machine of `spec`.
+    @overload
+    def snapshot(self, spec: MachineSpec, state: str) -> Snapshot: ...
+
+    @overload
+    def snapshot(self, spec: ClusterSpec, state: str) -> ClusterSnapshot: ...
+
+    @overload
+    def snapshot(self, spec: Spec, state: str) -> Saved: ...
+
+    def snapshot(self, spec: Spec, state: str) -> Saved:
+        """The snapshot of `state` for a machine, or cluster, of `spec`.
 
         Raises `StateFailed` if the function of the state or of an ancestor fails, `BootError`, `ImageError`,
         `StoreError`.
@@ -112,7 +137,7 @@ class Library:
             trim(self._store, self._settings.store_limit)
         return self._found[spec, state]
 
-    def rebuilt_if_damaged(self, spec: MachineSpec, state: str) -> Snapshot | None:
+    def rebuilt_if_damaged(self, spec: Spec, state: str) -> Saved | None:
         """The rebuilt snapshot of `state` if it is damaged in the store; None if it is not.
 
         Call this for a snapshot that cannot be loaded. It reads the snapshot and everything that it depends on,
@@ -138,7 +163,7 @@ class Library:
         the file that was written to; the next run rebuilds its state.
         """
         written: dict[Path, Fingerprint] = {}
-        for snapshot in self._found.values():
+        for snapshot in (member for found in self._found.values() for member in found.members):
             snapshot.memory.expect_untouched()
             bottom = snapshot.memory.bottom
             if bottom and not snapshot.capabilities.sealed_memory:
@@ -147,16 +172,19 @@ class Library:
             if self._store.unpin(EntryName(kind=entries.KIND, key=path.parent.name)):
                 bottom.expect_unchanged()
 
-    def key(self, spec: MachineSpec, state: str) -> str:
-        """The key of the snapshot of `state` for a machine of `spec` in the store."""
+    def key(self, spec: Spec, state: str) -> str:
+        """The key of the snapshot of `state` for a machine, or cluster, of `spec` in the store."""
         if (spec, state) not in self._keys:
-            if state == BASE:
+            if state == BASE and isinstance(spec, ClusterSpec):
+                members = {member.name: self.key(member.spec, member.state) for member in spec.members}
+                parts = join_parts(members, self._prepare_cluster, self._settings.root)
+            elif isinstance(spec, MachineSpec) and state == BASE:
                 parts = cache_key.base_parts(
                     self._factory,
                     spec=spec,
                     image=self._image(spec),
                     channel_factory=self._channel_factory,
-                    prepare=self._prepare,
+                    prepare=self._prepare.implementations,
                     root=self._settings.root,
                 )
             else:
@@ -172,8 +200,10 @@ class Library:
             self._images[spec] = images.provide(request, store=self._store, progress=self._progress)
         return self._images[spec]
 
-    def _entry(self, spec: MachineSpec, state: str) -> Path:
+    def _entry(self, spec: Spec, state: str) -> Path:
         __tracebackhide__ = True
+        if isinstance(spec, ClusterSpec):
+            return self._cluster_entry(spec, state)
         if state == BASE:
             try:
                 return self._base_entry(spec)
@@ -183,7 +213,7 @@ class Library:
                 return self._base_entry(spec)
         declaration = self._tree.declaration(state)
         parent = EntryName(kind=entries.KIND, key=self.key(spec, declaration.parent))
-        if self._refreshed(declaration.parent):
+        if self._refreshed(spec, declaration.parent):
             self.snapshot(spec, declaration.parent)  # removes what was made from the old parent
         return self._store.provide(
             entries.KIND,
@@ -192,6 +222,48 @@ class Library:
             lambda draft: self._build(draft, spec, declaration),
             depends_on=[parent],
             rebuild=state in self._settings.refresh_state,
+        )
+
+    def _cluster_entry(self, spec: ClusterSpec, state: str) -> Path:
+        """The entry of a cluster in `state`; of ``base``, its machines are joined and nothing else."""
+        __tracebackhide__ = True
+        declaration = None if state == BASE else self._tree.declaration(state)
+        sources: list[tuple[Spec, str]] = [(each.spec, each.state) for each in spec.members]
+        if declaration:
+            sources = [(spec, declaration.parent)]
+
+        def start() -> ClusterSnapshot:
+            if declaration:
+                return self.snapshot(spec, declaration.parent)
+            machines = {each.name: self.snapshot(each.spec, each.state) for each in spec.members}
+            return ClusterSnapshot(directory=self._store.path, machines=machines)
+
+        def build(draft: Path) -> Iterable[EntryName]:
+            __tracebackhide__ = True
+            prepare: Callable[..., object] | None = declaration.function if declaration else None
+            if not declaration and self._prepare_cluster.implementations:
+                prepare = partial(self._prepare_cluster.call, spec=spec)
+            lease = self._made(sources, start)
+            started = time.monotonic()
+            origin = next(iter(lease.leases.values())).clone.snapshot.image.origin
+            made = self._clusters.build(
+                draft,
+                spec,
+                cast("ClusterLease", lease),
+                state=state,
+                parent=self.key(spec, declaration.parent) if declaration else None,
+                prepare=prepare,
+                origin=lambda name, parent: self._origin(origin, name, parent),
+            )
+            self._build_seconds[self.key(spec, state)] = time.monotonic() - started
+            return made
+
+        if any(self._refreshed(*source) for source in sources):
+            start()  # removes what was made from the old ones
+        names = ", ".join(member.name for member in spec.members)
+        what = f"cluster {state}" if declaration else f"cluster of {names}"
+        return self._store.provide(
+            entries.KIND, self.key(spec, state), what, build, rebuild=state in self._settings.refresh_state
         )
 
     def _base_entry(self, spec: MachineSpec) -> Path:
@@ -224,10 +296,13 @@ class Library:
         self._found.clear()
         self._images.clear()
 
-    def _refreshed(self, state: str) -> bool:
-        """Whether the options ask to rebuild `state` or one of its ancestors."""
+    def _refreshed(self, spec: Spec, state: str) -> bool:
+        """Whether the options ask to rebuild `state`, or one that it was made from."""
         names = (*self._tree.ancestors(state), state)
-        return self._settings.refresh or any(name in self._settings.refresh_state for name in names)
+        if self._settings.refresh or any(name in self._settings.refresh_state for name in names):
+            return True
+        members = spec.members if isinstance(spec, ClusterSpec) else ()
+        return any(self._refreshed(member.spec, member.state) for member in members)
 
     def _below(self, spec: MachineSpec) -> list[EntryName]:
         """The entries of the store that have the backing files of a base state's disks."""
@@ -239,11 +314,12 @@ class Library:
         found = [self._factory.host.reachable(disk)] if disk else []
         return [path for path in found if path.is_relative_to(self._store.path)]
 
-    def _opened(self, entry: Path) -> Snapshot:
-        snapshot = entries.load(self._store, entry)
-        check_entropy(snapshot.guest.reseeder, self._settings.entropy, self._progress)
-        entries.open_to(self._factory.host, snapshot)
-        return snapshot
+    def _opened(self, entry: Path) -> Saved:
+        found = entries.load_any(self._store, entry)
+        for snapshot in found.members:
+            check_entropy(snapshot.guest.reseeder, self._settings.entropy, self._progress)
+            entries.open_to(self._factory.host, snapshot)
+        return found
 
     def _build_base(self, draft: Path, spec: MachineSpec) -> None:
         __tracebackhide__ = True
@@ -252,7 +328,7 @@ class Library:
             self._factory,
             spec=spec,
             image=self._image(spec),
-            prepare=lambda machine: self._prepare_all(machine, spec),
+            prepare=lambda machine: self._prepare.call(machine, spec),
             channel_factory=self._channel_factory,
             deadlines=self._deadlines(),
             entropy=self._settings.entropy,
@@ -264,16 +340,24 @@ class Library:
         log.info("base state saved: %s", snapshot.capabilities)
         self._seal(draft, snapshot, BASE, None)
 
+    def _made(self, sources: Sequence[tuple[Spec, str]], start: Callable[[], Saved]) -> Lease | ClusterLease:
+        """A machine, or cluster, of the snapshot that `start` returns, to continue from.
+
+        If it cannot be made, the states of `sources` that are damaged in the store are rebuilt first.
+        """
+        __tracebackhide__ = True
+        try:
+            return self._provisioner.make(start())
+        except (RevertError, StoreDamaged):
+            if not [source for source in sources if self.rebuilt_if_damaged(*source)]:
+                raise
+            return self._provisioner.make(start())
+
     def _build(self, draft: Path, spec: MachineSpec, declaration: Declaration) -> None:
         __tracebackhide__ = True
-        parent = self.snapshot(spec, declaration.parent)
+        source = (spec, declaration.parent)
+        lease = cast("Lease", self._made([source], lambda: self.snapshot(*source)))
         started = time.monotonic()
-        try:
-            lease = self._provisioner.make(parent)
-        except (RevertError, StoreDamaged):
-            if (rebuilt := self.rebuilt_if_damaged(spec, declaration.parent)) is None:
-                raise
-            lease = self._provisioner.make(rebuilt)
         history = History(f"state {declaration.name}")
         with ExitStack() as stack:
             stack.push(lease.__exit__)
@@ -298,6 +382,8 @@ class Library:
         self._seal(draft, snapshot, declaration.name, self.key(spec, declaration.parent))
 
     def _seal(self, draft: Path, snapshot: Snapshot, state: str, parent: str | None) -> None:
-        made_from = entries.made_from(self._factory.host.facts, snapshot.image.origin)
-        origin = entries.origin_now(state, project=self._settings.root, parent=parent, made_from=made_from)
-        entries.seal(self._store, draft, snapshot, origin)
+        entries.seal(self._store, draft, snapshot, self._origin(snapshot.image.origin, state, parent))
+
+    def _origin(self, image: str, state: str, parent: str | None) -> Origin:
+        made_from = entries.made_from(self._factory.host.facts, image)
+        return entries.origin_now(state, project=self._settings.root, parent=parent, made_from=made_from)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass, field
 from types import MappingProxyType, ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_vmsnap.errors import StateError, UnknownState
 from pytest_vmsnap.states.base_state import BASE
@@ -45,6 +45,7 @@ class StateTree:
         for name, declaration in by_name.items():
             tree.require(declaration.parent, f"parent of the state {name} ({_shown(declaration, root)})")
             tree.lineage(name)
+            tree.expect_single(declaration.machines or {}, f"state {name} ({_shown(declaration, root)})")
         return tree
 
     @property
@@ -86,6 +87,25 @@ class StateTree:
             name = declaration.parent
         return tuple(reversed(line))
 
+    def machines(self, name: str) -> Mapping[str, dict[str, Any]] | None:
+        """The machines of the cluster that the state `name` is of; None for a state of one machine."""
+        lineage = self.lineage(name) if name != BASE else ()
+        return next((one.machines for one in reversed(lineage) if one.machines is not None), None)
+
+    def expect_single(self, machines: Mapping[str, Mapping[str, Any]], where: str) -> None:
+        """Check that each of `machines` starts from a state of one machine; `where` says what needs them.
+
+        Raises `UnknownState`, and `StateError` for a state of a cluster.
+        """
+        for name, given in machines.items():
+            state = given.get("state", BASE)
+            self.require(state, f"{where}: the machine {name}")
+            if self.machines(state) is not None:
+                raise StateError(
+                    f"{where}: the machine {name} cannot start from {state}, which is a state of a cluster",
+                    hint="start it from a state of one machine",
+                )
+
     def depth(self, name: str) -> int:
         """How many states follow ``base`` down to `name`, including `name`; 0 for ``base``."""
         return len(self.lineage(name))
@@ -105,7 +125,7 @@ NO_STATES = StateTree()
 
 
 def collect(modules: Iterable[object], *, root: Path | None = None) -> StateTree:
-    """The tree of the states in `modules`, and of parents that these states name as functions.
+    """The tree of the states in `modules`, and of those that these states start from, given as functions.
 
     Objects that are not modules are skipped. Raises as `StateTree.of` does.
     """
@@ -117,9 +137,14 @@ def _found(modules: Iterable[object]) -> Iterator[Declaration]:
         if isinstance(module, ModuleType):
             for value in list(vars(module).values()):
                 declaration = declaration_of(value)
-                while declaration:
-                    yield declaration
-                    declaration = declaration.above
+                if declaration:
+                    yield from _with_related(declaration)
+
+
+def _with_related(declaration: Declaration) -> Iterator[Declaration]:
+    yield declaration
+    for each in declaration.related:
+        yield from _with_related(each)
 
 
 def _place(declaration: Declaration) -> tuple[str, str, int]:

@@ -113,7 +113,7 @@ class Store:
         kind: Kind,
         key: str,
         what: str,
-        build: Callable[[Path], None],
+        build: Callable[[Path], Iterable[EntryName] | None],
         *,
         depends_on: Iterable[EntryName] = (),
         rebuild: bool = False,
@@ -121,7 +121,8 @@ class Store:
         """Return the entry's directory; if there is none, `build` fills a new directory that becomes the entry.
 
         `what` names it to the user, e.g. ``"image debian:trixie"``; `depends_on` are the entries that it
-        needs. With `rebuild`, an entry from before this run (for a worker, before its run) is not used.
+        needs; `build` may return more. With `rebuild`, an entry from before this run (for a worker, before its
+        run) is not used.
         If several processes ask at once, one builds and the others wait. If `build` raises, nothing is left
         behind. A damaged entry is rebuilt, and `progress` says so.
 
@@ -215,14 +216,18 @@ class Store:
             return not self.pins.others([name])
 
     def _build(
-        self, name: EntryName, what: str, build: Callable[[Path], None], depends_on: tuple[EntryName, ...]
+        self,
+        name: EntryName,
+        what: str,
+        build: Callable[[Path], Iterable[EntryName] | None],
+        depends_on: tuple[EntryName, ...],
     ) -> Path:
         path = self.place(name)
         for half in path.parent.glob(f".{path.name}.*"):  # we hold the lock, so their builders are dead
             shutil.rmtree(half, ignore_errors=True)
         draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
         try:
-            build(draft)
+            depends_on += tuple(build(draft) or ())
             dependencies.write(draft, depends_on)
             if name.kind in WITH_MANIFEST:
                 manifest.write(draft, checksums=name.kind in WITH_CHECKSUMS)

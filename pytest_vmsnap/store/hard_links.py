@@ -22,7 +22,8 @@ def link_entries(source: Store, name: EntryName, target: Store) -> None:
     `StoreDamaged` if something is missing.
     """
     for each in dependencies.closure(source.path, name):
-        _link_tree(source.place(each), target.place(each))
+        if not target.place(each).exists():  # another entry may need it too
+            _link_tree(source.place(each), target.place(each))
 
 
 def _link_tree(source: Path, target: Path) -> None:

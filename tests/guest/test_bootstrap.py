@@ -43,6 +43,18 @@ def test_reboot(vm):
     vm.reboot()
     assert vm.read_text("/proc/sys/kernel/random/boot_id") != before
 """
+CLUSTER = """
+import pytest
+
+@pytest.mark.vm_cluster(server={}, client={})
+def test_cluster(vm_cluster):
+    server, client = vm_cluster["server"], vm_cluster["client"]
+    server.reboot()
+    assert server.succeed("hostname") == "server\\n"
+    listen = "IO::Socket::INET->new(LocalPort => 7, Listen => 1)"
+    server.succeed(f"perl -MIO::Socket::INET -e '$s = {listen}; sleep' >/dev/null 2>&1 &")
+    client.wait_for_open_port(7, address="server", timeout=60)
+"""
 FIRST_BOOT = ("-k", "not reboot")  # what is installed is the same, by whichever way
 
 
@@ -123,7 +135,8 @@ def test_an_image_with_cloud_init_and_no_agent_is_reached_by_its_seed(
 ) -> None:
     built = provided(vm_spec.replace(packages=("cloud-init",)))
     disk = without(built, tmp_path / "disk", [*SHELL, *AGENT], {}, links=CLOUD_INIT)
+    project.makepyfile(test_joined=CLUSTER)
     result = project.run(
         *runner, *FIRST_BOOT, f"--vmsnap-image={disk}", *booting(built), f"--vmsnap-cmdline={built.cmdline}"
     )
-    result.assert_outcomes(passed=2)
+    result.assert_outcomes(passed=3)

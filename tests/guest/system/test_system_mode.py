@@ -146,6 +146,7 @@ def test_root_gets_the_daemon_and_a_persons_image_keeps_owner_and_mode(
     pytester.makepyfile(
         """
         import os, pathlib
+        import pytest
 
         def test_one(vm):
             vm.succeed("echo changed | dd of=/dev/vda conv=notrunc,fsync")
@@ -158,6 +159,13 @@ def test_root_gets_the_daemon_and_a_persons_image_keeps_owner_and_mode(
             memory = vm._allocation.origin.snapshot.memory.file().path
             assert memory.stat().st_mode & 0o007 == 0
 
+        @pytest.mark.vm_cluster(one={}, two={})
+        def test_cluster(vm_cluster):
+            address = vm_cluster.network.address("one").ipv4
+            vm_cluster["two"].wait_until_succeeds(f"ping -c 1 -W 5 {address}")
+            socket = os.stat(vm_cluster._lease.switch.path_of("one"))
+            assert (socket.st_uid, socket.st_mode & 0o007) == (0, 0)
+
         def test_fails(vm):
             vm.succeed("echo in memory >/dev/mark")
             assert 0
@@ -165,7 +173,7 @@ def test_root_gets_the_daemon_and_a_persons_image_keeps_owner_and_mode(
     )
     keeping = [*command, "--vmsnap-keep=failed"]
     done = subprocess.run(keeping, cwd=pytester.path, capture_output=True, text=True, check=False)
-    assert "1 failed, 2 passed" in done.stdout, done.stdout + done.stderr
+    assert "1 failed, 3 passed" in done.stdout, done.stdout + done.stderr
     assert "qemu:///system (root, and the system's daemon answers)" in done.stdout
     opening = [Path(sys.executable).with_name("vmsnap"), f"--store={store}", "open", "test_fails"]
     opened = subprocess.run(

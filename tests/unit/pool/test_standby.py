@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DEADLINE = 20.0
-SNAPSHOT: Any = SimpleNamespace(spec=SimpleNamespace(memory=64))
+SNAPSHOT: Any = SimpleNamespace(memory_mib=64)
 
 
 class Provisioner:
     def make(self, _: object) -> Any:
-        return SimpleNamespace(clone=SimpleNamespace(name="a machine"))
+        return SimpleNamespace(name="a machine")
 
     def check(self, _: object) -> None:
         pass

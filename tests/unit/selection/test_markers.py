@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pytest_vmsnap.errors import UnknownState
+from pytest_vmsnap.errors import StateError, UnknownState
 from pytest_vmsnap.model import MachineSpec
 from pytest_vmsnap.selection import MarkerError, check, marker_lines, requirements, uses_machine
 from pytest_vmsnap.selection.markers import MARKERS, signature
-from pytest_vmsnap.states import NO_STATES
+from pytest_vmsnap.states import NO_STATES, Declaration, StateTree
 
 WHERE = "tests/test_x.py::test_x"
 
@@ -103,6 +104,51 @@ def test_a_wrong_argument_is_refused_with_the_signature_and_the_test(wrong: pyte
     assert message.startswith(f"{WHERE}: {wrong.name}(")
     assert words in message
     assert message.endswith(f"the signature of the marker is {wrong.name}{signature(wrong.name)}")
+
+
+CLUSTER = StateTree.of(
+    [
+        Declaration(name=name, function=lambda _vm: None, file=Path(name), machines=machines)
+        for name, machines in {"single": None, "joined": {"a": {}, "b": {}}}.items()
+    ]
+)
+
+
+def test_the_machines_of_a_cluster_are_those_of_the_closest_marker() -> None:
+    closest_first = [mark("vm_cluster", a={}, b={}), mark("vm_cluster", c={}, d={})]
+    assert requirements(closest_first, WHERE).machines == {"a": {}, "b": {}}
+
+
+@pytest.mark.parametrize(
+    ("marks", "fixture", "words"),
+    [
+        ([], "vm_cluster", "nothing says which machines there are; mark the test with vm_cluster"),
+        ([mark("vm_state", "single")], "vm_cluster_class", "nothing says which machines"),
+        ([mark("vm_state", "joined")], "vm", "is of a cluster: use vm_cluster, not vm"),
+        ([mark("vm_state", "joined")], "vm_module", "use vm_cluster, not vm_module"),
+        (
+            [mark("vm_state", "joined"), mark("vm_cluster", a={}, b={})],
+            "vm_cluster",
+            r"leave vm_cluster\(...\) out",
+        ),
+        ([mark("vm_cluster", a={})], "vm_cluster", "2 to 8 machines, not 1"),
+        ([mark("vm_cluster", a={}, B={})], "vm_cluster", "'B' cannot be the name"),
+        ([mark("vm_cluster", a={}, b={"memroy": 1})], "vm_cluster", "no field 'memroy'"),
+    ],
+)
+def test_a_cluster_that_cannot_be_is_refused(marks: list[pytest.Mark], fixture: str, words: str) -> None:
+    with pytest.raises(MarkerError, match=words):
+        check(marks, {fixture}, WHERE, CLUSTER)
+
+
+def test_a_machine_of_a_cluster_starts_from_a_state_of_one_machine() -> None:
+    check([mark("vm_cluster", a={"state": "single"}, b={})], {"vm_cluster"}, WHERE, CLUSTER)
+    with pytest.raises(
+        UnknownState, match=r"vm_cluster: the machine a: there is no state 'singel'(.|\n)*did you"
+    ):
+        check([mark("vm_cluster", a={"state": "singel"}, b={})], {"vm_cluster"}, WHERE, CLUSTER)
+    with pytest.raises(StateError, match="which is a state of a cluster"):
+        check([mark("vm_cluster", a={"state": "joined"}, b={})], {"vm_cluster"}, WHERE, CLUSTER)
 
 
 def test_a_machine_without_a_disk_may_be_asked_for_since_the_kernel_may_come_from_elsewhere() -> None:

@@ -42,11 +42,38 @@ def test_a_parent_is_a_name_or_a_function() -> None:
     assert declared(fresh(), parent="other").parent == "other"
     by_function = declared(fresh(), parent=parent)
     assert by_function.parent == "prepared"
-    assert by_function.above == declaration_of(parent)
+    assert by_function.related == (declaration_of(parent),)
 
 
 def test_inputs_are_kept_in_their_order() -> None:
     assert declared(fresh(), inputs=["b/*", "a"]).inputs == ("b/*", "a")
+
+
+def test_the_machines_of_a_cluster_may_start_from_states_that_are_given_as_functions() -> None:
+    start = state(fresh())
+    found = declared(fresh(), machines={"a": {"state": start, "memory": 256}, "b": {}})
+    assert found.machines == {"a": {"state": "prepared", "memory": 256}, "b": {}}
+    assert found.related == (declaration_of(start),)
+
+
+@pytest.mark.parametrize(
+    ("machines", "words"),
+    [
+        (["a", "b"], "is not a dict of dicts"),
+        ({"a": {}, "b": 1}, "is not a dict of dicts"),
+        ({"a": {}}, "2 to 8 machines, not 1"),
+        ({"a": {}, "b": {"state": fresh}}, "is not the name of a state"),
+        ({"a": {}, "b": {"memroy": 1}}, "b: a machine has no field 'memroy'"),
+    ],
+)
+def test_machines_that_cannot_be_are_refused_at_once(machines: Any, words: str) -> None:
+    with pytest.raises(StateError, match=words):
+        declared(fresh(), machines=machines)
+
+
+def test_a_state_with_machines_has_no_parent() -> None:
+    with pytest.raises(StateError, match="a cluster starts from its machines' states"):
+        declared(fresh(), parent="other", machines={"a": {}, "b": {}})
 
 
 def test_a_decorator_around_a_state_is_part_of_it() -> None:

@@ -72,6 +72,44 @@ def test_states_that_are_each_other_s_parents_are_refused(parents: dict[str, str
         tree(*(declared(name, parent) for name, parent in parents.items()))
 
 
+CLUSTER = replace(declared("cluster"), machines={"a": {"state": "installed"}, "b": {}})
+
+
+def test_a_state_of_a_cluster_and_its_children_have_its_machines() -> None:
+    found = tree(CLUSTER, declared("installed"), declared("child", "cluster"), declared("grandchild", "child"))
+    assert found.machines("grandchild") == found.machines("cluster") == CLUSTER.machines
+    assert found.machines("installed") is None
+    assert found.machines("base") is None
+
+
+def test_a_machine_that_starts_from_no_state_is_refused() -> None:
+    with pytest.raises(
+        UnknownState, match=r"cluster \(test_tree.py\): the machine a: there is no state 'installed'"
+    ):
+        tree(CLUSTER)
+
+
+def test_a_machine_cannot_start_from_a_state_of_a_cluster() -> None:
+    further = replace(declared("further"), machines={"x": {"state": "cluster"}, "y": {}})
+    with pytest.raises(
+        StateError, match="the machine x cannot start from cluster, which is a state of a cluster"
+    ):
+        tree(CLUSTER, declared("installed"), further)
+
+
+def test_states_that_machines_start_from_are_found_where_they_are_given_as_functions() -> None:
+    elsewhere = ModuleType("elsewhere")
+
+    @state
+    def installed(vm: Any) -> None: ...
+
+    @state(machines={"a": {"state": installed}, "b": {}})
+    def joined(vm_cluster: Any) -> None: ...
+
+    vars(elsewhere)["joined"] = joined
+    assert collect([elsewhere]).names == ("base", "installed", "joined")
+
+
 def test_two_states_of_one_name_are_refused_with_both_places() -> None:
     other = replace(declared("one"), file=Path("/elsewhere/conftest.py"))
     with pytest.raises(StateError) as caught:
