@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from pytest_vmsnap import store as stores
 from pytest_vmsnap.cli import stored_states
 from pytest_vmsnap.host import sweep
+from pytest_vmsnap.states import KIND
 
 if TYPE_CHECKING:
     import argparse
@@ -37,7 +38,9 @@ def run(settings: Settings, arguments: argparse.Namespace) -> int:
         sweep(store.runs)
     titles = {each.key: each.title for each in stored_states.all_states(store)}
     if arguments.states:
-        names = [stored_states.find_state(store, settings, written).usage.name for written in arguments.states]
+        found = [stored_states.find_state(store, settings, written) for written in arguments.states]
+        machines = [stores.EntryName(kind=KIND, key=key) for each in found for key in each.members.values()]
+        names = [*(each.usage.name for each in found), *machines]
         gone = stores.discard(store, names, dry=arguments.dry_run)
     else:
         limit = 0 if arguments.all else settings.store_limit

@@ -111,7 +111,7 @@ class ClusterBuilder:
                 self._factory.writable_directory(draft)
                 saved = lease.save(draft, timeout=seconds)
         starts = {name: each.clone.snapshot.directory.name for name, each in lease.leases.items()}
-        members = {name: self._stored(name, saved, starts[name], state, origin) for name in saved.machines}
+        members = {name: self._stored(name, saved, starts, state, origin) for name in saved.machines}
         entries.seal_cluster(draft, members, saved.faults, origin(state, parent))
         return [EntryName(kind=entries.KIND, key=key) for key in members.values()]
 
@@ -125,14 +125,16 @@ class ClusterBuilder:
         self,
         name: str,
         saved: ClusterSnapshot,
-        parent: str,
+        starts: Mapping[str, str],
         state: str,
         origin: Callable[[str, str | None], Origin],
     ) -> str:
-        """Make an entry of the machine `name`, on the entry `parent` that it was made from; returns its key.
+        """Make an entry of the machine `name`; `starts` are the keys of what each machine was made from.
 
-        Each save has keys of its own: machines of two moments never meet in one cluster.
+        Returns its key. Each save has keys of its own: machines of two moments never meet in one cluster. The
+        entry depends on what its peers were made from too, so that it goes when they go.
         """
+        parent = starts[name]
         parts = {"state": state, "machine": name, "parent": parent, "save": secrets.token_hex(16)}
         key = cache_key.key_of(parts)
 
@@ -146,7 +148,9 @@ class ClusterBuilder:
             key,
             f"machine {name} of {state}",
             build,
-            depends_on=[EntryName(kind=entries.KIND, key=parent)],
+            depends_on=[
+                EntryName(kind=entries.KIND, key=key) for key in dict.fromkeys([parent, *starts.values()])
+            ],
         )
         saved.machines[name].directory.rmdir()
         return key

@@ -128,6 +128,8 @@ def test_a_state_of_a_cluster_is_built_once_and_is_the_parent_of_others(
     project.runpytest_subprocess("--vmsnap-refresh-state=tool").assert_outcomes(passed=3)
     assert sorted(set(built(project))) == ["joined", "promoted", "replicated", "tool"]
     assert stored() == entries  # none is left of the old ones
+    assert project.run(command, "prune", "replicated").ret == 0
+    assert stored() == entries - 8  # it and its child, with three machines each
 
 
 def test_a_failed_cluster_is_shown_kept_and_opened(project_of_clusters: pytest.Pytester, command: Path) -> None:
