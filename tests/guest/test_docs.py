@@ -51,4 +51,4 @@ def test_the_suite_of_the_readme_runs(project: pytest.Pytester, runner: list[str
         "--vmsnap-packages=python3,curl,e2fsprogs,nftables",  # the image that the example has
         "--vmsnap-memory=512",
     )
-    result.assert_outcomes(passed=4)
+    result.assert_outcomes(passed=5)
