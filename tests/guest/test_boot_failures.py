@@ -82,9 +82,9 @@ def bootable(target: Path, kernel: Path, initrd: Path) -> None:
     (directory / "kernel").write_bytes(kernel.read_bytes())
     (directory / "initrd").write_bytes(initrd.read_bytes())
     config = target.with_suffix(".cfg")
-    config.write_text(
-        f"set root=(hd0,msdos1)\necho GRUB-was-here\nlinux /kernel {CMDLINE}\ninitrd /initrd\nboot\n"
-    )
+    # Several times: SeaBIOS drops a character if the serial port is not ready for half a second (src/sercon.c).
+    said = "echo GRUB-was-here\n" * 5
+    config.write_text(f"set root=(hd0,msdos1)\n{said}linux /kernel {CMDLINE}\ninitrd /initrd\nboot\n")
     grub(target, "linux", "echo", "boot", "-c", str(config))
     start, size = 1 << 20, 48 << 20
     os.truncate(target, start + size)
