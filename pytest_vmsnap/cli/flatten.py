@@ -35,8 +35,8 @@ def run(settings: Settings, arguments: argparse.Namespace) -> int:
         raise StoreError(
             f"{arguments.out} already exists", hint="name a file that does not exist: vmsnap overwrites nothing"
         )
-    if not snapshot.disks:
+    if not (disks := fork.without_variables(snapshot.disks)):
         raise StoreError(f"the state {state.title} has no disk")
-    fork.flatten(snapshot.disks[0], arguments.out)
+    fork.flatten(disks[0], arguments.out)
     print(f"{arguments.out}: the disk of {state.title}")
     return 0

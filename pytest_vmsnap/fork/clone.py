@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import time
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_vmsnap.errors import ChannelError, HostError, RevertError, StoreFull
 from pytest_vmsnap.fork import files, live_save, migration
 from pytest_vmsnap.fork.changed_pages import ChangedPages
 from pytest_vmsnap.fork.memory import LayeredMemory, filled_in
-from pytest_vmsnap.fork.snapshot import Snapshot
+from pytest_vmsnap.fork.snapshot import VARIABLES, Snapshot, without_variables
 from pytest_vmsnap.host import MORE_ROOM, Memory, netdev_of
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from pytest_vmsnap.fork.domain_factory import DomainFactory
     from pytest_vmsnap.fork.memory import Provide, SavedMemory
     from pytest_vmsnap.host import Domain, LanPort
@@ -202,17 +202,24 @@ class Clone:
         )
 
     def _disks_saved(self, directory: Path) -> tuple[Path, ...]:
-        """Freeze its disks as they are, linked into `directory`, and give it overlays on them."""
+        """Freeze its disks as they are, linked into `directory`, and give it overlays on them.
+
+        Its UEFI variables, which are small, are copied instead: QEMU wrote all of them to their file when it
+        stopped the guest.
+        """
         saved = []
-        for number, path in enumerate(self._disks):
+        drives = without_variables(self._disks)
+        for number, path in enumerate(drives):
             saved.append(directory / f"disk{number}.qcow2")
             os.link(path, saved[-1])  # the original name is removed with the machine
+        variables = self._disks[len(drives) :]
+        copies = tuple(Path(shutil.copyfile(path, directory / VARIABLES)) for path in variables)
         self._layers += 1
         layer = self._factory.writable_directory(self.directory / f"layer{self._layers}")
         overlays = self._factory.overlays(tuple(saved), layer)
         self.domain.switch_to_overlays(overlays)
-        self._disks = overlays  # not before: if something above fails, it keeps its old disks
-        return tuple(saved)
+        self._disks = overlays + variables  # not before: if something above fails, it keeps its old disks
+        return (*saved, *copies)
 
     def end(self) -> None:
         """End it and remove its files. Takes up to 2 s if process 1 reaps slowly."""

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 from pytest_vmsnap.fork import files, qcow2
-from pytest_vmsnap.host import DomainConfig, Memory, describe
+from pytest_vmsnap.fork.snapshot import VARIABLES, without_variables
+from pytest_vmsnap.host import DomainConfig, Flash, Memory, describe, uefi_firmware
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from xml.etree.ElementTree import Element
 
-    from pytest_vmsnap.host import Domain, Host
+    from pytest_vmsnap.host import Domain, Host, UefiFirmware
     from pytest_vmsnap.model import Image, MachineSpec
 
     Customize = Callable[[Element, MachineSpec], None]
@@ -88,7 +89,8 @@ class DomainFactory:
     ) -> tuple[Path, ...]:
         """Create the disks of a machine that boots: overlays on the image and on prepared disks, empty disks.
 
-        With `seed`, the last disk is an overlay on the raw image that `seed` writes.
+        With `seed`, a disk is an overlay on the raw image that `seed` writes. With UEFI, the last disk is a
+        copy of its variables.
         """
         disks = []
         if image.disk:
@@ -107,7 +109,17 @@ class DomainFactory:
             seed(backing)
             self._given(backing)
             disks.append(files.overlay(directory / "seed.qcow2", backing=backing, backing_format="raw"))
+        if image.firmware != "bios":
+            template = self._uefi(image).variables
+            disks.append(files.flatten(template.path, directory / VARIABLES, source_format=template.format))
         return tuple(self._given(path) for path in disks)
+
+    def _uefi(self, image: Image) -> UefiFirmware:
+        return uefi_firmware(image.firmware, self.host.facts.machine_type)
+
+    def firmware_digest(self, image: Image) -> str:
+        """The digest of the UEFI firmware that boots `image`, empty with BIOS: part of a key."""
+        return "" if image.firmware == "bios" else self._uefi(image).digest()
 
     def overlays(self, backings: tuple[Path, ...], directory: Path) -> tuple[Path, ...]:
         """Create an overlay in `directory` on each of `backings`, which are our own overlays too."""
@@ -152,6 +164,8 @@ class DomainFactory:
     def normalized_xml(self, spec: MachineSpec, image: Image) -> str:
         """The XML of a machine of `spec` on `image`, without what differs between machines: part of a key."""
         disks = [Path(f"disk{number}") for number in range(bool(image.disk) + len(spec.disks))]
+        if image.firmware != "bios":
+            disks.append(Path(VARIABLES))
         memory = Memory(path=Path("ram"), share=True)
         config = self._config("any", spec, image, tuple(disks), memory, Path("console"), False, ())
         ports = dict.fromkeys(config.ports, Path("port"))
@@ -177,6 +191,11 @@ class DomainFactory:
         extra_arguments: tuple[str, ...],
     ) -> DomainConfig:
         facts, sockets = self.host.facts, self.host.run.sockets
+        flash = None
+        if image.firmware != "bios":
+            firmware = self._uefi(image)
+            self.host.reachable(firmware.code.path)
+            flash = Flash(firmware=firmware, variables=disks[-1])
         return DomainConfig(
             name=name,
             kind=facts.kind,
@@ -184,7 +203,8 @@ class DomainFactory:
             machine_type=facts.machine_type,
             spec=spec,
             image=self._booted_directly(image),
-            disks=disks,
+            disks=without_variables(disks),
+            flash=flash,
             memory=memory,
             console=console,
             serial=sockets / f"{name}.serial",

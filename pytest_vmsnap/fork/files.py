@@ -53,10 +53,10 @@ def copy_onto(path: Path, target: Path, *, backing: Path) -> Path:
     return target
 
 
-def flatten(path: Path, target: Path) -> Path:
-    """Write the disk in the qcow2 at `path` to the qcow2 `target`, which has no backing file."""
+def flatten(path: Path, target: Path, *, source_format: str = "qcow2") -> Path:
+    """Write the disk in the image at `path` to the qcow2 `target`, which has no backing file."""
     _run(
-        ["qemu-img", "convert", "-U", "-O", "qcow2", str(path), str(target)],
+        ["qemu-img", "convert", "-U", "-f", source_format, "-O", "qcow2", str(path), str(target)],
         f"cannot convert {path} to an image without a backing file",
     )
     return target

@@ -7,6 +7,10 @@ without it a clone could not reboot. Other read-only blocks are not saved: a new
 files. QEMU 8.0 and later mark read-only blocks. QEMU 7.2 does not, but their names show it: ``/rom@...``
 (rom_set_mr in hw/core/loader.c), ``....rom`` (pci_add_option_rom in hw/pci/pci.c, pc_memory_init in
 hw/i386/pc.c), ``pc.bios`` (x86_bios_rom_init), ``isa-bios`` (pc_isa_bios_init in hw/i386/pc_sysfw.c).
+
+The flash chips of UEFI (``system.flash0``, ``system.flash1``; pc_pflash_create in hw/i386/pc_sysfw.c) are not
+saved either: a new QEMU fills them from their files (pflash_cfi01_realize in hw/block/pflash_cfi01.c), to which
+the guest's writes go at once.
 """
 
 from __future__ import annotations
@@ -35,6 +39,7 @@ RANGE = re.compile(
 READABLE = ("ram", "rom", "romd", "nv-ram", "nv-romd")
 DEVICE_MEMORY = ("ramd", "nv-ramd")  # memory of a device on the host; QEMU does not migrate it
 ROM_NAME = re.compile(r"/rom@.*|(?:.*[./])?[^/]*\.rom|pc\.bios|isa-bios")
+FLASH_NAME = re.compile(r"system\.flash[01]")
 FIRMWARE = "pc.bios"  # ends at 4 GiB (x86_bios_rom_init in hw/i386/x86.c)
 FIRMWARE_END = 4 << 30
 
@@ -60,6 +65,8 @@ class Block:
         """Whether a new QEMU that loads a device state fills it with the same content."""
         if self.region == FIRMWARE:
             return False
+        if FLASH_NAME.fullmatch(self.name):
+            return True
         return bool(ROM_NAME.fullmatch(self.name)) if self.read_only is None else self.read_only
 
 

@@ -14,6 +14,13 @@ if TYPE_CHECKING:
     from pytest_vmsnap.model import GuestNotes, Image, MachineSpec
     from pytest_vmsnap.network import FaultSpec
 
+VARIABLES = "variables.qcow2"  # UEFI's, the last of a machine's disks
+
+
+def without_variables(disks: tuple[Path, ...]) -> tuple[Path, ...]:
+    """The files of the disks that the guest sees as disks, of all that a machine has."""
+    return tuple(disk for disk in disks if disk.name != VARIABLES)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:

@@ -2,8 +2,9 @@
 
 from pytest_vmsnap.host.atomic_files import replacing, write_whole
 from pytest_vmsnap.host.connect import open_host
-from pytest_vmsnap.host.domain_xml import MAIN_MEMORY, DomainConfig, LanPort, Memory, describe, netdev_of
+from pytest_vmsnap.host.domain_xml import MAIN_MEMORY, DomainConfig, Flash, LanPort, Memory, describe, netdev_of
 from pytest_vmsnap.host.facts import Facts
+from pytest_vmsnap.host.firmware import INSTALL_UEFI, UefiFirmware, uefi_firmware
 from pytest_vmsnap.host.forwards import Forward, Protocol, add_forward, forwards, remove_forward
 from pytest_vmsnap.host.host import MORE_ROOM, Host, space_for
 from pytest_vmsnap.host.libvirt import Connection, Domain, silence_taint_warnings
@@ -27,6 +28,10 @@ __all__ = [
     "query_capabilities",
     "IGNORE_SHARED",
     "DomainConfig",
+    "Flash",
+    "UefiFirmware",
+    "uefi_firmware",
+    "INSTALL_UEFI",
     "Memory",
     "MAIN_MEMORY",
     "LanPort",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from pytest_vmsnap.host.firmware import UefiFirmware
     from pytest_vmsnap.model import Image, MachineSpec, Network
 
 QEMU_NAMESPACE = "http://libvirt.org/schemas/domain/qemu/1.0"
@@ -46,14 +47,23 @@ class Memory:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Flash:
+    """The two flash chips of a machine with UEFI: its firmware, and the qcow2 with its own variables."""
+
+    firmware: UefiFirmware
+    variables: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DomainConfig:
     """Everything that a domain's description is made from.
 
     `kind` is libvirt's domain type: ``kvm``, or ``qemu`` for software emulation. `disks` are the machine's own
-    overlays, in the order of their device names. The file `console` records the serial console, whose socket is
-    `serial`. `agent` is the socket of the guest agent's port, `ports` are those of other virtio-serial ports by
-    name. With `incoming` QEMU waits for a saved device state. `unconfined` names the security models that are
-    off for the domain; `qemu_user` is the (uid, gid) that QEMU runs as, if not the driver's default.
+    overlays, in the order of their device names; `flash` is None for a machine with BIOS. The file `console`
+    records the serial console, whose socket is `serial`. `agent` is the socket of the guest agent's port, `ports`
+    are those of other virtio-serial ports by name. With `incoming` QEMU waits for a saved device state.
+    `unconfined` names the security models that are off for the domain; `qemu_user` is the (uid, gid) that QEMU
+    runs as, if not the driver's default.
     """
 
     name: str
@@ -63,6 +73,7 @@ class DomainConfig:
     spec: MachineSpec
     image: Image
     disks: tuple[Path, ...]
+    flash: Flash | None = None
     memory: Memory
     console: Path
     serial: Path
@@ -162,7 +173,7 @@ def _boot(domain: Element, config: DomainConfig) -> None:
             _text(system, "cmdline", config.image.cmdline)
     else:
         SubElement(system, "boot", dev="hd")
-        if not config.spec.screen:  # else the output of firmware and boot loader is lost
+        if not config.flash and not config.spec.screen:  # else the output of firmware and boot loader is lost
             SubElement(system, "bios", useserial="yes")
 
 
@@ -211,6 +222,18 @@ def _disk(devices: Element, index: int, path: Path, config: DomainConfig) -> Non
     _address(disk, SLOT_FURTHER_DISKS + index - 1 if index else SLOT_DISK)
 
 
+def _flash(flash: Flash) -> list[str]:
+    """QEMU's arguments for the flash chips: libvirt before 9.2 has no variables in a qcow2."""
+    code = flash.firmware.code
+    chips = {"pflash0": (code.path, code.format, True), "pflash1": (flash.variables, "qcow2", False)}
+    arguments = []
+    for chip, (path, kind, read_only) in chips.items():
+        file = {"driver": "file", "filename": str(path)}
+        options = {"driver": kind, "node-name": chip, "file": file, "read-only": read_only}
+        arguments += ["-blockdev", json.dumps(options), "-machine", f"{chip}={chip}"]
+    return arguments
+
+
 def _address(device: Element, slot: int) -> None:
     SubElement(
         device,
@@ -250,6 +273,8 @@ def _command_line(domain: Element, config: DomainConfig) -> None:
     if config.memory.sealed:
         backend |= {"readonly": True, "rom": "off"}
     add("-object", json.dumps(backend), "-machine", f"memory-backend={MAIN_MEMORY}")
+    if config.flash:
+        add(*_flash(config.flash))
     if config.spec.network == "isolated":  # libvirt's XML has no `restrict`
         backend_name = netdev_of("isolated")
         add("-netdev", json.dumps({"type": "user", "id": backend_name, "restrict": True}))

@@ -1,4 +1,4 @@
-"""Check in the first sectors of a disk image whether a machine can boot from it.
+"""Check in the first sectors of a disk image whether a machine can boot from it, and with which firmware.
 
 UEFI specification, "GUID Partition Table (GPT) Disk Layout" and "Protective MBR"; the boot signature is from
 the BIOS Boot Specification, and is all that SeaBIOS checks (src/boot.c).
@@ -16,6 +16,7 @@ from pytest_vmsnap.image.inspection import INSTALL_QEMU_IMG
 
 if TYPE_CHECKING:
     from pytest_vmsnap.image.inspection import Disk
+    from pytest_vmsnap.model import Firmware
 
 HEAD_BYTES = 64 << 10  # covers both kinds of partition table and the magics in CONTENTS
 SIGNATURE = slice(510, 512)
@@ -37,23 +38,41 @@ LOOKED_FOR = "looked for: a boot sector (the bytes 55 AA at 510), and an EFI sys
 DIRECTLY = "vmsnap_kernel and vmsnap_initrd boot a system that has no boot loader"
 
 
-def expect_bootable(disk: Disk) -> None:
-    """Raise `ImageError` if a machine's firmware (BIOS) cannot boot from `disk`."""
-    if trouble := boot_problem(_head(disk)):
+def firmware_for(disk: Disk, wanted: Firmware | None) -> Firmware:
+    """The firmware that boots from `disk`: `wanted`, or if None, UEFI only if BIOS cannot.
+
+    Raises `ImageError` if it cannot boot from it.
+    """
+    head = _head(disk)
+    if wanted is None:
+        wanted = "uefi" if boot_problem(head, "bios") and _has_efi_partition(head) else "bios"
+    if trouble := boot_problem(head, wanted):
         what, hint = trouble
         raise ImageError(f"the image {disk.path} cannot boot: {what}", hint=hint)
+    return wanted
 
 
-def boot_problem(head: bytes) -> tuple[str, str] | None:
-    """Why a BIOS cannot boot a disk that begins with `head`, and what to do; None if it can."""
+def boot_problem(head: bytes, firmware: Firmware) -> tuple[str, str] | None:
+    """Why `firmware` cannot boot a disk that begins with `head`, and what to do; None if it may."""
+    if firmware == "bios":
+        return _bios_problem(head)
+    if _has_efi_partition(head):
+        return None
+    what, hint = _bios_problem(head) or (
+        "it boots with BIOS only: it has a boot sector, but no EFI system partition",
+        "leave vmsnap_firmware out, or use an image of the distribution that supports UEFI",
+    )
+    return f"firmware={firmware}, and {what}", hint
+
+
+def _bios_problem(head: bytes) -> tuple[str, str] | None:
     signed = head[SIGNATURE] == BOOT_SIGNATURE
     if signed and any(head[CODE]):
         return None
     if _has_efi_partition(head):
         return (
             "it boots with UEFI only: it has an EFI system partition, but no boot sector with code for BIOS",
-            "machines boot with BIOS: use an image of the distribution that supports BIOS, or boot this one "
-            "directly (vmsnap_kernel, vmsnap_initrd)",
+            "leave vmsnap_firmware out, or set it to uefi",
         )
     if signed:
         return "its boot sector holds no code, and it has no EFI system partition", _advice(head)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_vmsnap.errors import SpecError
@@ -33,7 +34,8 @@ def provide(request: ImageRequest, *, store: Store, progress: Progress) -> Image
         return _without_disk(request)
     if image.startswith(DEBIAN):
         suite, added = image.removeprefix(DEBIAN), request.additions
-        return provide_debian(image, suite, request.packages, additions=added, store=store, progress=progress)
+        found = provide_debian(image, suite, request.packages, additions=added, store=store, progress=progress)
+        return replace(found, firmware=request.firmware or "bios")
     if image.startswith(ADDRESSES):
         # imported late: pooch imports requests, which would slow down every pytest run
         from pytest_vmsnap.image.download import provide_download
@@ -74,4 +76,5 @@ def _without_disk(request: ImageRequest) -> Image:
         kernel=boot.kernel,
         initrd=boot.initrd,
         cmdline=boot.cmdline,
+        firmware=request.firmware or "bios",
     )

@@ -40,8 +40,9 @@ def describe(request: ImageRequest, path: Path, *, origin: str, content: str | N
     """
     boot = direct_boot.resolve(request)
     disk = inspection.inspect(path, alone=content is not None)
+    firmware = request.firmware or "bios"
     if boot.kernel is None:
-        bootable.expect_bootable(disk)
+        firmware = bootable.firmware_for(disk, request.firmware)
     parts = [content] if content else [files.identity(file) for file in disk.files]
     return Image(
         key=digest({"kind": "disk", "files": parts, "format": disk.format} | boot.identity()),
@@ -51,4 +52,5 @@ def describe(request: ImageRequest, path: Path, *, origin: str, content: str | N
         kernel=boot.kernel,
         initrd=boot.initrd,
         cmdline=boot.cmdline,
+        firmware=firmware,
     )

@@ -20,7 +20,7 @@ from pytest_vmsnap.model.settings import (
     Settings,
     Verify,
 )
-from pytest_vmsnap.model.spec import Disk, MachineSpec, Network
+from pytest_vmsnap.model.spec import Disk, Firmware, MachineSpec, Network
 
 __all__ = [
     "ClusterMember",
@@ -29,6 +29,7 @@ __all__ = [
     "MachineSpec",
     "Disk",
     "Network",
+    "Firmware",
     "Result",
     "Image",
     "ImageRequest",

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from pytest_vmsnap.model.spec import Firmware
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Additions:
@@ -29,8 +31,8 @@ class ImageRequest:
 
     `image` is a path, an ``http(s)://`` address or ``debian:SUITE``; None means a machine without a disk,
     which needs `kernel`. `sha256` belongs to an address, `packages` and `additions` belong to ``debian:``;
-    `kernel`, `initrd` and `cmdline` directly boot the image of a path or an address, or no image. Relative
-    paths are relative to `root`.
+    `kernel`, `initrd` and `cmdline` directly boot the image of a path or an address, or no image. `firmware` is
+    None if the image decides. Relative paths are relative to `root`.
     """
 
     image: str | None
@@ -40,6 +42,7 @@ class ImageRequest:
     kernel: str | None = None
     initrd: str | None = None
     cmdline: str | None = None
+    firmware: Firmware | None = None
     additions: Additions = NO_ADDITIONS
 
 
@@ -48,8 +51,9 @@ class Image:
     """A base image that exists; nothing ever writes to it.
 
     `key` identifies its content (or its recipe); `origin` is what the user wrote; `disk` is None for a machine
-    without one; `kernel`, `initrd` and `cmdline` are set if it boots directly; `built` is when the plugin built
-    it (seconds since the epoch), if it did; `has_shell` says whether it starts the guest shell by itself.
+    without one; `kernel`, `initrd` and `cmdline` are set if it boots directly; `firmware` is what boots it;
+    `built` is when the plugin built it (seconds since the epoch), if it did; `has_shell` says whether it starts
+    the guest shell by itself.
     """
 
     key: str
@@ -59,5 +63,6 @@ class Image:
     kernel: Path | None = None
     initrd: Path | None = None
     cmdline: str | None = None
+    firmware: Firmware = "bios"
     built: float | None = None
     has_shell: bool = False

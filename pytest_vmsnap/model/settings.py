@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from pytest_vmsnap.model.spec import MachineSpec, Network
+from pytest_vmsnap.model.spec import Firmware, MachineSpec, Network
 
 Accel = Literal["auto", "kvm", "tcg"]
 ChannelName = Literal["shell", "agent", "ssh"]
@@ -46,6 +46,7 @@ class Settings:
     memory: int = 512
     cpus: int | None = None
     network: Network = "user"
+    firmware: Firmware | None = None
     uri: str | None = None
     accel: Accel = "auto"
     channel: ChannelName = "shell"
@@ -87,6 +88,7 @@ class Settings:
             memory=self.memory,
             cpus=self.cpus,
             network=self.network,
+            firmware=self.firmware,
         )
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 from pytest_vmsnap.errors import SpecError
 
 Network = Literal["user", "isolated", "none"]
+Firmware = Literal["bios", "uefi", "uefi-secure"]
 
 MEMORY_MIB_FLOOR = 32
 CPUS_CEILING = 255
@@ -40,7 +41,7 @@ class MachineSpec:
     `image`, `image_sha256`, `packages`, `kernel`, `initrd` and `cmdline` are like the options of these names;
     `memory` is in MiB; `cpus` is the number of virtual processors, None for what the host can run well;
     `network` is ``user`` (outbound access through the host), ``isolated`` (port forwards only) or ``none``;
-    `disks` are additional disks; `screen` adds a display.
+    `disks` are additional disks; `screen` adds a display; `firmware` None chooses BIOS or UEFI by the image.
 
     Raises `SpecError` if such a machine is not possible, or if QEMU could not save it.
     """
@@ -56,6 +57,7 @@ class MachineSpec:
     network: Network = "user"
     disks: tuple[Disk, ...] = ()
     screen: bool = False
+    firmware: Firmware | None = None
 
     def __post_init__(self) -> None:
         if self.image is None and self.kernel is None:
@@ -67,6 +69,11 @@ class MachineSpec:
             _expect_number("cpus", self.cpus, 1, CPUS_CEILING, "processors")
         if self.network not in get_args(Network):
             raise SpecError(f"network={self.network!r}: must be one of {', '.join(get_args(Network))}")
+        if self.firmware is not None and self.firmware not in get_args(Firmware):
+            choices = ", ".join(get_args(Firmware))
+            raise SpecError(
+                f"firmware={self.firmware!r}: must be one of {choices}, or None to choose by the image"
+            )
         _expect("screen", self.screen, (bool,), "True or False")
         object.__setattr__(self, "packages", _texts("packages", self.packages))
         object.__setattr__(self, "disks", tuple(_disk(disk) for disk in self.disks))

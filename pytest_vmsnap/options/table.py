@@ -10,6 +10,7 @@ from pytest_vmsnap.model import (
     Artifacts,
     ChannelName,
     Entropy,
+    Firmware,
     Missing,
     Network,
     Order,
@@ -86,6 +87,12 @@ OPTIONS: tuple[Option, ...] = (
         get_args(Network),
         "user",
         "the machine's network: out through the host, port forwards only, or none",
+    ),
+    Option(
+        name="firmware",
+        parse=values.one_of(get_args(Firmware)),
+        allowed=f"{', '.join(get_args(Firmware))}; none: uefi if the image boots with nothing else, else bios",
+        help="what boots the machine",
     ),
     Option(
         name="uri",

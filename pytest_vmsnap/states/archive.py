@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_vmsnap.errors import StoreDamaged, StoreError, StoreFormat
-from pytest_vmsnap.fork import backing_of, flatten
+from pytest_vmsnap.fork import backing_of, flatten, without_variables
 from pytest_vmsnap.states import entries
 from pytest_vmsnap.states.entries import DEVICES, META, RAM
 
@@ -112,7 +112,7 @@ def extract_disk(source: Path, target: Path) -> None:
     """
     expect_new(target)
     contents = _contents(source)
-    disks = contents["meta"]["disks"]
+    disks = [path.name for path in without_variables(tuple(map(Path, contents["meta"]["disks"])))]
     if not disks:
         raise StoreError(f"the state in {source} has no disk")
     with tempfile.TemporaryDirectory(prefix=".vmsnap-", dir=target.absolute().parent) as name:

@@ -48,6 +48,7 @@ def image_request(spec: MachineSpec, *, root: Path) -> ImageRequest:
         kernel=spec.kernel,
         initrd=spec.initrd,
         cmdline=spec.cmdline,
+        firmware=spec.firmware,
         additions=additions(),
     )
 

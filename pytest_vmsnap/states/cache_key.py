@@ -42,6 +42,7 @@ def base_parts(
         "image built": image.built,
         "spec": spec.as_dict(),
         "disks": [_identity(root, disk.source) for disk in spec.disks if disk.source],
+        "firmware": factory.firmware_digest(image),
         "machine": factory.normalized_xml(spec, image),
         "qemu": facts.qemu_version,
         "libvirt": facts.libvirt_version,
