@@ -10,7 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_vmsnap.cli import doctor, drop, export, flatten, import_, kept, open_, prune, states, verify
+from pytest_vmsnap.cli import (
+    doctor,
+    drop,
+    export,
+    flatten,
+    images,
+    import_,
+    kept,
+    open_,
+    prune,
+    pull,
+    states,
+    verify,
+)
 from pytest_vmsnap.errors import VmsnapError
 from pytest_vmsnap.plugin import settings_of
 
@@ -19,7 +32,7 @@ if TYPE_CHECKING:
 
     from pytest_vmsnap.model import Settings
 
-VERBS = (open_, kept, drop, states, export, import_, flatten, prune, verify, doctor)
+VERBS = (open_, kept, drop, states, export, import_, flatten, prune, verify, images, pull, doctor)
 FAILED = 1
 
 

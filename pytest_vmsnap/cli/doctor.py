@@ -72,7 +72,7 @@ def _findings(settings: Settings) -> Iterator[Finding]:
     yield doctor.memory(settings.memory, ahead=ahead, has_room=lambda: budget.has_room(settings.memory))
     yield from store.findings(path, limit_mib=settings.store_limit, needed_mib=space_for(settings.memory))
     try:
-        request = image_request(settings.spec(), root=settings.root)
+        request = image_request(settings.spec(), root=settings.root, mirror=settings.image_mirror)
     except VmsnapError as error:
         yield Finding(name="image", status="failure", found=error.message, advice=error.hint)
         yield not_checked("image-tools", "no image")

@@ -9,6 +9,7 @@ from pytest_vmsnap.errors import ImageError, VmsnapError
 from pytest_vmsnap.image.debian import MISSING_KEYS, build_mode, has_keys, key_of, plan_of
 from pytest_vmsnap.image.kinds import ADDRESSES, DEBIAN
 from pytest_vmsnap.image.local_image import provide_path
+from pytest_vmsnap.image.vendors import is_vendor_name, parse_name
 from pytest_vmsnap.model import Finding, not_checked, ok
 from pytest_vmsnap.model.settings import masked
 
@@ -35,6 +36,9 @@ def _other(request: ImageRequest, image: str | None) -> Finding:
     if image.startswith(ADDRESSES):
         return ok("image", f"{masked(image)}, fetched once and kept in the store")
     try:
+        if is_vendor_name(image):
+            name = parse_name(image)
+            return ok("image", f"{name} ({name.vendor.title}), fetched once and kept in the store")
         provide_path(request, image)
     except VmsnapError as error:
         return Finding(name="image", status="failure", found=error.message, advice=error.hint)

@@ -1,4 +1,4 @@
-"""An image from an address, identified by its digest."""
+"""Files from an address, identified by their checksum."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pooch
 import requests
 
 from pytest_vmsnap.errors import ImageError
+from pytest_vmsnap.image.checksum import Checksum
 from pytest_vmsnap.image.local_image import describe
 from pytest_vmsnap.model import Image, ImageRequest, digest
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS, SILENCE_SECONDS = 30.0, 60.0
 CHUNK = 1 << 16
+TEXT_BYTES = 8 << 20  # a directory or a list of checksums is shorter
 FRUITLESS_ATTEMPTS = 2
 DISK, META = "disk", "meta.json"
 
@@ -35,18 +37,64 @@ def provide_download(request: ImageRequest, address: str, *, store: Store, progr
     download fails, or the image cannot be used, `SpecError` as `describe` does.
     """
     shown = without_secrets(address)
-    sha256 = _checked_digest(request.sha256, shown)
-    part = store.path / "downloads" / f"{sha256}.part"
+    checksum = _checked(request.sha256, shown)
+    entry = fetch_into_store(
+        address,
+        checksum,
+        what=shown,
+        hint="if the address has a newer image, update vmsnap_image_sha256, or use an address that names a "
+        "version, whose image does not change",
+        store=store,
+        progress=progress,
+    )
+    return describe(request, entry / DISK, origin=shown, content=checksum.digest)
 
-    def fetch(draft: Path) -> None:
-        with progress.step(f"fetching the image {shown}") as step:
-            download(address, part, sha256, step)
+
+def entry_key(checksum: Checksum) -> str:
+    """The key of the store's entry for a file with this checksum."""
+    return digest({"kind": "download", checksum.algorithm: checksum.digest})
+
+
+def fetch_into_store(
+    address: str,
+    checksum: Checksum,
+    *,
+    what: str,
+    expected: str = "",
+    hint: str,
+    store: Store,
+    progress: Progress,
+) -> Path:
+    """Return the store's entry with the image that has this checksum; fetch it from `address` if needed.
+
+    `what` names it to the user, `expected` says where the checksum comes from, `hint` what to do if the file
+    there has another one. Raises `ImageError` if the download fails.
+    """
+    part = store.path / "downloads" / f"{checksum.digest}.part"
+
+    def fill(draft: Path) -> None:
+        with progress.step(f"fetching the image {what}") as step:
+            download(address, part, checksum, step, expected=expected, hint=hint)
         part.rename(draft / DISK)
-        (draft / META).write_text(json.dumps({"address": shown, "sha256": sha256, "fetched": time.time()}))
+        meta = {"name": what, "address": without_secrets(address), "fetched": time.time()}
+        (draft / META).write_text(json.dumps(meta | {checksum.algorithm: checksum.digest}))
 
-    key = digest({"kind": "download", "sha256": sha256})
-    entry = store.provide("images", key, f"image {shown}", fetch)
-    return describe(request, entry / DISK, origin=shown, content=sha256)
+    return store.provide("images", entry_key(checksum), f"image {what}", fill)
+
+
+def read_text(address: str) -> str:
+    """The text at `address`, at most `TEXT_BYTES` of it. Raises `ImageError` if it cannot be fetched."""
+    try:
+        with requests.get(address, timeout=(CONNECT_SECONDS, SILENCE_SECONDS), stream=True) as response:
+            response.raise_for_status()
+            found = bytearray()
+            for chunk in response.iter_content(CHUNK):
+                found += chunk
+                if len(found) > TEXT_BYTES:
+                    raise ImageError(f"{without_secrets(address)} is longer than {TEXT_BYTES >> 20} MiB")
+    except requests.RequestException as error:
+        raise _failure(address, error, what="") from None  # the original shows the address's secrets
+    return found.decode(errors="replace")
 
 
 def without_secrets(address: str) -> str:
@@ -56,45 +104,48 @@ def without_secrets(address: str) -> str:
     return urlunsplit((parts.scheme, host, parts.path, "..." if parts.query else "", ""))
 
 
-def _checked_digest(sha256: str | None, shown: str) -> str:
+def _checked(sha256: str | None, shown: str) -> Checksum:
     how = (
         f"take it from the distribution's SHA256SUMS, or run: curl -fsSL {shown} | sha256sum\n"
         "and set vmsnap_image_sha256"
     )
     if not sha256:
         raise ImageError(f"the image {shown} is an address, so its SHA-256 digest is needed", hint=how)
-    text = sha256.strip().lower().removeprefix("sha256:")
-    if not re.fullmatch(r"[0-9a-f]{64}", text):
+    try:
+        return Checksum.parse(f"sha256:{sha256.strip().lower().removeprefix('sha256:')}")
+    except ValueError:
         raise ImageError(
             f"image_sha256={sha256!r} is not a SHA-256 digest: one has 64 hexadecimal digits", hint=how
-        )
-    return text
+        ) from None
 
 
-def download(address: str, part: Path, sha256: str, step: Step) -> None:
-    """Fetch `address` into the file `part` and check its digest `sha256`; resume if part of it is there.
+def download(
+    address: str, part: Path, checksum: Checksum, step: Step, *, expected: str = "", hint: str = ""
+) -> None:
+    """Fetch `address` into the file `part` and check its `checksum`; resume if part of it is there.
 
     Raises `ImageError` if that fails; then `part` stays if it may be of use to resume.
     """
     continued = _size(part) > 0
     _fetch(address, part, step)
-    found = _digest(part, step)
-    if found != sha256 and continued:  # the earlier part may be from another file
+    found = _digest(part, checksum, step)
+    if found != checksum.digest and continued:  # the earlier part may be from another file
         part.unlink()
         _fetch(address, part, step)
-        found = _digest(part, step)
-    if found != sha256:
+        found = _digest(part, checksum, step)
+    if found != checksum.digest:
         part.unlink()
+        source = f" ({expected})" if expected else ""
         raise ImageError(
-            f"the image {without_secrets(address)} has another digest\n  expected {sha256}\n  found    {found}",
-            hint="the download was deleted. If the address has a newer image, update vmsnap_image_sha256, or "
-            "use an address that names a version, whose image does not change",
+            f"the image {without_secrets(address)} has another digest\n  expected {checksum.digest}{source}\n"
+            f"  found    {found}",
+            hint=f"the download was deleted; {hint}",
         )
 
 
-def _digest(part: Path, step: Step) -> str:
+def _digest(part: Path, checksum: Checksum, step: Step) -> str:
     step.say("checking the digest")
-    return str(pooch.file_hash(str(part)))
+    return str(pooch.file_hash(str(part), alg=checksum.algorithm))
 
 
 def _fetch(address: str, part: Path, step: Step) -> None:
@@ -204,7 +255,7 @@ def _final(error: requests.RequestException) -> bool:
     )
 
 
-def _failure(address: str, error: requests.RequestException) -> ImageError:
+def _failure(address: str, error: requests.RequestException, *, what: str = "the image ") -> ImageError:
     if error.response is not None:
         why = f"the server answers {error.response.status_code} {error.response.reason}"
         hint = {
@@ -219,7 +270,7 @@ def _failure(address: str, error: requests.RequestException) -> ImageError:
             requests.exceptions.SSLError: "the server's certificate is not accepted",
         }.get(type(error), _cause(error))
         hint = "check the network and the proxy (https_proxy); the next run resumes the download"
-    return ImageError(f"the image {without_secrets(address)} cannot be fetched: {why}", hint=hint)
+    return ImageError(f"{what}{without_secrets(address)} cannot be fetched: {why}", hint=hint)
 
 
 def _cause(error: BaseException) -> str:

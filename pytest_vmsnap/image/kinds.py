@@ -9,6 +9,7 @@ from pytest_vmsnap.errors import SpecError
 from pytest_vmsnap.image import direct_boot
 from pytest_vmsnap.image.debian import provide_debian
 from pytest_vmsnap.image.local_image import provide_path
+from pytest_vmsnap.image.vendors import is_vendor_name
 from pytest_vmsnap.model import Image, ImageRequest, digest
 
 if TYPE_CHECKING:
@@ -41,6 +42,10 @@ def provide(request: ImageRequest, *, store: Store, progress: Progress) -> Image
         from pytest_vmsnap.image.download import provide_download
 
         return provide_download(request, image, store=store, progress=progress)
+    if is_vendor_name(image):
+        from pytest_vmsnap.image.vendors.provide import provide_vendor
+
+        return provide_vendor(request, image, store=store, progress=progress)
     return provide_path(request, image)
 
 

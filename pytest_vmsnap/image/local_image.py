@@ -12,7 +12,10 @@ from pytest_vmsnap.model import Image, ImageRequest, digest
 if TYPE_CHECKING:
     from pathlib import Path
 
-KINDS = "an image is a path, an http:// or https:// address, or debian:SUITE (e.g. debian:trixie)"
+KINDS = (
+    "an image is a path, an http:// or https:// address, debian:SUITE (e.g. debian:trixie), or a vendor's name "
+    "(e.g. ubuntu:24.04); `vmsnap images` lists the names"
+)
 
 
 def provide_path(request: ImageRequest, written: str) -> Image:

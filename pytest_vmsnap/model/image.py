@@ -29,10 +29,11 @@ NO_ADDITIONS = Additions()
 class ImageRequest:
     """A base image as the user names it.
 
-    `image` is a path, an ``http(s)://`` address or ``debian:SUITE``; None means a machine without a disk,
-    which needs `kernel`. `sha256` belongs to an address, `packages` and `additions` belong to ``debian:``;
-    `kernel`, `initrd` and `cmdline` directly boot the image of a path or an address, or no image. `firmware` is
-    None if the image decides. Relative paths are relative to `root`.
+    `image` is a path, an ``http(s)://`` address, ``debian:SUITE`` or a vendor's ``NAME:VERSION``; None means a
+    machine without a disk, which needs `kernel`. `sha256` belongs to an address, `packages` and `additions`
+    belong to ``debian:``; `kernel`, `initrd` and `cmdline` directly boot the image of a path or an address, or
+    no image. `firmware` is None if the image decides; `mirror` has the vendors' images. Relative paths are
+    relative to `root`.
     """
 
     image: str | None
@@ -43,6 +44,7 @@ class ImageRequest:
     initrd: str | None = None
     cmdline: str | None = None
     firmware: Firmware | None = None
+    mirror: str | None = None
     additions: Additions = NO_ADDITIONS
 
 

@@ -39,6 +39,7 @@ class Settings:
     root: Path
     image: str | None = "debian:trixie"
     image_sha256: str | None = None
+    image_mirror: str | None = None
     packages: tuple[str, ...] = ()
     kernel: str | None = None
     initrd: str | None = None

@@ -37,7 +37,7 @@ OPTIONS: tuple[Option, ...] = (
         parse=values.image,
         make_absolute=values.image_text,
         default="debian:trixie",
-        allowed="a path, an http(s):// URL, debian:SUITE, or none (no disk)",
+        allowed="a path, an http(s):// URL, debian:SUITE, a name such as ubuntu:24.04, or none (no disk)",
         help="the base image, which is never written to",
     ),
     Option(
@@ -45,6 +45,12 @@ OPTIONS: tuple[Option, ...] = (
         parse=values.sha256,
         allowed="64 hexadecimal digits",
         help="the SHA-256 digest of an image that is a URL",
+    ),
+    Option(
+        name="image_mirror",
+        parse=values.address,
+        allowed="an http(s):// URL; none: the vendors' own servers",
+        help="a mirror of vendors' images, with their servers as directories",
     ),
     Option(
         name="packages",

@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from pytest_vmsnap.image.vendors import is_vendor_name
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -31,11 +33,19 @@ def texts(value: object) -> tuple[str, ...]:
 
 
 def image(value: object) -> str | None:
-    """Return a path, a URL or ``debian:SUITE``; None for ``none``."""
+    """Return a path, a URL, ``debian:SUITE`` or a vendor's name; None for ``none``."""
     found = text(value)
-    if found is None or (":" in found and not (is_address(found) or is_debian(found) or _is_pathlike(found))):
+    if found is None or (":" in found and not (_is_name(found) or is_address(found) or _is_pathlike(found))):
         raise ValueError("no image")
     return None if found == "none" else found
+
+
+def address(value: object) -> str | None:
+    """Return a URL; None if it is empty."""
+    found = text(value)
+    if found is not None and not is_address(found):
+        raise ValueError("no URL")
+    return found
 
 
 def sha256(value: object) -> str | None:
@@ -141,6 +151,10 @@ def is_debian(image: str | None) -> bool:
     return image is not None and re.fullmatch(r"debian:[a-z][a-z0-9-]*", image) is not None
 
 
+def _is_name(image: str) -> bool:
+    return is_debian(image) or is_vendor_name(image)
+
+
 def _is_pathlike(image: str) -> bool:
     return image.startswith(("/", ".", "~"))
 
@@ -154,4 +168,4 @@ def path_text(value: str, base: Path) -> str:
 
 
 def image_text(value: str, base: Path) -> str:
-    return value if is_address(value) or is_debian(value) else path_text(value, base)
+    return value if is_address(value) or _is_name(value) else path_text(value, base)

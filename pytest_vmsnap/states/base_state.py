@@ -38,8 +38,11 @@ KVM_DEATHS = (
 )
 
 
-def image_request(spec: MachineSpec, *, root: Path) -> ImageRequest:
-    """The image that a machine of `spec` needs; relative paths are relative to `root`."""
+def image_request(spec: MachineSpec, *, root: Path, mirror: str | None = None) -> ImageRequest:
+    """The image that a machine of `spec` needs; relative paths are relative to `root`.
+
+    `mirror` has the vendors' images, None for their own servers.
+    """
     return ImageRequest(
         image=spec.image,
         root=root,
@@ -49,6 +52,7 @@ def image_request(spec: MachineSpec, *, root: Path) -> ImageRequest:
         initrd=spec.initrd,
         cmdline=spec.cmdline,
         firmware=spec.firmware,
+        mirror=mirror,
         additions=additions(),
     )
 

@@ -196,7 +196,7 @@ class Library:
 
     def _image(self, spec: MachineSpec) -> Image:
         if spec not in self._images:
-            request = image_request(spec, root=self._settings.root)
+            request = image_request(spec, root=self._settings.root, mirror=self._settings.image_mirror)
             self._images[spec] = images.provide(request, store=self._store, progress=self._progress)
         return self._images[spec]
 

@@ -56,7 +56,7 @@ class Store:
         self.path = path
         self._lock_owner = lock_owner or LockOwner()
         self.progress = progress
-        self._refresh = refresh
+        self.refresh = refresh
         self._damaged: set[EntryName] = set()
         self._fresh: set[EntryName] = set()  # checked or built in this run
         try:
@@ -142,7 +142,7 @@ class Store:
     def _usable(self, name: EntryName, what: str, rebuild: bool) -> Path | None:
         """The entry, pinned and proved to be what was saved; None if it must be built."""
         known = name in self._fresh
-        refreshed = rebuild or (self._refresh and name.kind != "downloads")
+        refreshed = rebuild or (self.refresh and name.kind != "downloads")
         if not known and refreshed and not self._is_new(name):
             return None
         with self._guard():

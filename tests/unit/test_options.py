@@ -135,10 +135,11 @@ def test_a_digest_may_have_its_kind_before_it_and_capitals() -> None:
 
 BAD: list[tuple[str, object]] = [
     ("image", ""),
-    ("image", "ubuntu:noble"),
+    ("image", "gentoo:23.0"),
     ("image", "debian:"),
     ("image", "ftp://example.org/disk.qcow2"),
     ("image_sha256", "abc"),
+    ("image_mirror", "mirror.example.org"),
     ("packages", "nginx curl"),
     ("kernel", 5),
     ("initrd", 5),
@@ -149,6 +150,7 @@ BAD: list[tuple[str, object]] = [
     ("cpus", "256"),
     ("cpus", "two"),
     ("network", "bridge"),
+    ("firmware", "coreboot"),
     ("uri", 5),
     ("accel", "hvf"),
     ("channel", "telnet"),

@@ -17,6 +17,7 @@ from pytest_vmsnap.model import ImageRequest
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from pytest_vmsnap.model import Firmware
     from pytest_vmsnap.progress import Progress
     from pytest_vmsnap.store import Store
 
@@ -50,22 +51,57 @@ def gpt(*kinds: bytes, sector: int = 512) -> tuple[tuple[int, bytes], ...]:
     ],
 )
 def test_a_boot_sector_with_code_may_boot(disk: bytes) -> None:
-    assert boot_problem(disk) is None
+    assert boot_problem(disk, "bios") is None
+
+
+UEFI_ALONE = [
+    head(*signed(0xEE), *gpt(LINUX_GUID, EFI_SYSTEM_GUID)),
+    head(*signed(0xEE), *gpt(LINUX_GUID, EFI_SYSTEM_GUID, sector=4096)),
+    head(*signed(0xEF)),
+]
+BOTH = head((0, CODE), *signed(0xEE), *gpt(LINUX_GUID, EFI_SYSTEM_GUID))
+BIOS_ALONE = head((0, CODE), *signed(0x83))
+
+
+@pytest.mark.parametrize("disk", UEFI_ALONE)
+def test_a_disk_for_uefi_alone_is_not_booted_with_bios(disk: bytes) -> None:
+    assert boot_problem(disk, "uefi") is None
+    found = boot_problem(disk, "bios")
+    assert found
+    assert "boots with UEFI only" in found[0]
+    assert "vmsnap_firmware" in found[1]
+
+
+def test_a_disk_for_bios_alone_is_not_booted_with_uefi() -> None:
+    found = boot_problem(BIOS_ALONE, "uefi")
+    assert found
+    assert (
+        found[0]
+        == "firmware=uefi, and it boots with BIOS only: it has a boot sector, but no EFI system partition"
+    )
+    assert "vmsnap_firmware" in found[1]
+    empty = boot_problem(head(), "uefi-secure")
+    assert empty
+    assert "firmware=uefi-secure, and it is empty" in empty[0]
 
 
 @pytest.mark.parametrize(
-    "disk",
+    ("disk", "wanted", "expected"),
     [
-        head(*signed(0xEE), *gpt(LINUX_GUID, EFI_SYSTEM_GUID)),
-        head(*signed(0xEE), *gpt(LINUX_GUID, EFI_SYSTEM_GUID, sector=4096)),
-        head(*signed(0xEF)),
+        (UEFI_ALONE[0], None, "uefi"),
+        (BOTH, None, "bios"),
+        (BIOS_ALONE, None, "bios"),
+        (BOTH, "uefi", "uefi"),
+        (UEFI_ALONE[0], "uefi-secure", "uefi-secure"),
     ],
 )
-def test_a_disk_for_uefi_alone_is_told_that_machines_have_a_bios(disk: bytes) -> None:
-    found = boot_problem(disk)
-    assert found
-    assert "boots with UEFI only" in found[0]
-    assert "machines boot with BIOS" in found[1]
+def test_the_image_decides_the_firmware_unless_the_user_does(
+    tmp_path: Path, store: Store, progress: Progress, disk: bytes, wanted: Firmware | None, expected: str
+) -> None:
+    path = tmp_path / "disk.img"
+    path.write_bytes(disk)
+    request = ImageRequest(image=str(path), root=tmp_path, firmware=wanted)
+    assert provide(request, store=store, progress=progress).firmware == expected
 
 
 @pytest.mark.parametrize(
@@ -78,7 +114,7 @@ def test_a_disk_for_uefi_alone_is_told_that_machines_have_a_bios(disk: bytes) ->
     ],
 )
 def test_what_has_neither_says_what_was_looked_for(disk: bytes, words: str) -> None:
-    found = boot_problem(disk)
+    found = boot_problem(disk, "bios")
     assert found
     assert words in found[0]
     assert "vmsnap_kernel" in found[1]
@@ -92,7 +128,7 @@ def test_what_has_neither_says_what_was_looked_for(disk: bytes, words: str) -> N
     ],
 )
 def test_a_file_system_without_a_boot_loader_is_named(disk: bytes, words: str) -> None:
-    found = boot_problem(disk)
+    found = boot_problem(disk, "bios")
     assert found
     assert words in found[1]
 
