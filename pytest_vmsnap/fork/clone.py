@@ -71,7 +71,7 @@ class Clone:
             )
             if lan and not snapshot.has_lan:
                 self.domain.qmp("netdev_add", lan.netdev)
-                self.domain.qmp("device_add", lan.device)
+                self.domain.qmp("device_add", lan.device(snapshot.image.firmware))
         except (HostError, ChannelError) as error:  # QEMU may end while it loads
             self.end()
             raise RevertError(f"cannot make a clean machine: {error.message}", hint=error.hint) from error
@@ -84,7 +84,7 @@ class Clone:
         self.consoles.append(console)
         arguments: tuple[str, ...] = BARE_DEVICES if incoming and self.snapshot.bare_devices else ()
         if self._lan and (self.snapshot.has_lan or not incoming):
-            arguments += self._lan.arguments
+            arguments += self._lan.arguments(self.snapshot.image.firmware)
         return self._factory.start(
             name=self._factory.host.run.domain_name("vm") if len(self.consoles) > 1 else self.name,
             spec=self.snapshot.spec,

@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 
 from pytest_vmsnap.fork import files, qcow2
 from pytest_vmsnap.fork.snapshot import VARIABLES, without_variables
-from pytest_vmsnap.host import DomainConfig, Flash, Memory, describe, uefi_firmware
+from pytest_vmsnap.host import DomainConfig, Flash, Memory, Tpm, describe, uefi_firmware
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,6 +45,7 @@ class DomainFactory:
     say: Callable[[str], None] = log.warning
     scaled: Callable[[float], float] = float
     _said: set[str] = field(default_factory=set)
+    _tpms: dict[str, Tpm] = field(default_factory=dict)
 
     def say_once(self, line: str) -> None:
         """Show `line` to the user, unless it has been shown before."""
@@ -115,7 +116,7 @@ class DomainFactory:
         return tuple(self._given(path) for path in disks)
 
     def _uefi(self, image: Image) -> UefiFirmware:
-        return uefi_firmware(image.firmware, self.host.facts.machine_type)
+        return uefi_firmware(image.firmware, self.host.machine_type(image.firmware))
 
     def firmware_digest(self, image: Image) -> str:
         """The digest of the UEFI firmware that boots `image`, empty with BIOS: part of a key."""
@@ -157,9 +158,18 @@ class DomainFactory:
         config = self._config(name, spec, image, disks, memory, console, incoming, extra_arguments)
         description = describe(config)
         self.customize(description, spec)
-        return self.host.connection.create(
-            description, console=console, serial=config.serial, ports=config.ports, paused=incoming
-        )
+        with ExitStack() as failed:
+            if config.tpm:
+                self._tpms[name] = Tpm(console.parent / "tpm", config.tpm, self.host.permissions)
+                failed.callback(self._kill_tpm, name)
+            domain = self.host.connection.create(
+                description, console=console, serial=config.serial, ports=config.ports, paused=incoming
+            )
+            failed.pop_all()
+        return domain
+
+    def _kill_tpm(self, name: str) -> None:
+        self._tpms.pop(name).kill()
 
     def normalized_xml(self, spec: MachineSpec, image: Image) -> str:
         """The XML of a machine of `spec` on `image`, without what differs between machines: part of a key."""
@@ -170,6 +180,7 @@ class DomainFactory:
         config = self._config("any", spec, image, tuple(disks), memory, Path("console"), False, ())
         ports = dict.fromkeys(config.ports, Path("port"))
         config = replace(config, serial=Path("serial"), agent=Path("agent"), ports=ports)
+        config = replace(config, tpm=config.tpm and Path("tpm"))
         # the image's key covers their content, and their paths may change: a store can be moved
         kernel, initrd = image.kernel and Path("kernel"), image.initrd and Path("initrd")
         description = describe(replace(config, image=replace(image, kernel=kernel, initrd=initrd)))
@@ -200,7 +211,7 @@ class DomainFactory:
             name=name,
             kind=facts.kind,
             emulator=facts.emulator,
-            machine_type=facts.machine_type,
+            machine_type=self.host.machine_type(image.firmware),
             spec=spec,
             image=self._booted_directly(image),
             disks=without_variables(disks),
@@ -209,6 +220,7 @@ class DomainFactory:
             console=console,
             serial=sockets / f"{name}.serial",
             agent=sockets / f"{name}.agent",
+            tpm=sockets / f"{name}.tpm" if spec.tpm else None,
             ports={port: sockets / f"{name}.{number}" for number, port in enumerate(self.ports)},
             incoming=incoming,
             extra_arguments=extra_arguments,
@@ -239,6 +251,8 @@ class DomainFactory:
         """End a domain at once and remove its log. Takes up to 2 s if process 1 reaps slowly."""
         with ExitStack() as steps:  # each step runs, even if another raises
             steps.callback(self._remove_log, domain)
+            if tpm := self._tpms.pop(domain.name, None):
+                steps.callback(tpm.end)
             steps.callback(self.host.connection.forget, domain)
             steps.callback(domain.destroy)
 

@@ -11,6 +11,7 @@ from pytest_vmsnap.host.libvirt import Connection, Domain, silence_taint_warning
 from pytest_vmsnap.host.processes import is_stopped
 from pytest_vmsnap.host.qemu_capabilities import IGNORE_SHARED, Capabilities, query_capabilities
 from pytest_vmsnap.host.run_directory import Run, sweep
+from pytest_vmsnap.host.tpm import INSTALL_TPM, Tpm
 from pytest_vmsnap.host.uri import UriChoice, choose_uri, default_store
 
 __all__ = [
@@ -32,6 +33,8 @@ __all__ = [
     "UefiFirmware",
     "uefi_firmware",
     "INSTALL_UEFI",
+    "Tpm",
+    "INSTALL_TPM",
     "Memory",
     "MAIN_MEMORY",
     "LanPort",

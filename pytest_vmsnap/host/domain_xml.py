@@ -18,18 +18,20 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_vmsnap.host.firmware import UefiFirmware
-    from pytest_vmsnap.model import Image, MachineSpec, Network
+    from pytest_vmsnap.model import Firmware, Image, MachineSpec, Network
 
 QEMU_NAMESPACE = "http://libvirt.org/schemas/domain/qemu/1.0"
 register_namespace("qemu", QEMU_NAMESPACE)
 
 AGENT_PORT = "org.qemu.guest_agent.0"
 MACHINE_TYPE = "pc"
+SECURE_MACHINE_TYPE = "q35"  # Secure Boot needs SMM, which the other one lacks
 MAIN_MEMORY = "ram0"  # the memory backend's id, and so the name of its RAM block
 # Each machine is on a network of its own, so all can share one address; the guest has it in its memory.
 MAC = "52:54:00:12:34:56"
 
 SLOT_SCREEN, SLOT_SERIAL, SLOT_DISK, SLOT_RNG, SLOT_NETWORK, SLOT_LAN, SLOT_FURTHER_DISKS = 2, 3, 4, 5, 6, 7, 8
+LAN_BUS = "pci.1"  # libvirt's name for the root port of the LAN's card, on q35
 LAN = "lan0"  # the network backend and the card on a cluster's private network
 
 
@@ -61,9 +63,9 @@ class DomainConfig:
     `kind` is libvirt's domain type: ``kvm``, or ``qemu`` for software emulation. `disks` are the machine's own
     overlays, in the order of their device names; `flash` is None for a machine with BIOS. The file `console`
     records the serial console, whose socket is `serial`. `agent` is the socket of the guest agent's port,
-    `ports` are those of other virtio-serial ports by name. With `incoming` QEMU waits for a saved device state.
-    `unconfined` names the security models that are off for the domain; `qemu_user` is the (uid, gid) that QEMU
-    runs as, if not the driver's default.
+    `tpm` that of its TPM, `ports` are those of other virtio-serial ports by name. With `incoming` QEMU waits for
+    a saved device state. `unconfined` names the security models that are off for the domain; `qemu_user` is the
+    (uid, gid) that QEMU runs as, if not the driver's default.
     """
 
     name: str
@@ -78,6 +80,7 @@ class DomainConfig:
     console: Path
     serial: Path
     agent: Path
+    tpm: Path | None = None
     ports: Mapping[str, Path] = field(default_factory=dict)
     incoming: bool = False
     extra_arguments: tuple[str, ...] = ()
@@ -98,16 +101,21 @@ class LanPort:
         address = {"type": "unix", "path": str(self.socket)}
         return {"type": "stream", "id": LAN, "server": False, "addr": address}
 
-    @property
-    def device(self) -> dict[str, Any]:
-        """The card, in QMP's words (``device_add``)."""
+    def device(self, firmware: Firmware) -> dict[str, Any]:
+        """The card of a machine with `firmware`, in QMP's words (``device_add``)."""
         card = {"driver": "virtio-net-pci", "netdev": LAN, "id": LAN, "mac": self.mac, "romfile": ""}
-        return card | {"bus": "pci.0", "addr": f"{SLOT_LAN:#x}"}
+        if firmware == "uefi-secure":  # the root bus of q35 takes no card while the machine runs
+            return card | {"bus": LAN_BUS, "addr": "0x0"}
+        return card | {"bus": _root_bus(firmware), "addr": f"{SLOT_LAN:#x}"}
 
-    @property
-    def arguments(self) -> tuple[str, ...]:
+    def arguments(self, firmware: Firmware) -> tuple[str, ...]:
         """Both, on QEMU's command line."""
-        return "-netdev", json.dumps(self.netdev), "-device", json.dumps(self.device)
+        return "-netdev", json.dumps(self.netdev), "-device", json.dumps(self.device(firmware))
+
+
+def _root_bus(firmware: Firmware) -> str:
+    """QEMU's name for the bus that the devices are on."""
+    return "pcie.0" if firmware == "uefi-secure" else "pci.0"
 
 
 def netdev_of(network: Network) -> str:
@@ -127,6 +135,8 @@ def describe(config: DomainConfig) -> Element:
     features = SubElement(domain, "features")
     SubElement(features, "acpi")
     SubElement(features, "apic")
+    if config.image.firmware == "uefi-secure":
+        SubElement(features, "smm", state="on")
     if config.kind == "kvm":
         SubElement(domain, "cpu", mode="host-passthrough", check="none", migratable="on")
     else:
@@ -202,6 +212,9 @@ def _devices(domain: Element, config: DomainConfig) -> None:
         SubElement(interface, "model", type="virtio")
         SubElement(interface, "rom", enabled="no")
         _address(interface, SLOT_NETWORK)
+    if config.image.firmware == "uefi-secure":
+        port = SubElement(devices, "controller", type="pci", index="1", model="pcie-root-port")
+        _address(port, SLOT_LAN)
     if config.spec.screen:
         video = SubElement(devices, "video")
         SubElement(video, "model", type="vga", vram="16384", heads="1")
@@ -232,6 +245,23 @@ def _flash(flash: Flash) -> list[str]:
         options = {"driver": kind, "node-name": chip, "file": file, "read-only": read_only}
         arguments += ["-blockdev", json.dumps(options), "-machine", f"{chip}={chip}"]
     return arguments
+
+
+def _tpm(path: Path) -> list[str]:
+    """QEMU's arguments for a TPM whose swtpm listens on the socket `path`.
+
+    libvirt would run swtpm_setup for each clone. ``ppi`` is memory that QEMU does not save.
+    """
+    device = {"driver": "tpm-crb", "tpmdev": "tpm0", "id": "tpm-crb0", "ppi": False}
+    connection = f"socket,id=tpm-control,path={str(path).replace(',', ',,')}"
+    return [
+        "-chardev",
+        connection,
+        "-tpmdev",
+        "emulator,id=tpm0,chardev=tpm-control",
+        "-device",
+        json.dumps(device),
+    ]
 
 
 def _address(device: Element, slot: int) -> None:
@@ -275,6 +305,10 @@ def _command_line(domain: Element, config: DomainConfig) -> None:
     add("-object", json.dumps(backend), "-machine", f"memory-backend={MAIN_MEMORY}")
     if config.flash:
         add(*_flash(config.flash))
+    if config.image.firmware == "uefi-secure":  # only the firmware may write the variables
+        add("-global", "driver=cfi.pflash01,property=secure,value=on")
+    if config.tpm:
+        add(*_tpm(config.tpm))
     if config.spec.network == "isolated":  # libvirt's XML has no `restrict`
         backend_name = netdev_of("isolated")
         add("-netdev", json.dumps({"type": "user", "id": backend_name, "restrict": True}))
@@ -285,7 +319,8 @@ def _command_line(domain: Element, config: DomainConfig) -> None:
             "mac": MAC,
             "romfile": "",
         }
-        add("-device", json.dumps(device | {"bus": "pci.0", "addr": f"{SLOT_NETWORK:#x}"}))
+        bus = _root_bus(config.image.firmware)
+        add("-device", json.dumps(device | {"bus": bus, "addr": f"{SLOT_NETWORK:#x}"}))
     add(*config.extra_arguments)
     if config.incoming:
         add("-incoming", "defer")

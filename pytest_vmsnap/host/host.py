@@ -7,10 +7,12 @@ import shutil
 import subprocess
 from contextlib import suppress
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
 from pytest_vmsnap.errors import StoreFull
 from pytest_vmsnap.host import accelerator
+from pytest_vmsnap.host.domain_xml import SECURE_MACHINE_TYPE
 from pytest_vmsnap.host.processes import end_qemus
 from pytest_vmsnap.host.run_directory import libvirt_logs
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from pytest_vmsnap.host.libvirt import Connection
     from pytest_vmsnap.host.permissions import Permissions
     from pytest_vmsnap.host.run_directory import Run
+    from pytest_vmsnap.model import Firmware
 
 log = logging.getLogger("pytest_vmsnap.host")
 
@@ -54,6 +57,15 @@ class Host:
         self.unconfined = unconfined  # security models off for our domains: they do not know the memory file
         self._stack = stack
         self._store = store
+
+    def machine_type(self, firmware: Firmware) -> str:
+        """QEMU's machine type, with its version, for machines with `firmware`."""
+        return self._secure_machine_type if firmware == "uefi-secure" else self.facts.machine_type
+
+    @cached_property
+    def _secure_machine_type(self) -> str:
+        found = self.connection.domain_capabilities(kind="qemu", machine=SECURE_MACHINE_TYPE)
+        return found.findtext("machine") or SECURE_MACHINE_TYPE
 
     @property
     def log_directory(self) -> Path:

@@ -1,4 +1,4 @@
-"""QEMU processes of this plugin: find them by domain name, kill them by pidfd, or limit their time."""
+"""QEMU and swtpm processes of this plugin: find them by domain name, kill them by pidfd, limit their time."""
 
 from __future__ import annotations
 
@@ -36,6 +36,18 @@ def _guest_name(pid: int) -> str | None:
     return None
 
 
+def _machine_name(pid: int) -> str | None:
+    """The domain that a QEMU or a swtpm process belongs to: our swtpm's state is in a machine's directory."""
+    if name := _guest_name(pid):
+        return name
+    arguments = _arguments(pid)
+    if arguments and Path(os.fsdecode(arguments[0])).name == "swtpm":
+        for argument in arguments:
+            if argument.startswith(b"dir="):
+                return Path(os.fsdecode(argument[len(b"dir=") :])).parent.name
+    return None
+
+
 def qemus() -> Iterator[tuple[int, str]]:
     """Yield the process id and the domain name of every visible QEMU that libvirt started."""
     for entry in PROC.iterdir():
@@ -57,13 +69,15 @@ def qemu_of(name: str) -> int | None:
 
 
 def end_qemus(prefix: str) -> list[int]:
-    """Kill every QEMU whose domain name begins with `prefix`; return their process ids.
+    """Kill every QEMU, and every swtpm, of domains whose name begins with `prefix`; return their process ids.
 
     A descriptor (pidfd_open(2)) pins the process, and its name is checked again before the signal, so that
     the signal never hits another process that reuses the id.
     """
     ended = []
-    for pid, name in qemus():
+    for entry in PROC.iterdir():
+        if not entry.name.isdigit() or not (name := _machine_name(pid := int(entry.name))):
+            continue
         if not name.startswith(prefix):
             continue
         try:
@@ -71,7 +85,7 @@ def end_qemus(prefix: str) -> list[int]:
         except OSError:
             continue
         try:
-            if _guest_name(pid) == name:
+            if _machine_name(pid) == name:
                 signal.pidfd_send_signal(descriptor, signal.SIGKILL)
                 select.select([descriptor], [], [], 5.0)  # readable once it has ended
                 ended.append(pid)

@@ -41,7 +41,8 @@ class MachineSpec:
     `image`, `image_sha256`, `packages`, `kernel`, `initrd` and `cmdline` are like the options of these names;
     `memory` is in MiB; `cpus` is the number of virtual processors, None for what the host can run well;
     `network` is ``user`` (outbound access through the host), ``isolated`` (port forwards only) or ``none``;
-    `disks` are additional disks; `screen` adds a display; `firmware` None chooses BIOS or UEFI by the image.
+    `disks` are additional disks; `screen` adds a display; `firmware` None chooses BIOS or UEFI by the image;
+    `tpm` adds a TPM 2.0.
 
     Raises `SpecError` if such a machine is not possible, or if QEMU could not save it.
     """
@@ -58,6 +59,7 @@ class MachineSpec:
     disks: tuple[Disk, ...] = ()
     screen: bool = False
     firmware: Firmware | None = None
+    tpm: bool = False
 
     def __post_init__(self) -> None:
         if self.image is None and self.kernel is None:
@@ -75,6 +77,7 @@ class MachineSpec:
                 f"firmware={self.firmware!r}: must be one of {choices}, or None to choose by the image"
             )
         _expect("screen", self.screen, (bool,), "True or False")
+        _expect("tpm", self.tpm, (bool,), "True or False")
         object.__setattr__(self, "packages", _texts("packages", self.packages))
         object.__setattr__(self, "disks", tuple(_disk(disk) for disk in self.disks))
 
