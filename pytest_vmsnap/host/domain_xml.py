@@ -63,8 +63,8 @@ class DomainConfig:
     `kind` is libvirt's domain type: ``kvm``, or ``qemu`` for software emulation. `disks` are the machine's own
     overlays, in the order of their device names; `flash` is None for a machine with BIOS. The file `console`
     records the serial console, whose socket is `serial`. `agent` is the socket of the guest agent's port,
-    `tpm` that of its TPM, `ports` are those of other virtio-serial ports by name. With `incoming` QEMU waits for
-    a saved device state. `unconfined` names the security models that are off for the domain; `qemu_user` is the
+    `tpm` that of its TPM, `ports` are those of other virtio-serial ports by name. With `incoming` QEMU waits
+    for a saved device state. `unconfined` names the security models that are off for the domain; `qemu_user` is the
     (uid, gid) that QEMU runs as, if not the driver's default.
     """
 

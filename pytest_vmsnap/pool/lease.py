@@ -140,12 +140,12 @@ class Provisioner:
                     undoing.callback(lease.end)
                 lease.resume()
                 self.repair(lease)
+                log.info("%s is ready after %.3f s", lease.name, time.monotonic() - started)
             except (RevertError, StoreDamaged):
                 raise
             except (VmsnapError, OSError) as error:
                 raise RevertError(f"cannot make a clean machine: {error}") from error
             undoing.pop_all()
-        log.info("%s is ready after %.3f s", lease.name, time.monotonic() - started)
         return lease
 
     def _paused(self, snapshot: Snapshot, lan: LanPort | None = None) -> Lease:

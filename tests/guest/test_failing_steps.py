@@ -35,7 +35,7 @@ KINDS = {
     "interruption": KeyboardInterrupt,
 }
 # What is made up for when the run ends: an ending that fails, and what notes that a machine was saved.
-LATER = {"ending", "aside", "exit", "discard", "end", "remove", "forget", "destroy", "noted"}
+LATER = {"ending", "aside", "exit", "discard", "end", "finish", "remove", "forget", "destroy", "noted"}
 TOLD = ("injected", "no space left", "not enough space")
 noted, base, failed, left, other = [], [], [], [], []
 phase, armed = None, None
