@@ -274,12 +274,20 @@ def _linked(image: Image, source: Store, small: Store) -> Image:
             link_or_copy(path, target)
         return target
 
-    return replace(image, disk=linked(image.disk), kernel=linked(image.kernel), initrd=linked(image.initrd))
+    return replace(
+        image,
+        disk=linked(image.disk),
+        kernel=linked(image.kernel),
+        initrd=linked(image.initrd),
+        modules=linked(image.modules),
+    )
 
 
 def _outside(snapshot: Saved, source: Store) -> tuple[tuple[str, int, int], ...]:
     images = [member.image for member in snapshot.members]
-    paths = {path for image in images for path in (image.disk, image.kernel, image.initrd) if path}
+    paths = {
+        path for image in images for path in (image.disk, image.kernel, image.initrd, image.modules) if path
+    }
     return tuple(_size_and_time(path) for path in sorted(paths) if not path.is_relative_to(source.path))
 
 

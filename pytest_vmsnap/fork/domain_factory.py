@@ -90,6 +90,7 @@ class DomainFactory:
     ) -> tuple[Path, ...]:
         """Create the disks of a machine that boots: overlays on the image and on prepared disks, empty disks.
 
+        The modules of the user's kernel are a disk after those of `spec`.
         With `seed`, a disk is an overlay on the raw image that `seed` writes. With UEFI, the last disk is a
         copy of its variables.
         """
@@ -110,6 +111,9 @@ class DomainFactory:
             seed(backing)
             self._given(backing)
             disks.append(files.overlay(directory / "seed.qcow2", backing=backing, backing_format="raw"))
+        if image.modules:
+            backing = self.host.reachable(image.modules)
+            disks.append(files.overlay(directory / "modules.qcow2", backing=backing, backing_format="raw"))
         if image.firmware != "bios":
             template = self._uefi(image).variables
             disks.append(files.flatten(template.path, directory / VARIABLES, source_format=template.format))
@@ -173,7 +177,9 @@ class DomainFactory:
 
     def normalized_xml(self, spec: MachineSpec, image: Image) -> str:
         """The XML of a machine of `spec` on `image`, without what differs between machines: part of a key."""
-        disks = [Path(f"disk{number}") for number in range(bool(image.disk) + len(spec.disks))]
+        disks = [
+            Path(f"disk{number}") for number in range(bool(image.disk) + len(spec.disks) + bool(image.modules))
+        ]
         if image.firmware != "bios":
             disks.append(Path(VARIABLES))
         memory = Memory(path=Path("ram"), share=True)

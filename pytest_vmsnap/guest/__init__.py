@@ -4,6 +4,7 @@ from pytest_vmsnap.guest.boot import settle
 from pytest_vmsnap.guest.bootstrap import ConsoleLogin, seed_image
 from pytest_vmsnap.guest.channel import Channel, Completed, Request, Target, content_of
 from pytest_vmsnap.guest.channel_factory import ChannelFactory
+from pytest_vmsnap.guest.kernel_modules import mount_modules
 from pytest_vmsnap.guest.lan import JOIN_SCRIPT, join_network
 from pytest_vmsnap.guest.listing import Listing, listing
 from pytest_vmsnap.guest.repairs import expect_clean, repair, reseeder_of, set_clock, stop_calendar_timers
@@ -27,6 +28,7 @@ __all__ = [
     "Target",
     "ChannelFactory",
     "SshLogin",
+    "mount_modules",
     "ConsoleLogin",
     "seed_image",
     "additions",

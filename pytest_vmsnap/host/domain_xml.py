@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 from xml.etree.ElementTree import Element, SubElement, register_namespace
 
+from pytest_vmsnap.model import MODULES_LABEL
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
@@ -64,8 +66,8 @@ class DomainConfig:
     overlays, in the order of their device names; `flash` is None for a machine with BIOS. The file `console`
     records the serial console, whose socket is `serial`. `agent` is the socket of the guest agent's port,
     `tpm` that of its TPM, `ports` are those of other virtio-serial ports by name. With `incoming` QEMU waits
-    for a saved device state. `unconfined` names the security models that are off for the domain; `qemu_user` is the
-    (uid, gid) that QEMU runs as, if not the driver's default.
+    for a saved device state. `unconfined` names the security models that are off for the domain; `qemu_user` is
+    the (uid, gid) that QEMU runs as, if not the driver's default.
     """
 
     name: str
@@ -229,9 +231,8 @@ def _disk(devices: Element, index: int, path: Path, config: DomainConfig) -> Non
     SubElement(disk, "driver", name="qemu", type="qcow2", cache="unsafe", discard="unmap")
     SubElement(disk, "source", file=str(path))
     SubElement(disk, "target", dev=_disk_name(index), bus="virtio")
-    further = config.spec.disks[index - 1] if 0 < index <= len(config.spec.disks) else None
-    if further and further.serial:
-        _text(disk, "serial", further.serial)
+    if serial := _serial_of(index, config):
+        _text(disk, "serial", serial)
     _address(disk, SLOT_FURTHER_DISKS + index - 1 if index else SLOT_DISK)
 
 
@@ -262,6 +263,14 @@ def _tpm(path: Path) -> list[str]:
         "-device",
         json.dumps(device),
     ]
+
+
+def _serial_of(index: int, config: DomainConfig) -> str | None:
+    """The serial number of the disk at `index`."""
+    further = index - (config.image.disk is not None)
+    if 0 <= further < len(config.spec.disks):
+        return config.spec.disks[further].serial
+    return MODULES_LABEL if config.image.modules and further == len(config.spec.disks) else None
 
 
 def _address(device: Element, slot: int) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_vmsnap.errors import SpecError
-from pytest_vmsnap.image import direct_boot
+from pytest_vmsnap.image import direct_boot, own_kernel
 from pytest_vmsnap.image.debian import provide_debian
 from pytest_vmsnap.image.local_image import provide_path
 from pytest_vmsnap.image.vendors import is_vendor_name
@@ -29,14 +29,19 @@ def provide(request: ImageRequest, *, store: Store, progress: Progress) -> Image
     Raises `ImageError` if the image is not available, `SpecError` if parts of the request contradict each
     other, `StoreFull` if there is no space for it.
     """
-    image = request.image
     _check_parts(request)
+    own_kernel.expect_usable(request)
+    return own_kernel.with_modules(_provide(request, store, progress), request, store=store, progress=progress)
+
+
+def _provide(request: ImageRequest, store: Store, progress: Progress) -> Image:
+    image = request.image
     if image is None:
         return _without_disk(request)
     if image.startswith(DEBIAN):
         suite, added = image.removeprefix(DEBIAN), request.additions
         found = provide_debian(image, suite, request.packages, additions=added, store=store, progress=progress)
-        return replace(found, firmware=request.firmware or "bios")
+        return own_kernel.with_own_kernel(replace(found, firmware=request.firmware or "bios"), request)
     if image.startswith(ADDRESSES):
         # imported late: pooch imports requests, which would slow down every pytest run
         from pytest_vmsnap.image.download import provide_download
@@ -62,10 +67,12 @@ def _check_parts(request: ImageRequest) -> None:
             f"packages are only for an image debian:SUITE, but the image is {request.image!r}",
             hint="leave packages out (in a marker: packages=()), and install them in the base state instead",
         )
-    if image.startswith(DEBIAN) and (request.kernel or request.initrd or request.cmdline is not None):
+    boots_directly = image.startswith(DEBIAN) or request.kernel is not None
+    if request.firmware == "uefi-secure" and boots_directly:
+        what = f"the image {image}" if request.kernel is None else "a kernel"
         raise SpecError(
-            f"{request.image} brings its own kernel, initrd and cmdline",
-            hint="leave kernel, initrd and cmdline out (in a marker: kernel=None)",
+            f"firmware='uefi-secure' with {what}, which boots directly: Secure Boot starts only what is signed",
+            hint="use firmware='uefi', or an image whose boot loader is signed, such as ubuntu:24.04",
         )
 
 

@@ -4,7 +4,7 @@ from pytest_vmsnap.model.cluster import ClusterMember, ClusterSpec, expect_machi
 from pytest_vmsnap.model.digest import digest
 from pytest_vmsnap.model.finding import Finding, Status, not_checked, ok, size_text, worst
 from pytest_vmsnap.model.guest_notes import GuestNotes, Reseeder
-from pytest_vmsnap.model.image import NO_ADDITIONS, Additions, Image, ImageRequest
+from pytest_vmsnap.model.image import MODULES_LABEL, NO_ADDITIONS, Additions, Image, ImageRequest
 from pytest_vmsnap.model.result import Result
 from pytest_vmsnap.model.settings import (
     STANDBY_CEILING,
@@ -35,6 +35,7 @@ __all__ = [
     "ImageRequest",
     "Additions",
     "NO_ADDITIONS",
+    "MODULES_LABEL",
     "Settings",
     "Entropy",
     "Verify",

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from pytest_vmsnap.model.spec import Firmware
 
 
+MODULES_LABEL = "vmsnap-modules"  # of the file system with the modules of the user's kernel, and of its disk
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Additions:
     """What a built image gets in addition to its suite and packages.
@@ -31,9 +34,9 @@ class ImageRequest:
 
     `image` is a path, an ``http(s)://`` address, ``debian:SUITE`` or a vendor's ``NAME:VERSION``; None means a
     machine without a disk, which needs `kernel`. `sha256` belongs to an address, `packages` and `additions`
-    belong to ``debian:``; `kernel`, `initrd` and `cmdline` directly boot the image of a path or an address, or
-    no image. `firmware` is None if the image decides; `mirror` has the vendors' images. Relative paths are
-    relative to `root`.
+    belong to ``debian:``; `kernel`, `initrd` and `cmdline` directly boot an image, or no image; `modules` is
+    the directory of that kernel's modules. `firmware` is None if the image decides; `mirror` has the vendors'
+    images. Relative paths are relative to `root`.
     """
 
     image: str | None
@@ -43,6 +46,7 @@ class ImageRequest:
     kernel: str | None = None
     initrd: str | None = None
     cmdline: str | None = None
+    modules: str | None = None
     firmware: Firmware | None = None
     mirror: str | None = None
     additions: Additions = NO_ADDITIONS
@@ -54,6 +58,7 @@ class Image:
 
     `key` identifies its content (or its recipe); `origin` is what the user wrote; `disk` is None for a machine
     without one; `kernel`, `initrd` and `cmdline` are set if it boots directly; `firmware` is what boots it;
+    `modules` is a file system with the modules of the kernel of the release `modules_release`;
     `built` is when the plugin built it (seconds since the epoch), if it did; `has_shell` says whether it starts
     the guest shell by itself.
     """
@@ -66,5 +71,7 @@ class Image:
     initrd: Path | None = None
     cmdline: str | None = None
     firmware: Firmware = "bios"
+    modules: Path | None = None
+    modules_release: str = ""
     built: float | None = None
     has_shell: bool = False

@@ -44,6 +44,7 @@ class Settings:
     kernel: str | None = None
     initrd: str | None = None
     cmdline: str | None = None
+    modules: str | None = None
     memory: int = 512
     cpus: int | None = None
     network: Network = "user"
@@ -86,6 +87,7 @@ class Settings:
             kernel=self.kernel,
             initrd=self.initrd,
             cmdline=self.cmdline,
+            modules=self.modules,
             memory=self.memory,
             cpus=self.cpus,
             network=self.network,

@@ -38,7 +38,8 @@ class Disk:
 class MachineSpec:
     """The hardware and the image of a machine.
 
-    `image`, `image_sha256`, `packages`, `kernel`, `initrd` and `cmdline` are like the options of these names;
+    `image`, `image_sha256`, `packages`, `kernel`, `initrd`, `cmdline` and `modules` are like the options of
+    these names;
     `memory` is in MiB; `cpus` is the number of virtual processors, None for what the host can run well;
     `network` is ``user`` (outbound access through the host), ``isolated`` (port forwards only) or ``none``;
     `disks` are additional disks; `screen` adds a display; `firmware` None chooses BIOS or UEFI by the image;
@@ -53,6 +54,7 @@ class MachineSpec:
     kernel: str | None = None
     initrd: str | None = None
     cmdline: str | None = None
+    modules: str | None = None
     memory: int = 512
     cpus: int | None = None
     network: Network = "user"
@@ -64,7 +66,7 @@ class MachineSpec:
     def __post_init__(self) -> None:
         if self.image is None and self.kernel is None:
             raise SpecError("a machine without an image needs a kernel", hint="set vmsnap_kernel")
-        for name in ("image", "image_sha256", "kernel", "initrd", "cmdline"):
+        for name in ("image", "image_sha256", "kernel", "initrd", "cmdline", "modules"):
             _expect(name, getattr(self, name), (str, type(None)), "a string")
         _expect_number("memory", self.memory, MEMORY_MIB_FLOOR, None, "MiB")
         if self.cpus is not None:

@@ -44,8 +44,26 @@ def resolve(
         base = root if origin == "ini" or cwd is None else cwd
         values[option.name] = _value(option, origin, raw[option.name], base)
         origins[option.name] = origin
+    _leave_out_kernel_of_other_image(values, origins, ini, environment)
     _check_combinations(values, origins, raw)
     return Settings(root=root, origins=origins, **values)
+
+
+def _leave_out_kernel_of_other_image(
+    values: dict[str, Any],
+    origins: dict[str, Origin],
+    ini: Mapping[str, object],
+    environment: Mapping[str, str],
+) -> None:
+    """Ignore a kernel that a weaker source names for an image of its own, if another image is used."""
+    names_image = {
+        "ini": ini.get(BY_NAME["image"].key),
+        "environment": environment.get(BY_NAME["image"].variable),
+    }
+    for name in ("kernel", "initrd", "cmdline", "modules"):
+        is_weaker = _PRECEDENCE.index(origins[name]) < _PRECEDENCE.index(origins["image"])
+        if is_weaker and names_image.get(origins[name]):
+            values[name], origins[name] = BY_NAME[name].default, origins["image"]
 
 
 def _find(
@@ -77,14 +95,24 @@ def _value(option: Option, origin: Origin, raw: object, base: Path) -> Any:
     return option.make_absolute(value, base) if option.make_absolute and value is not None else value
 
 
-# Each option in the first column needs a value of the option in the second that fulfils the condition.
-_COMPANIONS: tuple[tuple[str, str, Callable[[Any], bool], str], ...] = (
-    ("image_sha256", "image", is_address, "needs an image that is an http(s):// URL"),
-    ("packages", "image", is_debian, "needs an image debian:SUITE"),
-    ("kernel", "image", lambda value: not is_debian(value), "needs an image without a kernel of its own"),
-    ("initrd", "kernel", lambda value: value is not None, "needs a kernel"),
-    ("cmdline", "kernel", lambda value: value is not None, "needs a kernel"),
-    ("console_password", "console_user", lambda value: value is not None, "needs a user"),
+# Each option in the first column needs a value of the option in the second; the condition gets all values.
+_COMPANIONS: tuple[tuple[str, str, Callable[[Mapping[str, Any]], bool], str], ...] = (
+    (
+        "image_sha256",
+        "image",
+        lambda all_: is_address(all_["image"]),
+        "needs an image that is an http(s):// URL",
+    ),
+    ("packages", "image", lambda all_: is_debian(all_["image"]), "needs an image debian:SUITE"),
+    ("initrd", "kernel", lambda all_: all_["kernel"] is not None, "needs a kernel"),
+    (
+        "cmdline",
+        "kernel",
+        lambda all_: all_["kernel"] is not None or is_debian(all_["image"]),
+        "needs a kernel",
+    ),
+    ("modules", "kernel", lambda all_: all_["kernel"] is not None, "needs a kernel"),
+    ("console_password", "console_user", lambda all_: all_["console_user"] is not None, "needs a user"),
 )
 _PRECEDENCE: tuple[Origin, ...] = ("default", "ini", "environment", "command line")
 
@@ -97,7 +125,7 @@ def _check_combinations(values: dict[str, Any], origins: dict[str, Origin], raw:
     """
     for name, principal, suits, words in _COMPANIONS:
         option = BY_NAME[name]
-        if values[name] == option.default or suits(values[principal]):
+        if values[name] == option.default or suits(values):
             continue
         if _PRECEDENCE.index(origins[name]) < _PRECEDENCE.index(origins[principal]):
             values[name], origins[name] = option.default, origins[principal]

@@ -65,7 +65,7 @@ OPTIONS: tuple[Option, ...] = (
         parse=values.text,
         make_absolute=values.path_text,
         allowed="a path",
-        help="a kernel to boot directly; not with an image debian:SUITE",
+        help="a kernel to boot directly",
     ),
     Option(
         name="initrd",
@@ -75,6 +75,13 @@ OPTIONS: tuple[Option, ...] = (
         help="the initrd for the kernel",
     ),
     Option(name="cmdline", parse=values.text, allowed="text", help="the kernel's command line"),
+    Option(
+        name="modules",
+        parse=values.text,
+        make_absolute=values.path_text,
+        allowed="a directory with lib/modules/RELEASE, as modules_install writes it",
+        help="the modules of the kernel",
+    ),
     Option(
         name="memory",
         parse=values.size(MEMORY_MIB_FLOOR),

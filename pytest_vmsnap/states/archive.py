@@ -53,7 +53,10 @@ def export(store: Store, entry: Path, target: Path) -> None:
             files[disk.name] = flatten(disk, scratch / disk.name)
         files |= {kind: path for kind in BOOT if (path := getattr(snapshot.image, kind))}
         meta = json.loads((entry / META).read_text())
-        meta["image"] |= {kind: kind if kind in files else None for kind in BOOT} | {"disk": None}
+        meta["image"] |= {kind: kind if kind in files else None for kind in BOOT} | {
+            "disk": None,
+            "modules": None,
+        }
         meta["origin"]["parent"] = None
         contents = {
             "format": FORMAT,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pytest_vmsnap.errors import BootError, ChannelError, GuestGone, StateFailed
 from pytest_vmsnap.fork import Template
-from pytest_vmsnap.guest import additions, reseeder_of, seed_image, settle, stop_calendar_timers
+from pytest_vmsnap.guest import additions, mount_modules, reseeder_of, seed_image, settle, stop_calendar_timers
 from pytest_vmsnap.machine import History, Machine
 from pytest_vmsnap.model import ImageRequest
 from pytest_vmsnap.states.preparation import observed, run_preparation
@@ -51,6 +51,7 @@ def image_request(spec: MachineSpec, *, root: Path, mirror: str | None = None) -
         kernel=spec.kernel,
         initrd=spec.initrd,
         cmdline=spec.cmdline,
+        modules=spec.modules,
         firmware=spec.firmware,
         mirror=mirror,
         additions=additions(),
@@ -90,6 +91,8 @@ def build_base(
         stack.enter_context(observed(history, observe))
         with progress.step(f"booting {image.origin} ({factory.host.facts.accelerator.name})"):
             _boot(template, channel, deadlines)
+            if image.modules:
+                mount_modules(channel, image.modules_release, timeout=BOOT_SECONDS * deadlines.factor)
             reseeder = _reseeder(channel, deadlines, entropy, progress)
         history.channel = channel  # only now, because the guest answers
         machine = Machine(

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 META = "meta.json"
 RAM, PAGES, DEVICES = "ram", "pages", "device-state"
 KIND: Kind = "states"
+FILES = ("disk", "kernel", "initrd", "modules")  # of an image
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,14 +210,14 @@ def _meta(entry: Path) -> dict[str, Any]:
 
 def _image_as_dict(store: Store, image: Image) -> dict[str, Any]:
     found = dataclasses.asdict(image)
-    for name in ("disk", "kernel", "initrd"):
+    for name in FILES:
         if path := found[name]:
             found[name] = os.path.relpath(path, store.path) if path.is_relative_to(store.path) else str(path)
     return found
 
 
 def _image_of(store: Store, found: dict[str, Any]) -> Image:
-    paths = {name: store.path / found[name] for name in ("disk", "kernel", "initrd") if found[name]}
+    paths = {name: store.path / found[name] for name in FILES if found.get(name)}
     return Image(**found | paths)
 
 

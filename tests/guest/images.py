@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from pytest_vmsnap.guest.shell.scripts import source
-from pytest_vmsnap.image.debian.initrd import _member, _unpacked
+from pytest_vmsnap.image.debian.initrd import member, unpacked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -70,12 +70,12 @@ def busybox(image: Image, target: Path, files: Mapping[str, str]) -> Path:
     archive += b"\0" * (-len(archive) % 4)
     directories = {str(place) for name in files for place in PurePosixPath(name).parents} - {"."}
     for name in sorted(directories):
-        archive += _member(name, stat.S_IFDIR | 0o755, b"")
+        archive += member(name, stat.S_IFDIR | 0o755, b"")
     for name, text in {"init": INIT, **files}.items():
-        archive += _member(name, stat.S_IFREG | 0o755, text.encode())
+        archive += member(name, stat.S_IFREG | 0o755, text.encode())
     for name, module in _network_modules(image, target.with_name(f"{target.name}.modules")):
-        archive += _member(f"modules/{name}", stat.S_IFREG | 0o644, module)
-    archive += _member("TRAILER!!!", 0, b"")
+        archive += member(f"modules/{name}", stat.S_IFREG | 0o644, module)
+    archive += member("TRAILER!!!", 0, b"")
     target.write_bytes(archive)
     return target
 
@@ -95,7 +95,7 @@ def _network_modules(image: Image, place: Path) -> Iterator[tuple[str, bytes]]:
         file = place / f"{PurePosixPath(module).name}.ko.xz"
         path = f"{modules}/{release}/kernel/{module}.ko.xz"
         subprocess.run(["debugfs", "-R", f"dump {path} {file}", disk], check=True, capture_output=True)
-        yield f"{number}-{file.stem}", _unpacked(file)
+        yield f"{number}-{file.stem}", unpacked(file)
     disk.unlink()
 
 

@@ -144,6 +144,7 @@ BAD: list[tuple[str, object]] = [
     ("kernel", 5),
     ("initrd", 5),
     ("cmdline", ["quiet"]),
+    ("modules", 5),
     ("memory", "lots"),
     ("memory", "8"),
     ("cpus", "0"),
@@ -286,7 +287,7 @@ def test_a_machine_without_a_disk_needs_a_kernel() -> None:
         ({"image_sha256": DIGEST}, "--vmsnap-image-sha256", "the default image (debian:trixie)"),
         ({"image_sha256": DIGEST, "image": "a.raw"}, "--vmsnap-image-sha256", "--vmsnap-image=a.raw"),
         ({"packages": "nginx", "image": "a.raw"}, "--vmsnap-packages", "--vmsnap-image=a.raw"),
-        ({"kernel": "vmlinuz"}, "--vmsnap-kernel", "the default image (debian:trixie)"),
+        ({"modules": "modules"}, "--vmsnap-modules", "the default kernel (none)"),
         ({"initrd": "initrd", "image": "a.raw"}, "--vmsnap-initrd", "the default kernel (none)"),
         ({"cmdline": "quiet", "image": "a.raw"}, "--vmsnap-cmdline", "the default kernel (none)"),
     ],
@@ -313,6 +314,14 @@ def test_what_the_file_says_of_its_own_image_stands_aside_for_another_on_the_com
     }
     settings = read({"vmsnap_image": "debian:trixie"}, ini=booted)
     assert (settings.kernel, settings.initrd, settings.cmdline) == (None, None, None)
+
+
+def test_a_kernel_of_ones_own_goes_with_any_image() -> None:
+    own: dict[str, object] = {"vmsnap_kernel": "/vmlinuz", "vmsnap_modules": "/modules"}
+    for image in (None, "debian:bookworm", "ubuntu:24.04", "a.raw"):
+        settings = read({"vmsnap_image": image}, ini=own)
+        assert (settings.kernel, settings.modules) == ("/vmlinuz", "/modules")
+    assert read({"vmsnap_cmdline": "debug"}).cmdline == "debug"
 
 
 @pytest.mark.parametrize(("name", "near"), [("VMSNAP_MEMROY", "VMSNAP_MEMORY"), ("VMSNAP_CPU", "VMSNAP_CPUS")])

@@ -6,19 +6,31 @@ than the rest of the kernel's start. Format: Linux, Documentation/driver-api/ear
 
 from __future__ import annotations
 
+import gzip
 import lzma
 import stat
+import sys
 from typing import TYPE_CHECKING
 
 from pytest_vmsnap.errors import ImageError
+from pytest_vmsnap.model import MODULES_LABEL
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 # What the root file system needs; modules that are built into the kernel are left out. crc32c: ext4 requests
 # it by name (it is a softdep, see modules.dep(5)), and nothing in the initrd serves such requests.
 MODULES = ("virtio_pci", "virtio_blk", "crc32c_generic", "ext4")
+
+# A kernel of the user's own: its modules are no files of the image, so udev cannot load them before they are
+# mounted.
+OWN_MODULES = (*MODULES, "virtio_console", "virtio_net", "virtio_rng")
 
 BUSYBOX = "usr/bin/busybox"
 LOADER = "lib64/ld-linux-x86-64.so.2"
@@ -39,20 +51,56 @@ exec busybox switch_root /root /sbin/init "$@"
 """
 
 
+OWN_INIT = """\
+#!/bin/busybox sh
+busybox mount -t devtmpfs dev /dev
+busybox mount -t sysfs sys /sys
+for module in /own-modules/*; do busybox insmod $module; done
+busybox rm -rf /modules /own-modules
+tries=0
+until busybox mount -t ext4 /dev/vda /root; do
+    tries=$((tries + 1))
+    [ $tries -lt 50 ] || { echo "initrd: no ext4 file system on /dev/vda"; exec busybox sh; }
+    busybox sleep 0.1
+done
+place=/root/usr/lib/modules/@release@
+busybox mkdir -p $place
+for disk in /sys/block/vd*; do
+    [ "$(busybox cat $disk/serial)" != @label@ ] || busybox mount -t ext4 -o ro /dev/${disk##*/} $place
+done
+busybox umount /sys
+exec busybox switch_root /root /sbin/init "$@"
+"""
+
+
 def make(root: Path, target: Path) -> None:
     """Write the initrd for the system in the directory `root` to `target`, uncompressed."""
     archive = bytearray()
     for name in ("bin", "dev", "root", "modules", "lib", "lib64"):
-        archive += _member(name, stat.S_IFDIR | 0o755, b"")
-    archive += _member("init", stat.S_IFREG | 0o755, INIT.encode())
-    archive += _member("bin/busybox", stat.S_IFREG | 0o755, _read(root / _busybox(root)))
-    archive += _member(LOADER, stat.S_IFREG | 0o755, _read(root / LOADER))
+        archive += member(name, stat.S_IFDIR | 0o755, b"")
+    archive += member("init", stat.S_IFREG | 0o755, INIT.encode())
+    archive += member("bin/busybox", stat.S_IFREG | 0o755, _read(root / _busybox(root)))
+    archive += member(LOADER, stat.S_IFREG | 0o755, _read(root / LOADER))
     for library in LIBRARIES:
-        archive += _member(f"lib/{library}", stat.S_IFREG | 0o755, _read(root / LIBRARY_DIRECTORY / library))
-    for number, module in enumerate(_modules(root)):
-        name = module.name.removesuffix(".xz")
-        archive += _member(f"modules/{number:02}-{name}", stat.S_IFREG | 0o644, _unpacked(module))
-    archive += _member("TRAILER!!!", 0, b"")
+        archive += member(f"lib/{library}", stat.S_IFREG | 0o755, _read(root / LIBRARY_DIRECTORY / library))
+    archive += _modules(_newest_modules(root), "modules", MODULES)
+    archive += member("TRAILER!!!", 0, b"")
+    target.write_bytes(archive)
+
+
+def with_other_modules(initrd: Path, modules: Path, target: Path) -> None:
+    """Write `initrd`, as `make` makes it, with the kernel modules in `modules` instead of its own to `target`.
+
+    The kernel unpacks several archives one after the other; a later file replaces an earlier one. `modules` has
+    a file modules.dep. It is on the machine's last disk, where `OWN_INIT` mounts it. Raises `ImageError`.
+    """
+    archive = bytearray(_padded(initrd.read_bytes()))
+    init = OWN_INIT.replace("@release@", modules.name).replace("@label@", MODULES_LABEL)
+    archive += member("sys", stat.S_IFDIR | 0o755, b"")
+    archive += member("own-modules", stat.S_IFDIR | 0o755, b"")
+    archive += _modules(modules, "own-modules", OWN_MODULES)
+    archive += member("init", stat.S_IFREG | 0o755, init.encode())
+    archive += member("TRAILER!!!", 0, b"")
     target.write_bytes(archive)
 
 
@@ -67,32 +115,47 @@ def _read(path: Path) -> bytes:
         raise ImageError(f"the new system lacks {path.name}, which its initrd needs") from error
 
 
-def _modules(root: Path) -> Iterator[Path]:
-    """Yield the files of `MODULES` and their dependencies in load order (modules.dep(5))."""
+def _newest_modules(root: Path) -> Path:
+    """The directory of the modules of the newest kernel in the system in `root`."""
     listings = sorted(root.glob("usr/lib/modules/*/modules.dep")) or sorted(
         root.glob("lib/modules/*/modules.dep")
     )
     if not listings:
         raise ImageError("the new system has no kernel modules", hint="is its linux-image package complete?")
-    listing = listings[-1]
-    dependencies = dict(line.split(":", 1) for line in listing.read_text().splitlines())
+    return listings[-1].parent
+
+
+def _modules(directory: Path, place: str, names: Sequence[str]) -> bytes:
+    """The modules `names` and their dependencies, in load order, as members in the directory `place`."""
+    archive = bytearray()
+    for number, module in enumerate(_in_load_order(directory, names)):
+        name = module.name.partition(".ko")[0]
+        archive += member(f"{place}/{number:02}-{name}.ko", stat.S_IFREG | 0o644, unpacked(module))
+    return bytes(archive)
+
+
+def _in_load_order(directory: Path, names: Sequence[str]) -> Iterator[Path]:
+    """Yield the files of the modules `names` in `directory` and their dependencies (modules.dep(5))."""
+    listing = (directory / "modules.dep").read_text()
+    dependencies = dict(line.split(":", 1) for line in listing.splitlines())
     by_name = {path.rpartition("/")[2].split(".")[0].replace("-", "_"): path for path in dependencies}
     seen: set[str] = set()
-    for name in MODULES:
+    for name in names:
         if name not in by_name:
             continue
         for path in (*reversed(dependencies[by_name[name]].split()), by_name[name]):
             if path not in seen:
                 seen.add(path)
-                yield listing.parent / path
+                yield directory / path
 
 
-def _unpacked(module: Path) -> bytes:
-    content = module.read_bytes()
-    return lzma.decompress(content) if module.suffix == ".xz" else content
+def unpacked(module: Path) -> bytes:
+    """The content of a module, which may be compressed (kmod(8))."""
+    unpack = {".xz": lzma.decompress, ".gz": gzip.decompress, ".zst": zstd.decompress}.get(module.suffix, bytes)
+    return bytes(unpack(module.read_bytes()))
 
 
-def _member(name: str, mode: int, content: bytes) -> bytes:
+def member(name: str, mode: int, content: bytes) -> bytes:
     """One file of a cpio archive in "newc" format: 13 numbers of 8 hexadecimal digits, padded to 4 bytes."""
     encoded = name.encode() + b"\0"
     numbers = [0, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(encoded), 0]

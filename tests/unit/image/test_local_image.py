@@ -251,8 +251,10 @@ def test_a_machine_without_image_needs_a_kernel(ask: Ask) -> None:
     [
         ("a.qcow2", {"sha256": "0" * 64}, "image_sha256 is only for an image from an address"),
         ("a.qcow2", {"packages": ("vim",)}, "packages are only for an image debian:SUITE"),
-        ("debian:trixie", {"kernel": "vmlinuz"}, "brings its own kernel"),
-        ("debian:trixie", {"cmdline": "quiet"}, "brings its own kernel"),
+        ("debian:trixie", {"initrd": "initrd"}, "needs a kernel"),
+        ("debian:trixie", {"modules": "modules"}, "needs a kernel"),
+        ("debian:trixie", {"firmware": "uefi-secure"}, "Secure Boot starts only what is signed"),
+        ("a.qcow2", {"firmware": "uefi-secure", "kernel": "vmlinuz"}, "Secure Boot starts only what is signed"),
     ],
 )
 def test_parts_that_mean_nothing_with_this_kind_of_image_are_refused(
