@@ -23,7 +23,7 @@ class Step:
     def __init__(self, what: str, write: Callable[[str], None]) -> None:
         self._what = what
         self._write = write
-        self._detail = ""
+        self._detail: Callable[[], str] = str
         self._started = time.monotonic()
         self._ended = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="vmsnap-progress", daemon=True)
@@ -35,6 +35,10 @@ class Step:
 
     def say(self, detail: str) -> None:
         """Set how far the step is, e.g. ``"120 of 300 MB"``; the next line that is due shows it."""
+        self._detail = lambda: detail
+
+    def follow(self, detail: Callable[[], str]) -> None:
+        """Have the next lines show what `detail` returns when they are due."""
         self._detail = detail
 
     def end(self, outcome: str) -> None:
@@ -50,7 +54,8 @@ class Step:
         wait = QUIET_SECONDS
         while not self._ended.wait(wait):
             seconds = f" ({time.monotonic() - self._started:.0f} s)" if self._shown else ""
-            self._write(f"{self._what}{': ' + self._detail if self._detail else ' ...'}{seconds}")
+            detail = self._detail()
+            self._write(f"{self._what}{': ' + detail if detail else ' ...'}{seconds}")
             self._shown = True
             wait = REPEAT_SECONDS
 

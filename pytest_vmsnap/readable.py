@@ -8,6 +8,7 @@ import re
 SEQUENCES = re.compile(
     r"\x1b[\]PX^_].*?(?:\x07|\x1b\\|$)|(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|\x1b[ -/]*[0-~]", re.DOTALL
 )
+LINE_CHARACTERS = 100
 OVERWRITTEN = re.compile("[^\b]\b")
 CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 # libvirt's lines at the start of QEMU's log: versions, the environment, and a page of command line
@@ -25,6 +26,12 @@ def readable(text: str) -> str:
     """
     plain = SEQUENCES.sub("", text.replace("\r\n", "\n"))
     return "\n".join(_line(line) for line in plain.split("\n"))
+
+
+def last_line(text: str) -> str:
+    """The last line of `text` that is not empty, as `readable` shows it, at most `LINE_CHARACTERS` of it."""
+    line = next((line.strip() for line in reversed(readable(text).split("\n")) if line.strip()), "")
+    return line if len(line) <= LINE_CHARACTERS else line[: LINE_CHARACTERS - 1] + "…"
 
 
 def _line(line: str) -> str:

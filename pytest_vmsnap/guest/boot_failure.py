@@ -1,6 +1,7 @@
 """What a guest prints on its serial console when its boot has come to a dead end.
 
-Pure functions of the console's text. The texts are those of SeaBIOS (src/boot.c), GRUB 2 (boot/i386/pc/boot.S,
+Pure functions of the console's text. The texts are those of SeaBIOS (src/boot.c), EDK II
+(MdeModulePkg/Universal/BdsDxe, ShellPkg), GRUB 2 (boot/i386/pc/boot.S,
 kern/rescue_reader.c, normal/main.c), syslinux (mbr/), initramfs-tools (scripts/functions), dracut
 (dracut-emergency.sh), mkinitcpio and Alpine's mkinitfs (their init), systemd (emergency.service,
 rescue.service) with util-linux's sulogin(8), and of the initrd that this plugin makes.
@@ -61,6 +62,11 @@ _NO_ROOT = (
     "that the initramfs has the drivers of the disk (virtio_blk) and of the file system"
 )
 _NO_BOOT_LOADER = "check that the image has a boot loader for BIOS, and a system on its first disk"
+_NO_EFI_LOADER = (
+    "check that the image's EFI system partition has a boot loader for x86_64 (EFI/BOOT/BOOTX64.EFI, or one that "
+    "a boot variable names)"
+)
+_BOOT_MENU = re.compile(r"Press any key to enter the Boot Manager Menu\.\s*\Z")
 _GRUB_LOST = (
     "GRUB did not find its own files on the disk: check that the image is complete and that its partitions "
     "were not changed; grub-install installs GRUB again"
@@ -70,6 +76,29 @@ _DEAD_ENDS = (
     _DeadEnd(
         end=re.compile(r"(?:^|\n)No bootable device\.\s*\Z"),
         failure=BootFailure(where="the firmware (BIOS) found nothing to boot", hint=_NO_BOOT_LOADER),
+        in_linux=False,
+    ),
+    _DeadEnd(
+        end=_BOOT_MENU,
+        before=re.compile(r"failed to (?:load|start) .*: (?:Access Denied|Security Violation)"),
+        failure=BootFailure(
+            where="Secure Boot refused its boot loader",
+            hint="the boot loader is not signed with a key that the firmware trusts (Microsoft's, as that of "
+            "shim): use a signed one, or firmware='uefi' without Secure Boot",
+        ),
+        in_linux=False,
+    ),
+    _DeadEnd(
+        end=_BOOT_MENU,
+        failure=BootFailure(where="the firmware (UEFI) found nothing to boot", hint=_NO_EFI_LOADER),
+        in_linux=False,
+    ),
+    _DeadEnd(
+        end=re.compile(r"Shell> *\Z"),
+        before=re.compile(r"startup\.nsh|UEFI Interactive Shell"),
+        failure=BootFailure(
+            where="the firmware (UEFI) found nothing to boot, and is at its own shell", hint=_NO_EFI_LOADER
+        ),
         in_linux=False,
     ),
     _DeadEnd(

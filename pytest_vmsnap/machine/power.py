@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
 
 from pytest_vmsnap.errors import SHOWN_BYTES, ChannelError, GuestGone, GuestHung, WaitTimeout
 from pytest_vmsnap.guest import Request, settle
 from pytest_vmsnap.machine.commands import Commands
-from pytest_vmsnap.readable import readable
+from pytest_vmsnap.readable import last_line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 BOOT_SECONDS = 120.0
 POLL_SECONDS = 0.2
@@ -33,8 +37,9 @@ class Power(Commands):
         if self._backend.domain.condition() == "stopped":
             self._backend.boot()
             seconds = self._boot_seconds(None)
-            self._connect(seconds)
-            settle(self._channel, self._backend.domain, timeout=seconds)
+            with self._booting(f"booting {self._history.title}"):
+                self._connect(seconds)
+                settle(self._channel, self._backend.domain, timeout=seconds)
 
     def shutdown(self, *, timeout: float | None = None) -> None:
         """Ask the guest to power off, and wait until it is off. Does nothing if it is off.
@@ -53,7 +58,7 @@ class Power(Commands):
         while self._backend.domain.condition() != "stopped":
             if time.monotonic() > deadline:
                 shown = self._history.console(SHOWN_BYTES)
-                last = readable(shown).strip().rpartition("\n")[2].strip()
+                last = last_line(shown)
                 raise WaitTimeout(
                     f"the machine did not power off within {seconds:g} s"
                     + (f"; its console says: {last}" if last else "; its console says nothing"),
@@ -77,11 +82,14 @@ class Power(Commands):
         self._backend.domain.mark_boot()
         with suppress(GuestGone, GuestHung):
             self._channel.run(Request(text=REBOOT), timeout=min(seconds, SAYING_SECONDS))
-        while not self._came_back(before, deadline):
-            if time.monotonic() > deadline:
-                raise WaitTimeout(f"the machine did not reboot within {seconds:g} s", detail=self.console_log)
-            self._backend.domain.events.wait(POLL_SECONDS)
-        settle(self._channel, self._backend.domain, timeout=max(1.0, deadline - time.monotonic()))
+        with self._booting(f"rebooting {self._history.title}"):
+            while not self._came_back(before, deadline):
+                if time.monotonic() > deadline:
+                    raise WaitTimeout(
+                        f"the machine did not reboot within {seconds:g} s", detail=self.console_log
+                    )
+                self._backend.domain.events.wait(POLL_SECONDS)
+            settle(self._channel, self._backend.domain, timeout=max(1.0, deadline - time.monotonic()))
 
     def crash(self) -> None:
         """Cut the power: QEMU ends at once, and data that was not synced is lost. `start` boots it again."""
@@ -100,6 +108,13 @@ class Power(Commands):
         __tracebackhide__ = True
         self._expect_usable()
         self._backend.domain.resume()
+
+    @contextmanager
+    def _booting(self, what: str) -> Iterator[None]:
+        """Show the step `what` with the console's last line."""
+        with self._progress.step(what) as step:
+            step.follow(lambda: self._backend.domain.console_line())
+            yield
 
     def _boot_seconds(self, timeout: float | None) -> float:
         return self._deadlines.seconds(BOOT_SECONDS if timeout is None else timeout)

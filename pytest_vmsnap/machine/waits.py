@@ -8,13 +8,14 @@ import time
 from typing import TYPE_CHECKING, TypeVar
 
 from pytest_vmsnap.errors import CommandFailed, WaitTimeout
-from pytest_vmsnap.machine import systemd_units, tcp_ports
+from pytest_vmsnap.machine import services, systemd_units, tcp_ports
 from pytest_vmsnap.machine.commands import Commands
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pytest_vmsnap.machine.console import ConsoleMark
+    from pytest_vmsnap.machine.services import ServiceState
     from pytest_vmsnap.machine.systemd_units import UnitState
     from pytest_vmsnap.model import Result
 
@@ -117,6 +118,29 @@ class Waits(Commands):
         whose = "-u" if user is None else "--user-unit"
         command = f"journalctl --no-pager -o short-monotonic -n {JOURNAL_LINES} {whose} {shlex.quote(unit)}"
         return self.run(command).text
+
+    def wait_for_service(self, service: str, *, timeout: float | None = None) -> None:
+        """Wait until a service of the guest's init runs: systemd, OpenRC, runit or sysvinit.
+
+        With systemd this is `wait_for_unit`. Raises `CommandFailed` at once if the init does not know the
+        service, or OpenRC says that it has crashed; `WaitTimeout`, with the service's own words, after
+        `timeout` seconds (None means the option's).
+        """
+        __tracebackhide__ = True
+        last: list[ServiceState] = []
+
+        def attempt() -> bool | None:
+            result = self.run(services.question(service), timeout=timeout, check=True)
+            found = services.parsed(result.text)
+            last[:] = [found]
+            if trouble := services.unknown_reason(service, found):
+                raise CommandFailed(trouble, result=result)
+            return found.state == "active" or None
+
+        if self.run("test -d /run/systemd/system").returncode == 0:
+            self.wait_for_unit(service, timeout=timeout)
+            return
+        self._poll(attempt, f"the service {service} to run", timeout, None, lambda: last[0].words)
 
     def wait_for_file(self, path: str, *, timeout: float | None = None) -> None:
         """Wait until `path` exists in the guest; raises `WaitTimeout` after `timeout` seconds."""

@@ -89,7 +89,8 @@ def build_base(
         history = History(f"state {BASE}")
         history.follow(template, None, from_power_on=True)
         stack.enter_context(observed(history, observe))
-        with progress.step(f"booting {image.origin} ({factory.host.facts.accelerator.name})"):
+        with progress.step(f"booting {image.origin} ({factory.host.facts.accelerator.name})") as step:
+            step.follow(lambda: template.domain.console_line())
             _boot(template, channel, deadlines)
             if image.modules:
                 mount_modules(channel, image.modules_release, timeout=BOOT_SECONDS * deadlines.factor)

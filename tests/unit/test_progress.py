@@ -76,6 +76,18 @@ def test_a_long_step_is_told_again_with_its_detail_and_its_time(lines: Lines) ->
 
 
 @pytest.mark.usefixtures("_quick")
+def test_a_detail_that_is_followed_is_asked_for_when_a_line_is_due(lines: Lines) -> None:
+    console = ["Booting Linux"]
+    with Progress(lines.write).step("booting") as step:
+        step.follow(lambda: console[-1])
+        lines.wait_for(1)
+        console.append("Reached target Network")
+        lines.wait_for(3)
+    assert lines.all[0] == "booting: Booting Linux"
+    assert "booting: Reached target Network (0 s)" in lines.all
+
+
+@pytest.mark.usefixtures("_quick")
 def test_a_step_that_fails_is_told_as_failed(lines: Lines) -> None:
     def fail() -> None:
         with Progress(lines.write).step("booting"):

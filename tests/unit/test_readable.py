@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pytest_vmsnap.errors import BootError, GuestGone
-from pytest_vmsnap.readable import qemu_output, readable
+from pytest_vmsnap.readable import LINE_CHARACTERS, last_line, qemu_output, readable
 
 LOG = """\
 2026-11-27 18:10:11.123+0000: starting up libvirt version: 9.0.0, package: 4 (Debian), qemu version: 7.2.22
@@ -53,3 +53,17 @@ def test_an_error_tells_the_console_from_what_qemu_says(kind: type[BootError] | 
     assert "last lines of the console:\n  last words\nQEMU printed:\n  KVM internal error" in text
     assert "-name" not in text
     assert "\x1b" not in text
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("", ""),
+        ("\r\n\x1b[0m\n", ""),
+        ("one\n\x1b[32mtwo\x1b[0m \r\n\n", "two"),
+        ("Loading 10 %\rLoading 20 %", "Loading 20 %"),
+        ("x" * 300, "x" * (LINE_CHARACTERS - 1) + "…"),
+    ],
+)
+def test_the_last_line_is_one_that_a_person_can_read(text: str, line: str) -> None:
+    assert last_line(text) == line

@@ -38,6 +38,15 @@ if [ -w /etc/inittab ] && [ "$place" != /run/vmsnap ]; then
   kill -HUP 1 && exit
 fi
 
+for services in /etc/service /var/service /etc/runit/runsvdir/default; do # runit
+  [ -d "$services" ] && [ "$place" != /run/vmsnap ] && command -v runsv >/dev/null || continue
+  mkdir -p /etc/sv/vmsnap-shell
+  printf '#!/bin/sh\nexec /bin/sh %s/shell\n' "$place" >/etc/sv/vmsnap-shell/run
+  chmod 755 /etc/sv/vmsnap-shell/run
+  ln -sfn /etc/sv/vmsnap-shell "$services/vmsnap-shell" # runsvdir looks every five seconds
+  exit
+done
+
 # Nobody who would start it at boot. A shell's `&` has the job ignore SIGINT for good, as these do not.
 setsid -f /bin/sh "$place/shell" </dev/null >/dev/null 2>&1 ||
   start-stop-daemon -S -b -x /bin/sh -- "$place/shell" </dev/null >/dev/null 2>&1 ||

@@ -15,6 +15,7 @@ from pytest_vmsnap.errors import ChannelError, GuestGone, GuestHung, HostError
 from pytest_vmsnap.host.domain_xml import AGENT_PORT, snapshot_of_disks
 from pytest_vmsnap.host.libvirt import library
 from pytest_vmsnap.host.processes import is_stopped, qemu_of
+from pytest_vmsnap.readable import last_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("pytest_vmsnap.libvirt")
 
 CONSOLE_END = 64 << 10  # bytes
+LINE_BYTES = 4 << 10
 PANIC = "Kernel panic - not syncing"  # Linux, kernel/panic.c
 PANIC_BYTES = 256 << 10  # of the console's end, searched for a panic
 Condition = Literal["running", "paused", "stopped"]
@@ -248,6 +250,10 @@ class Domain:
     def console_text(self) -> str:
         """The last 64 KiB of the serial console, for messages."""
         return self._console(0, CONSOLE_END)
+
+    def console_line(self) -> str:
+        """The last line that the serial console shows of the current boot, for progress."""
+        return last_line(self.console_end(LINE_BYTES))
 
     def console_end(self, size: int) -> str:
         """The output of the serial console since `boot_mark`, at most its last `size` bytes."""

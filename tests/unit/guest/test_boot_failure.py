@@ -13,6 +13,15 @@ NOTHING_TO_BOOT = (
     SEABIOS + "Boot failed: not a bootable disk\r\n\r\nBooting from Floppy...\r\n"
     "Boot failed: could not read the boot disk\r\n\r\nNo bootable device.\r\n"
 )
+OVMF = "\x1b[2J\x1b[01;01H\x1b[=3h\x1b[2J\x1b[01;01H"
+NO_ENTRY = 'BdsDxe: failed to load Boot0001 "UEFI Misc Device" from PciRoot(0x0)/Pci(0x2,0x0): '
+MENU = "BdsDxe: No bootable option or device was found.\r\nBdsDxe: Press any key to enter the Boot Manager Menu.\r\n"
+UEFI_SHELL = (
+    OVMF + NO_ENTRY + "Not Found\r\n\x1b[2J\x1b[01;01H\x1b[01;01HUEFI Interactive Shell v2.2\r\nEDK II\r\n"
+    "\x1b[10;01HPress \x1b[1m\x1b[37m\x1b[40mESC\x1b[0m\x1b[37m\x1b[40m in 1 seconds to skip \x1b[1m"
+    "startup.nsh\x1b[0m or any other key to continue.\r\n\x1b[11;01H\x1b[1m\x1b[33m\x1b[40mShell> \x1b[0m"
+    "\x1b[37m\x1b[40m"
+)
 GRUB_RESCUE = (
     SEABIOS + "GRUB loading.\r\n\x1b[0;30;47mWelcome to GRUB!\r\n\r\n"
     "\x1b[0merror: no such partition.\r\nEntering rescue mode...\r\ngrub rescue> "
@@ -70,6 +79,9 @@ KERNEL = "[   31.102345] random: crng init done\r\n"
         (NOTHING_TO_BOOT, "found nothing to boot"),
         (SEABIOS + "Missing operating system.\r\n", "found no system to start"),
         (SEABIOS + "GRUB Hard Disk Error", "GRUB's boot sector cannot read"),
+        (UEFI_SHELL, "(UEFI) found nothing to boot, and is at its own shell"),
+        (OVMF + NO_ENTRY + "Not Found\r\n" + MENU, "(UEFI) found nothing to boot"),
+        (OVMF + NO_ENTRY + "Access Denied\r\n" + MENU, "Secure Boot refused its boot loader"),
         (GRUB_RESCUE, "GRUB's rescue prompt"),
         (GRUB_SHELL, "at GRUB's prompt"),
         (INITRAMFS_TOOLS, "shell of its initramfs"),
