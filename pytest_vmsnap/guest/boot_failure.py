@@ -63,8 +63,8 @@ _NO_ROOT = (
 )
 _NO_BOOT_LOADER = "check that the image has a boot loader for BIOS, and a system on its first disk"
 _NO_EFI_LOADER = (
-    "check that the image's EFI system partition has a boot loader for x86_64 (EFI/BOOT/BOOTX64.EFI, or one that "
-    "a boot variable names)"
+    "check that the image's EFI system partition has a boot loader for x86_64 (EFI/BOOT/BOOTX64.EFI, or what a "
+    "boot variable names)"
 )
 _BOOT_MENU = re.compile(r"Press any key to enter the Boot Manager Menu\.\s*\Z")
 _GRUB_LOST = (

@@ -15,7 +15,7 @@ NOTHING_TO_BOOT = (
 )
 OVMF = "\x1b[2J\x1b[01;01H\x1b[=3h\x1b[2J\x1b[01;01H"
 NO_ENTRY = 'BdsDxe: failed to load Boot0001 "UEFI Misc Device" from PciRoot(0x0)/Pci(0x2,0x0): '
-MENU = "BdsDxe: No bootable option or device was found.\r\nBdsDxe: Press any key to enter the Boot Manager Menu.\r\n"
+MENU = "BdsDxe: No bootable option or device was found.\r\nBdsDxe: Press any key to enter the Boot Manager Menu.\r\n"  # noqa: E501
 UEFI_SHELL = (
     OVMF + NO_ENTRY + "Not Found\r\n\x1b[2J\x1b[01;01H\x1b[01;01HUEFI Interactive Shell v2.2\r\nEDK II\r\n"
     "\x1b[10;01HPress \x1b[1m\x1b[37m\x1b[40mESC\x1b[0m\x1b[37m\x1b[40m in 1 seconds to skip \x1b[1m"
@@ -79,8 +79,8 @@ KERNEL = "[   31.102345] random: crng init done\r\n"
         (NOTHING_TO_BOOT, "found nothing to boot"),
         (SEABIOS + "Missing operating system.\r\n", "found no system to start"),
         (SEABIOS + "GRUB Hard Disk Error", "GRUB's boot sector cannot read"),
-        (UEFI_SHELL, "(UEFI) found nothing to boot, and is at its own shell"),
-        (OVMF + NO_ENTRY + "Not Found\r\n" + MENU, "(UEFI) found nothing to boot"),
+        (UEFI_SHELL, "found nothing to boot, and is at its own shell"),
+        (OVMF + NO_ENTRY + "Not Found\r\n" + MENU, r"\(UEFI\) found nothing to boot$"),
         (OVMF + NO_ENTRY + "Access Denied\r\n" + MENU, "Secure Boot refused its boot loader"),
         (GRUB_RESCUE, "GRUB's rescue prompt"),
         (GRUB_SHELL, "at GRUB's prompt"),
