@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest_vmsnap
 from pytest_vmsnap import errors, fixtures, hookspecs, selection
 from pytest_vmsnap.cli import command
+from pytest_vmsnap.image.vendors import vendors
 from pytest_vmsnap.options import OPTIONS
 
 ROOT = Path(__file__).parents[2]
@@ -25,6 +26,7 @@ def pieces() -> dict[str, str]:
         "hooks.md": hooks(),
         "errors.md": errors_tree(),
         "vmsnap.md": commands(),
+        "vendors.md": vendor_rows(),
     }
 
 
@@ -43,6 +45,16 @@ def markers() -> str:
         ["marker", "meaning"],
         [[f"`{name}`", meaning] for name, _, meaning in (_.partition(": ") for _ in selection.marker_lines())],
     )
+
+
+def vendor_rows() -> str:
+    """A row for each vendor of images."""
+    rows = [
+        f"| `{vendor.examples_text.replace(', ', '`, `')}` | {vendor.title} | {vendor.algorithm.upper()}, "
+        f"[source]({vendor.source}) |"
+        for vendor in vendors().values()
+    ]
+    return "\n".join(rows) + "\n"
 
 
 def fixtures_table() -> str:
