@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 VM_SIGNATURE = (
-    "vm(*, image, image_sha256, packages, kernel, initrd, cmdline, memory, cpus, network, disks, screen)"
+    "vm(*, image, image_sha256, packages, kernel, initrd, cmdline, modules, memory, cpus, network, disks, "
+    "screen, firmware, tpm)"
 )
 
 

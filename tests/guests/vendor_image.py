@@ -1,6 +1,6 @@
 """Whole systems on a disk, as vendors ship them: GPT, GRUB for BIOS and for UEFI, and an init of their own.
 
-    python -m tests.guest.vendor_image TARGET.qcow2 [SYSTEM]
+    python -m tests.guests.vendor_image TARGET.qcow2 [SYSTEM]
 
 needs mmdebstrap, e2fsprogs, fdisk, mtools, qemu-utils, grub-pc-bin, grub-efi-amd64-bin and, for an ordinary
 user, fakeroot and subordinate ids. The partitions: 1 for GRUB's BIOS code, 2 EFI system, 3 root (ext4).
