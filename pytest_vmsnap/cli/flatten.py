@@ -35,7 +35,7 @@ def run(settings: Settings, arguments: argparse.Namespace) -> int:
         raise StoreError(
             f"{arguments.out} already exists", hint="name a file that does not exist: vmsnap overwrites nothing"
         )
-    if not (disks := fork.without_variables(snapshot.disks)):
+    if not (disks := fork.drives_of(snapshot.disks, snapshot.image)):
         raise StoreError(f"the state {state.title} has no disk")
     fork.flatten(disks[0], arguments.out)
     print(f"{arguments.out}: the disk of {state.title}")

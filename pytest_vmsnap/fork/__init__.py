@@ -7,7 +7,7 @@ from pytest_vmsnap.fork.clone import Clone
 from pytest_vmsnap.fork.domain_factory import DomainFactory
 from pytest_vmsnap.fork.files import backing_of, copy_onto, flatten, rebase, remove
 from pytest_vmsnap.fork.memory import FullMemory, LayeredMemory, SavedMemory
-from pytest_vmsnap.fork.snapshot import ClusterSnapshot, Saved, Snapshot, without_variables
+from pytest_vmsnap.fork.snapshot import ClusterSnapshot, Saved, Snapshot, drives_of
 from pytest_vmsnap.fork.template import Template
 from pytest_vmsnap.host import Capabilities
 
@@ -17,7 +17,7 @@ __all__ = [
     "Snapshot",
     "ClusterSnapshot",
     "Saved",
-    "without_variables",
+    "drives_of",
     "Clone",
     "SavedMemory",
     "FullMemory",

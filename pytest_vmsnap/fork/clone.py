@@ -14,7 +14,7 @@ from pytest_vmsnap.errors import ChannelError, HostError, RevertError, StoreFull
 from pytest_vmsnap.fork import files, live_save, migration
 from pytest_vmsnap.fork.changed_pages import ChangedPages
 from pytest_vmsnap.fork.memory import LayeredMemory, filled_in
-from pytest_vmsnap.fork.snapshot import VARIABLES, Snapshot, without_variables
+from pytest_vmsnap.fork.snapshot import Snapshot, drives_of
 from pytest_vmsnap.host import MORE_ROOM, Memory, netdev_of
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class Clone:
 
         Its memory is again a private mapping, of an empty file, so it can be saved like any other.
         """
-        self._factory.host.connection.forget(self.domain)
+        self._factory.forget(self.domain)
         self._mapped, self._memory = None, self.directory / "empty-ram"
         if not self._memory.exists():
             self._factory.memory(self.directory, self.snapshot.spec.memory).rename(self._memory)
@@ -208,12 +208,12 @@ class Clone:
         stopped the guest.
         """
         saved = []
-        drives = without_variables(self._disks)
+        drives = drives_of(self._disks, self.snapshot.image)
         for number, path in enumerate(drives):
             saved.append(directory / f"disk{number}.qcow2")
             os.link(path, saved[-1])  # the original name is removed with the machine
         variables = self._disks[len(drives) :]
-        copies = tuple(Path(shutil.copyfile(path, directory / VARIABLES)) for path in variables)
+        copies = tuple(Path(shutil.copyfile(path, directory / path.name)) for path in variables)
         self._layers += 1
         layer = self._factory.writable_directory(self.directory / f"layer{self._layers}")
         overlays = self._factory.overlays(tuple(saved), layer)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 from pytest_vmsnap.fork import files, qcow2
-from pytest_vmsnap.fork.snapshot import VARIABLES, without_variables
+from pytest_vmsnap.fork.snapshot import drives_of
 from pytest_vmsnap.host import DomainConfig, Flash, Memory, Tpm, describe, uefi_firmware
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("pytest_vmsnap.fork")
 
+VARIABLES = "variables.qcow2"  # UEFI's
 LOG_BYTES = 256 << 10  # from the end of QEMU's log
 
 
@@ -220,7 +221,7 @@ class DomainFactory:
             machine_type=self.host.machine_type(image.firmware),
             spec=spec,
             image=self._booted_directly(image),
-            disks=without_variables(disks),
+            disks=drives_of(disks, image),
             flash=flash,
             memory=memory,
             console=console,
@@ -257,10 +258,15 @@ class DomainFactory:
         """End a domain at once and remove its log. Takes up to 2 s if process 1 reaps slowly."""
         with ExitStack() as steps:  # each step runs, even if another raises
             steps.callback(self._remove_log, domain)
+            steps.callback(self.forget, domain)
+            steps.callback(domain.destroy)
+
+    def forget(self, domain: Domain) -> None:
+        """Release what belongs to a domain that has ended."""
+        with ExitStack() as steps:  # each step runs, even if another raises
             if tpm := self._tpms.pop(domain.name, None):
                 steps.callback(tpm.end)
             steps.callback(self.host.connection.forget, domain)
-            steps.callback(domain.destroy)
 
     def _remove_log(self, domain: Domain) -> None:
         with suppress(OSError):  # in system mode it belongs to another user

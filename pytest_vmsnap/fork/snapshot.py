@@ -14,12 +14,10 @@ if TYPE_CHECKING:
     from pytest_vmsnap.model import GuestNotes, Image, MachineSpec
     from pytest_vmsnap.network import FaultSpec
 
-VARIABLES = "variables.qcow2"  # UEFI's, the last of a machine's disks
 
-
-def without_variables(disks: tuple[Path, ...]) -> tuple[Path, ...]:
-    """The files of the disks that the guest sees as disks, of all that a machine has."""
-    return tuple(disk for disk in disks if disk.name != VARIABLES)
+def drives_of(disks: tuple[Path, ...], image: Image) -> tuple[Path, ...]:
+    """Those of a machine's `disks` that the guest sees as disks: with UEFI, the last one has its variables."""
+    return disks if image.firmware == "bios" else disks[:-1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -251,9 +251,9 @@ def _flash(flash: Flash) -> list[str]:
 def _tpm(path: Path) -> list[str]:
     """QEMU's arguments for a TPM whose swtpm listens on the socket `path`.
 
-    libvirt would run swtpm_setup for each clone. ``ppi`` is memory that QEMU does not save.
+    libvirt would run swtpm_setup for each clone. ``tpm-crb`` and ``ppi`` have memory that cannot be saved.
     """
-    device = {"driver": "tpm-crb", "tpmdev": "tpm0", "id": "tpm-crb0", "ppi": False}
+    device = {"driver": "tpm-tis", "tpmdev": "tpm0", "id": "tpm-tis0", "ppi": False}
     connection = f"socket,id=tpm-control,path={str(path).replace(',', ',,')}"
     return [
         "-chardev",

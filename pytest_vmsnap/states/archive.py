@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_vmsnap.errors import StoreDamaged, StoreError, StoreFormat
-from pytest_vmsnap.fork import backing_of, flatten, without_variables
+from pytest_vmsnap.fork import backing_of, flatten
 from pytest_vmsnap.states import entries
 from pytest_vmsnap.states.entries import DEVICES, META, RAM
 
@@ -115,7 +115,8 @@ def extract_disk(source: Path, target: Path) -> None:
     """
     expect_new(target)
     contents = _contents(source)
-    disks = [path.name for path in without_variables(tuple(map(Path, contents["meta"]["disks"])))]
+    meta = contents["meta"]
+    disks = meta["disks"] if meta["image"].get("firmware", "bios") == "bios" else meta["disks"][:-1]
     if not disks:
         raise StoreError(f"the state in {source} has no disk")
     with tempfile.TemporaryDirectory(prefix=".vmsnap-", dir=target.absolute().parent) as name:

@@ -125,7 +125,7 @@ def test_they_are_part_of_a_state_a_kept_machine_and_an_exported_file(
     project.makeini("[pytest]\nvmsnap_firmware = uefi\n")
     result = project.run(*runner, "--vmsnap-keep=failed")
     result.assert_outcomes(failed=1)
-    opened = project.run(command, "open", "test_it.py::test_it", "--", "sh", "-c", LISTED)
+    opened = project.run(command, "open", "test_it.py::test_it", "--exec", LISTED)
     assert "InState" in opened.stdout.str()
     assert "InTest" in opened.stdout.str()
 
@@ -136,7 +136,7 @@ def test_they_are_part_of_a_state_a_kept_machine_and_an_exported_file(
     assert flat.stat().st_size > 100 << 20  # the disk, not the variables
     monkeypatch.setenv("VMSNAP_STORE", str(tmp_path / "other-store"))
     assert project.run(command, "import", exported).ret == 0
-    opened = project.run(command, "open", "stored", "--", "sh", "-c", LISTED)
+    opened = project.run(command, "open", "stored", "--exec", LISTED)
     assert "InState" in opened.stdout.str()
 
 
