@@ -4,7 +4,7 @@ Pure functions of the console's text. The texts are those of SeaBIOS (src/boot.c
 (MdeModulePkg/Universal/BdsDxe, ShellPkg), GRUB 2 (boot/i386/pc/boot.S,
 kern/rescue_reader.c, normal/main.c), syslinux (mbr/), initramfs-tools (scripts/functions), dracut
 (dracut-emergency.sh), mkinitcpio and Alpine's mkinitfs (their init), systemd (emergency.service,
-rescue.service) with util-linux's sulogin(8), and of the initrd that this plugin makes.
+rescue.service) and Debian's initscripts with util-linux's sulogin(8), and of the initrd that this plugin makes.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class _DeadEnd:
 
 _SHELL_PROMPT = re.compile(r"(?:^|\n)[^\n]{0,60}[#$] *\Z")
 _MAINTENANCE = re.compile(
-    r"(?:Press Enter|Give root password) for (?:system )?maintenance\s*"  # "system" since util-linux 2.41
+    r"(?:Press Enter|(?:Give|Enter) root password) for (?:system )?maintenance\s*"  # "system" since util-linux 2.41
     r"(?:\(or [^\n)]*(?:Control|Ctrl)-D[^\n)]*\): *|: *)\Z"
     r"|root account is locked\.\s*See sulogin\(8\)[^\n]*\s*Press Enter to continue\.?\s*\Z",
     re.IGNORECASE,
@@ -152,6 +152,15 @@ _DEAD_ENDS = (
         failure=BootFailure(
             where="it is stuck in systemd's rescue mode",
             hint="the kernel's command line or the default target asks for it (systemd.unit=, single, 1)",
+        ),
+    ),
+    _DeadEnd(
+        end=_MAINTENANCE,
+        before=re.compile(r"maintenance shell will now be started"),
+        failure=BootFailure(
+            where="it is stuck in the maintenance shell of its init",
+            hint="the check or the mount of a file system failed (the console says which): check /etc/fstab, and "
+            "that the image has the program that checks it (e2fsprogs, dosfstools)",
         ),
     ),
     _DeadEnd(

@@ -56,7 +56,18 @@ configfile $prefix/grub.cfg
 MODULES = ("ext2", "normal", "linux", "search", "search_label", "configfile", "serial", "terminal", "echo")
 BIOS_MODULES = ("biosdisk", "part_gpt", *MODULES)
 EFI_MODULES = ("part_gpt", "fat", *MODULES)
-COMMON = ("udev", "procps", "kmod", "iproute2", "netbase", "initramfs-tools", "login", "passwd", "zstd")
+COMMON = (
+    "udev",
+    "procps",
+    "kmod",
+    "iproute2",
+    "netbase",
+    "initramfs-tools",
+    "e2fsprogs",
+    "login",
+    "passwd",
+    "zstd",
+)
 SERIAL_LOGIN = "S0:2345:respawn:/sbin/getty -L 115200 ttyS0 vt100\n"
 RUNIT_LOGIN = "#!/bin/sh\nexec /sbin/getty -L 115200 ttyS0 vt100\n"
 # As a vendor's hook for the root; the kernel's links are those that GRUB names.

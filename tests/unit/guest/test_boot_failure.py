@@ -70,6 +70,12 @@ LOCKED = (
     "See sulogin(8) man page for more details.\r\n\r\nPress Enter to continue.\r\n"
 )
 RESCUE = EMERGENCY.replace("emergency", "rescue")
+SYSVINIT = (
+    "The root filesystem is currently mounted in read-only mode. \r\nA maintenance shell will now be started. \r\n"
+    "After performing system maintenance, press CONTROL-D \r\nto terminate the maintenance shell and restart the "
+    "system. ... \x1b[33m(warning).\x1b[0m\r\nEnter root password for system maintenance\r\n"
+    "(or press Control-D to continue): "
+)
 KERNEL = "[   31.102345] random: crng init done\r\n"
 
 
@@ -82,6 +88,7 @@ KERNEL = "[   31.102345] random: crng init done\r\n"
         (UEFI_SHELL, "found nothing to boot, and is at its own shell"),
         (OVMF + NO_ENTRY + "Not Found\r\n" + MENU, r"\(UEFI\) found nothing to boot$"),
         (OVMF + NO_ENTRY + "Access Denied\r\n" + MENU, "Secure Boot refused its boot loader"),
+        (SYSVINIT, "maintenance shell of its init"),
         (GRUB_RESCUE, "GRUB's rescue prompt"),
         (GRUB_SHELL, "at GRUB's prompt"),
         (INITRAMFS_TOOLS, "shell of its initramfs"),
