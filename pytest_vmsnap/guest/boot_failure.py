@@ -51,7 +51,7 @@ class _DeadEnd:
 
 _SHELL_PROMPT = re.compile(r"(?:^|\n)[^\n]{0,60}[#$] *\Z")
 _MAINTENANCE = re.compile(
-    r"(?:Press Enter|(?:Give|Enter) root password) for (?:system )?maintenance\s*"  # "system" since util-linux 2.41
+    r"(?:Press Enter|(?:Give|Enter) root password) for (?:system )?maintenance\s*"  # "system" since 2.41
     r"(?:\(or [^\n)]*(?:Control|Ctrl)-D[^\n)]*\): *|: *)\Z"
     r"|root account is locked\.\s*See sulogin\(8\)[^\n]*\s*Press Enter to continue\.?\s*\Z",
     re.IGNORECASE,
@@ -159,8 +159,8 @@ _DEAD_ENDS = (
         before=re.compile(r"maintenance shell will now be started"),
         failure=BootFailure(
             where="it is stuck in the maintenance shell of its init",
-            hint="the check or the mount of a file system failed (the console says which): check /etc/fstab, and "
-            "that the image has the program that checks it (e2fsprogs, dosfstools)",
+            hint="the check or the mount of a file system failed (the console says which): check /etc/fstab, "
+            "and that the image has the program that checks it (e2fsprogs, dosfstools)",
         ),
     ),
     _DeadEnd(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_vmsnap.host import connect, facts, uri
-from pytest_vmsnap.host.doctor import kvm, packages, qemu
+from pytest_vmsnap.host.doctor import firmware, kvm, packages, qemu
 from pytest_vmsnap.host.doctor.attempt import tried
 from pytest_vmsnap.host.permissions import Permissions, name_of
 from pytest_vmsnap.host.run_directory import Run
@@ -48,6 +48,7 @@ def examine(settings: Settings, *, store: Path) -> Iterator[Finding]:
         yield finding
         yield from qemu.capabilities(emulator, settings.network) if emulator else _without_qemu(*qemu.NAMES)
         yield qemu.image_tool()
+        yield firmware.firmware(settings.firmware)
         user = None
         if choice and connection and choice.mode == "system":
             user, findings = _other_user(choice, connection, store)

@@ -71,10 +71,10 @@ LOCKED = (
 )
 RESCUE = EMERGENCY.replace("emergency", "rescue")
 SYSVINIT = (
-    "The root filesystem is currently mounted in read-only mode. \r\nA maintenance shell will now be started. \r\n"
-    "After performing system maintenance, press CONTROL-D \r\nto terminate the maintenance shell and restart the "
-    "system. ... \x1b[33m(warning).\x1b[0m\r\nEnter root password for system maintenance\r\n"
-    "(or press Control-D to continue): "
+    "The root filesystem is currently mounted in read-only mode. \r\n"
+    "A maintenance shell will now be started. \r\nAfter performing system maintenance, press CONTROL-D \r\n"
+    "to terminate the maintenance shell and restart the system. ... \x1b[33m(warning).\x1b[0m\r\n"
+    "Enter root password for system maintenance\r\n(or press Control-D to continue): "
 )
 KERNEL = "[   31.102345] random: crng init done\r\n"
 
