@@ -96,6 +96,22 @@ def test_a_unit_that_stays_inactive_is_named_at_the_deadline(vm_module: Machine)
         vm_module.wait_for_unit("nowhere.mount", timeout=0.5)
 
 
+# A service that runs in each guest: of systemd, of runit (the guest shell's own), of OpenRC and sysvinit.
+SERVICE = """
+if [ -d /run/systemd/system ]; then echo systemd-journald
+elif [ "$(cat /proc/1/comm)" = runit ]; then echo vmsnap-shell
+else echo udev
+fi
+"""
+
+
+@pytest.mark.contract
+def test_a_service_of_the_guests_own_init_is_waited_for(vm: Machine) -> None:
+    vm.wait_for_service(vm.succeed(SERVICE).strip())
+    with pytest.raises(CommandFailed, match="does not know"):
+        vm.wait_for_service("nosuch")
+
+
 def test_a_port_is_waited_for_until_it_opens_and_until_it_closes(vm: Machine) -> None:
     vm.wait_for_closed_port(7777, timeout=5)
     vm.succeed(SERVER)

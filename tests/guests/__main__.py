@@ -20,6 +20,8 @@ from . import vendor_image
 from .vendor_image import PASSWORD, SYSTEMS
 
 ROOT = Path(__file__).parents[2]
+ALL = ("tests/guest", "--ignore=tests/guest/system")
+SHORT = ("tests/guest/test_power.py", "tests/guest/test_waits.py")
 LOGIN = ("--vmsnap-console-user=root", f"--vmsnap-console-password={PASSWORD}")
 
 
@@ -49,24 +51,25 @@ GUESTS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="tests/guests/run", description=__doc__)
+    parser.add_argument("--short", action="store_true", help=f"only {' '.join(SHORT)}: boots, power, waits")
     parser.add_argument("guests", nargs="*", metavar="GUEST", help=f"one of {', '.join(GUESTS)} (default: all)")
-    names = parser.parse_args().guests or list(GUESTS)
+    arguments = parser.parse_args()
+    names = arguments.guests or list(GUESTS)
     if unknown := [name for name in names if name not in GUESTS]:
         parser.error(f"unknown guests: {', '.join(unknown)}")
-    failed = [name for name in names if not run_contract(name, GUESTS[name])]
+    failed = [name for name in names if not run_contract(name, GUESTS[name], SHORT if arguments.short else ALL)]
     print(f"guests: {len(names) - len(failed)} passed the contract, {len(failed)} failed", flush=True)
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")
 
 
-def run_contract(name: str, guest: Guest) -> bool:
-    """Run the contract on the guest, and show how long it took; returns whether it passed."""
+def run_contract(name: str, guest: Guest, paths: tuple[str, ...]) -> bool:
+    """Run the contract in the tests in `paths` on the guest, and show how long it took; returns whether it passed."""
     image = guest.image or str(image_of(guest.system))
     print(f"==> {name}", flush=True)
     start = time.monotonic()
     command = [sys.executable, "-m", "pytest", "-q", "-n0", "--no-header", "-m", "contract and not thorough"]
     options = [f"--vmsnap-image={image}", *guest.options, "--vmsnap-timings"]
-    paths = ["tests/guest", "--ignore=tests/guest/system"]
     done = subprocess.run([*command, *options, *paths], cwd=ROOT, check=False, env=os.environ)
     print(f"==> {name}: status {done.returncode} after {time.monotonic() - start:.0f} s", flush=True)
     return done.returncode == 0
