@@ -56,7 +56,6 @@ def measured(vm: Machine) -> str:
     return vm.succeed(f"cat /sys/class/tpm/tpm0/pcr-sha256/{PCR}").strip().lower()
 
 
-@pytest.mark.smoke
 def test_variables_and_measurements_are_reverted_and_stay_over_a_power_cut(vm: Machine) -> None:
     assert stored(vm) == set()
     assert measured(vm) == NOTHING
@@ -88,6 +87,7 @@ def test_the_next_test_sees_nothing_of_it(vm: Machine) -> None:
     assert vm.succeed("cat /sys/class/tpm/tpm0/tpm_version_major") == "2\n"
 
 
+@pytest.mark.thorough
 def test_they_stay_over_a_reboot(vm: Machine) -> None:
     store(vm, "Kept")
     extend(vm, b"1" * 32)

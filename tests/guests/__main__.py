@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def run_contract(name: str, guest: Guest, paths: tuple[str, ...]) -> bool:
-    """Run the contract in the tests in `paths` on the guest, and show how long it took; returns whether it passed."""
+    """Run the contract in `paths` on the guest, and show how long it took; returns whether it passed."""
     image = guest.image or str(image_of(guest.system))
     print(f"==> {name}", flush=True)
     start = time.monotonic()
