@@ -81,4 +81,7 @@ class FailedMachineKeeper:
         if found is None:
             return ""
         which = "" if alone else f" --machine {shlex.quote(label)}"
-        return f"vmsnap open {shlex.quote(test)}{which}"
+        first, *others = entry.allocation.lease.leases  # a cluster's machines by name
+        what = f"{test}/{first}" if first else test
+        more = f"  # or {', '.join(f'/{name}' for name in others)}" if others else ""
+        return f"vmsnap open {shlex.quote(what)}{which}{more}"

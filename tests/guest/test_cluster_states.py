@@ -140,7 +140,7 @@ def test_a_failed_cluster_is_shown_kept_and_opened(project_of_clusters: pytest.P
     result.stdout.fnmatch_lines(
         ["fault: delay of the saved state", "fault: cut('primary')", "the last frames: *pcapng"]
     )
-    result.stdout.fnmatch_lines(["vmsnap open test_it.py::test_fails"])
+    result.stdout.fnmatch_lines(["vmsnap open test_it.py::test_fails/primary  # or /standby, /third"])
     (directory,) = (project.path / "vmsnap-artifacts").glob("*test_fails*")
     names = {path.name for path in directory.iterdir()}
     assert {
