@@ -47,10 +47,8 @@ def test_memory_on_both_sides_of_the_hole_below_4_gib_is_reverted(vm: Machine) -
 @pytest.mark.vm(disks=[{"size": 64, "serial": f"disk-{number}"} for number in range(7)])
 def test_eight_disks_are_reverted_together(vm: Machine) -> None:
     names = [f"vd{letter}" for letter in "bcdefgh"]
-    serials = vm.succeed(
-        f"cd /sys/block; cat {' '.join(f'{name}/serial; echo;' for name in names)}".replace("; ;", ";")
-    )
-    assert serials.split() == [f"disk-{number}" for number in range(7)]
+    serials = [vm.succeed(f"cat /sys/block/{name}/serial") for name in names]
+    assert serials == [f"disk-{number}" for number in range(7)]
     for name in names:
         vm.succeed(f"echo first {name} >/dev/{name}")
     vm.succeed("echo first root >/root/first; sync")
@@ -66,11 +64,16 @@ def test_eight_disks_are_reverted_together(vm: Machine) -> None:
 
 @pytest.mark.smoke
 @pytest.mark.vm(cpus=8)
-def test_eight_processors_are_reverted(vm: Machine, vmsnap: VmsnapSession) -> None:
+def test_eight_processors_go_on_with_what_they_did(
+    vmsnap: VmsnapSession, request: pytest.FixtureRequest
+) -> None:
+    if warning := vmsnap.facts.cpu_warning(8):
+        pytest.skip(warning)
+    vm: Machine = request.getfixturevalue("vm")
     assert vm.succeed("nproc") == "8\n"
-    vm.succeed("for number in 1 2 3 4 5 6 7 8; do (while :; do :; done) >/dev/null 2>&1 & done")
+    vm.succeed("for number in 1 2 3 4 5 6 7 8; do sh -c 'while :; do :; done' busy >/dev/null 2>&1 & done")
     vm.snapshot("busy")
-    vm.succeed("kill $(pgrep -f 'while') 2>/dev/null; true")
+    vm.succeed("pkill -f 'while :'")
     vm.revert("busy")
     assert vm.succeed("nproc") == "8\n"
-    assert vmsnap.facts.cpus >= 1
+    assert vm.succeed("pgrep -fc '^sh -c while :'") == "8\n"
