@@ -66,7 +66,9 @@ _NO_EFI_LOADER = (
     "check that the image's EFI system partition has a boot loader for x86_64 (EFI/BOOT/BOOTX64.EFI, or what a "
     "boot variable names)"
 )
-_BOOT_MENU = re.compile(r"Press any key to enter the Boot Manager Menu\.\s*\Z")
+# A key that is pressed now opens a menu, so this is no prompt that stays at the console's end.
+_UEFI_GAVE_UP = re.compile(r"BdsDxe: No bootable option or device was found\.")
+_UEFI_REFUSED = re.compile(r"BdsDxe: failed to (?:load|start) [^\n]*: (?:Access Denied|Security Violation)")
 _GRUB_LOST = (
     "GRUB did not find its own files on the disk: check that the image is complete and that its partitions "
     "were not changed; grub-install installs GRUB again"
@@ -76,21 +78,6 @@ _DEAD_ENDS = (
     _DeadEnd(
         end=re.compile(r"(?:^|\n)No bootable device\.\s*\Z"),
         failure=BootFailure(where="the firmware (BIOS) found nothing to boot", hint=_NO_BOOT_LOADER),
-        in_linux=False,
-    ),
-    _DeadEnd(
-        end=_BOOT_MENU,
-        before=re.compile(r"failed to (?:load|start) .*: (?:Access Denied|Security Violation)"),
-        failure=BootFailure(
-            where="Secure Boot refused its boot loader",
-            hint="the boot loader is not signed with a key that the firmware trusts (Microsoft's, as that of "
-            "shim): use a signed one, or firmware='uefi' without Secure Boot",
-        ),
-        in_linux=False,
-    ),
-    _DeadEnd(
-        end=_BOOT_MENU,
-        failure=BootFailure(where="the firmware (UEFI) found nothing to boot", hint=_NO_EFI_LOADER),
         in_linux=False,
     ),
     _DeadEnd(
@@ -186,6 +173,19 @@ def standstill(text: str) -> BootFailure | None:
         if dead_end.end.search(linux if dead_end.in_linux else shown) and dead_end.before.search(recent):
             return dead_end.failure
     return None
+
+
+def uefi_gave_up(text: str) -> BootFailure | None:
+    """Return the failure if UEFI found nothing that it could start, according to a console's `text`."""
+    if not _UEFI_GAVE_UP.search(text):
+        return None
+    if _UEFI_REFUSED.search(text):
+        return BootFailure(
+            where="Secure Boot refused its boot loader",
+            hint="the boot loader is not signed with a key that the firmware trusts (Microsoft's, as that of "
+            "shim): use a signed one, or firmware='uefi' without Secure Boot",
+        )
+    return BootFailure(where="the firmware (UEFI) found nothing to boot", hint=_NO_EFI_LOADER)
 
 
 def kills(text: str) -> int:

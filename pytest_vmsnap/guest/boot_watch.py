@@ -13,6 +13,7 @@ from pytest_vmsnap.guest.boot_failure import (
     lacks_memory,
     resets_itself,
     standstill,
+    uefi_gave_up,
     without_kernel_lines,
 )
 
@@ -68,6 +69,8 @@ class BootWatch:
         """Return a failure that is final, whatever the guest prints next."""
         if kills(text) >= MOST_KILLS:
             return lacks_memory(text, memory=domain.memory_mib())
+        if found := uefi_gave_up(text):
+            return found
         if domain.boot_mark:
             return None  # a requested reboot is a reset too
         return resets_itself(domain.events.reboots - self._resets)

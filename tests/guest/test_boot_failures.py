@@ -43,6 +43,15 @@ def test_random(vm): pass
 @pytest.mark.vm(image="empty.img", memory=64)
 def test_empty(vm): pass
 """
+UEFI_TESTS = """
+import pytest
+
+@pytest.mark.vm(image="empty-efi.img", memory=256)
+def test_empty(vm): pass
+
+@pytest.mark.vm(image="unsigned.img", memory=256, firmware="uefi-secure")
+def test_unsigned(vm): pass
+"""
 FROM_DISK = """
 def test_console(vm):
     vm.succeed("echo dirty >/dirty")
@@ -108,6 +117,22 @@ def bootable(target: Path, kernel: Path, initrd: Path) -> None:
         disk.write(entry.ljust(64, b"\0"))  # boot.img has code for floppy disks there
 
 
+def efi_disk(target: Path, *, loader: bool = False) -> None:
+    """A disk with an EFI system partition; with `loader`, GRUB is in it, which nobody has signed."""
+    start, size = 1 << 20, 64 << 20
+    partition, code = target.with_suffix(".fat"), target.with_suffix(".efi")
+    with partition.open("wb") as file:
+        file.truncate(size)
+    subprocess.run(["mformat", "-i", partition, "-F", "::"], check=True)
+    if loader:
+        subprocess.run(["grub-mkimage", "-O", "x86_64-efi", "-p", "/", "-o", code, "normal"], check=True)
+        subprocess.run(["mmd", "-i", partition, "::/EFI", "::/EFI/BOOT"], check=True)
+        subprocess.run(["mcopy", "-i", partition, code, "::/EFI/BOOT/BOOTX64.EFI"], check=True)
+    entry = bytes([0, 0, 0, 0, 0xEF, 0, 0, 0]) + struct.pack("<II", start >> 9, size >> 9)
+    table = bytes(446) + entry.ljust(64, b"\0") + b"\x55\xaa"
+    target.write_bytes(table.ljust(start, b"\0") + partition.read_bytes())
+
+
 @pytest.fixture
 def built(vm_spec: MachineSpec, provided: Callable[[MachineSpec], Image]) -> Image:
     """The image that the tests' machines start from."""
@@ -139,6 +164,21 @@ def test_a_disk_that_starts_no_system_is_told_at_once(project: pytest.Pytester, 
         assert words in said
     assert "grub rescue>" in said
     assert "No bootable device." in said
+
+
+@pytest.mark.thorough
+def test_a_disk_that_uefi_cannot_start_is_told_at_once(project: pytest.Pytester, runner: list[str]) -> None:
+    efi_disk(project.path / "empty-efi.img")
+    efi_disk(project.path / "unsigned.img", loader=True)
+    project.makepyfile(test_broken=UEFI_TESTS)
+    result = project.run(*runner, "-p", "no:randomly")
+    result.assert_outcomes(errors=2)
+    said = result.stdout.str()
+    assert (
+        "the guest did not come up: the firmware (UEFI) found nothing to boot, and is at its own shell" in said
+    )
+    assert "the guest did not come up: Secure Boot refused its boot loader" in said
+    assert "Access Denied" in said
 
 
 @pytest.mark.thorough

@@ -39,7 +39,9 @@ def run_contract(name: str, guest: Guest, paths: tuple[str, ...]) -> bool:
     start = time.monotonic()
     command = [sys.executable, "-m", "pytest", "-q", "-n0", "--no-header", "-m", "contract and not thorough"]
     options = [f"--vmsnap-image={image}", *guest.options, "--vmsnap-timings"]
-    done = subprocess.run([*command, *options, *paths], cwd=ROOT, check=False, env=os.environ)
+    done = subprocess.run(
+        [*command, *options, *paths, *guest.more_tests], cwd=ROOT, check=False, env=os.environ
+    )
     print(f"==> {name}: status {done.returncode} after {time.monotonic() - start:.0f} s", flush=True)
     return done.returncode == 0
 

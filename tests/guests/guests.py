@@ -21,11 +21,12 @@ LOGIN = ("--vmsnap-console-user=root", f"--vmsnap-console-password={PASSWORD}")
 
 @dataclass(frozen=True, kw_only=True)
 class Guest:
-    """A guest: its image, one of `SYSTEMS` or a value of ``vmsnap_image``, and the options that it needs."""
+    """A guest: its image (one of `SYSTEMS`, or a value of ``vmsnap_image``), its options and further tests."""
 
     system: str = ""
     image: str = ""
     options: tuple[str, ...] = ()
+    more_tests: tuple[str, ...] = ()
 
     def find_image(self) -> str:
         """The value for ``vmsnap_image``; makes the image of a system if it is not in the cache."""
@@ -39,7 +40,11 @@ GUESTS = {
     "debian-13-uefi": Guest(image="debian:trixie", options=("--vmsnap-firmware=uefi",)),
     "cloud-bios": Guest(system="cloud"),
     "cloud-uefi": Guest(system="cloud", options=("--vmsnap-firmware=uefi",)),
-    "cloud-secure": Guest(system="cloud", options=("--vmsnap-firmware=uefi-secure",)),
+    "cloud-secure": Guest(
+        system="cloud",
+        options=("--vmsnap-firmware=uefi-secure",),
+        more_tests=("tests/guests/test_secure_boot.py",),
+    ),
     "sysvinit": Guest(system="sysvinit", options=LOGIN),
     "openrc": Guest(system="openrc", options=LOGIN),
     "runit": Guest(system="runit", options=LOGIN),

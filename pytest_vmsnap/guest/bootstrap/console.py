@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 ANSWER_SECONDS = 20.0  # login(1) may take a while to check a password
 QUIET_SECONDS = 0.7  # without output: what came last is a prompt
+LONGEST_READ_SECONDS = 2.0
 LOGIN = re.compile(rb"login: *\Z")
 PASSWORD = re.compile(rb"[Pp]assword: *\Z")
 REFUSED = re.compile(rb"[Ll]ogin incorrect|Authentication failure|Login timed out")
@@ -143,12 +144,15 @@ class ViaConsole:
         self._socket.sendall(data)
 
     def _read(self, quiet: float) -> None:
-        """Read until nothing comes for `quiet` seconds."""
+        """Read until nothing comes for `quiet` seconds; a guest may print without a pause."""
         assert self._socket  # noqa: S101 - is_ready
         self._socket.settimeout(quiet)
+        deadline = time.monotonic() + LONGEST_READ_SECONDS
         try:
             while piece := self._socket.recv(1 << 16):
                 self._seen = (self._seen + piece)[-(1 << 16) :]
+                if time.monotonic() > deadline:
+                    return
         except TimeoutError:
             return
         raise GuestGone("QEMU has closed the serial console")

@@ -6,7 +6,14 @@ import re
 
 import pytest
 
-from pytest_vmsnap.guest.boot_failure import MOST_KILLS, MOST_RESETS, lacks_memory, resets_itself, standstill
+from pytest_vmsnap.guest.boot_failure import (
+    MOST_KILLS,
+    MOST_RESETS,
+    lacks_memory,
+    resets_itself,
+    standstill,
+    uefi_gave_up,
+)
 
 SEABIOS = "\x1bc\x1b[?7l\x1b[2J\x1b[0mSeaBIOS (version 1.16.2-debian-1.16.2-1)\r\nBooting from Hard Disk...\r\n"
 NOTHING_TO_BOOT = (
@@ -86,8 +93,6 @@ KERNEL = "[   31.102345] random: crng init done\r\n"
         (SEABIOS + "Missing operating system.\r\n", "found no system to start"),
         (SEABIOS + "GRUB Hard Disk Error", "GRUB's boot sector cannot read"),
         (UEFI_SHELL, "found nothing to boot, and is at its own shell"),
-        (OVMF + NO_ENTRY + "Not Found\r\n" + MENU, r"\(UEFI\) found nothing to boot$"),
-        (OVMF + NO_ENTRY + "Access Denied\r\n" + MENU, "Secure Boot refused its boot loader"),
         (SYSVINIT, "maintenance shell of its init"),
         (GRUB_RESCUE, "GRUB's rescue prompt"),
         (GRUB_SHELL, "at GRUB's prompt"),
@@ -171,3 +176,23 @@ def test_a_guest_that_is_reset_over_and_over_will_not_come_up() -> None:
     found = resets_itself(MOST_RESETS)
     assert found
     assert "panic=0" in found.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (OVMF + NO_ENTRY + "Not Found\r\n" + MENU, "the firmware (UEFI) found nothing to boot"),
+        (
+            OVMF + NO_ENTRY + "Access Denied\r\n" + MENU + "\x1b[2JBoot Manager Menu",
+            "Secure Boot refused its boot loader",
+        ),
+    ],
+)
+def test_uefi_that_gives_up_has_done_so_whatever_it_shows_next(text: str, words: str) -> None:
+    found = uefi_gave_up(text)
+    assert found
+    assert found.where == words
+
+
+def test_uefi_that_tries_another_entry_has_not_given_up() -> None:
+    assert uefi_gave_up(OVMF + NO_ENTRY + "Not Found\r\nBdsDxe: starting Boot0002\r\n") is None
