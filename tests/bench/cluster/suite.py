@@ -247,7 +247,7 @@ def test_peers(vmsnap: VmsnapSession, vm: Machine, vm_spec: MachineSpec) -> None
                 ordinary_memory(domain, spec)
                 line = domain.find(f"{QEMU}commandline")
                 assert line is not None
-                for argument in lan.arguments:
+                for argument in lan.arguments("bios"):
                     line.append(line.makeelement(f"{QEMU}arg", {"value": argument}))
 
             factory = DomainFactory(
