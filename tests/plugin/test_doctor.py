@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 NAMES = [
     *("python", "libvirt-python", "uri", "daemon", "libvirt"),
-    *("qemu", "qemu-snapshots", "qemu-network", "qemu-img"),
+    *("qemu", "qemu-snapshots", "qemu-network", "qemu-img", "firmware"),
     *("kvm-device", "kvm-cpu", "kvm-permission", "accelerator"),
     *("memory", "store", "reflink", "image", "image-tools"),
 ]
