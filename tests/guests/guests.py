@@ -46,6 +46,7 @@ GUESTS = {
         more_tests=("tests/guests/test_secure_boot.py",),
     ),
     "sysvinit": Guest(system="sysvinit", options=LOGIN),
+    "sysvinit-uefi": Guest(system="sysvinit", options=(*LOGIN, "--vmsnap-firmware=uefi")),
     "openrc": Guest(system="openrc", options=LOGIN),
     "runit": Guest(system="runit", options=LOGIN),
     "selinux": Guest(system="selinux", options=(*LOGIN, "--vmsnap-memory=1G")),
