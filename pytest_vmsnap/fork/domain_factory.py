@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
+from pytest_vmsnap.errors import HostError
 from pytest_vmsnap.fork import files, qcow2
 from pytest_vmsnap.fork.snapshot import drives_of
 from pytest_vmsnap.host import DomainConfig, Flash, Memory, Tpm, describe, uefi_firmware
@@ -167,9 +168,14 @@ class DomainFactory:
             if config.tpm:
                 self._tpms[name] = Tpm(console.parent / "tpm", config.tpm, self.host.permissions)
                 failed.callback(self._kill_tpm, name)
-            domain = self.host.connection.create(
-                description, console=console, serial=config.serial, ports=config.ports, paused=incoming
-            )
+            try:
+                domain = self.host.connection.create(
+                    description, console=console, serial=config.serial, ports=config.ports, paused=incoming
+                )
+            except HostError:
+                if tpm := self._tpms.get(name):
+                    tpm.expect_running()  # else QEMU only says that it cannot connect
+                raise
             failed.pop_all()
         return domain
 

@@ -15,7 +15,7 @@ from pytest_vmsnap.host import MORE_ROOM
 from pytest_vmsnap.store import extents, share_blocks, stat_fingerprint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from pytest_vmsnap.fork.changed_pages import ChangedPages
@@ -115,7 +115,7 @@ class LayeredMemory:
         memory: SavedMemory = self
         while isinstance(memory, LayeredMemory) and memory.loads and memory.below:
             layers = (*memory.layers, *layers)
-            if sum(map(pages_size, layers)) > MOST_LOADED:
+            if distinct_size(layers) > MOST_LOADED:
                 return self, ()
             memory = memory.below
         return memory, layers
@@ -170,9 +170,18 @@ def filled_in(directory: Path) -> Provide:
     return provide
 
 
-def pages_size(pages: Path) -> int:
-    """The total size in bytes of the runs in the directory `pages`."""
-    return sum(path.stat().st_size for path in pages.iterdir())
+def distinct_size(layers: Iterable[Path]) -> int:
+    """The size in bytes of the pages that `layers` have together; a page in several of them counts once."""
+    ranges = sorted(
+        (start := int(path.name, 16), start + path.stat().st_size)
+        for layer in layers
+        for path in layer.iterdir()
+    )
+    total, covered = 0, 0
+    for start, end in ranges:
+        total += max(0, end - max(start, covered))
+        covered = max(covered, end)
+    return total
 
 
 def copy_sparse(source: Path, target: Path) -> None:

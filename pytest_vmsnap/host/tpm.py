@@ -65,9 +65,11 @@ class Tpm:
                 env={"PATH": os.defpath},
             )
 
-    def log(self) -> str:
-        """What it printed."""
-        return self._log.read_text(errors="replace").strip()
+    def expect_running(self) -> None:
+        """Raise `HostError` with what it printed, if it has ended."""
+        if self._process.poll() is not None:
+            words = self._log.read_text(errors="replace").strip() or "it printed nothing"
+            raise HostError(f"swtpm ended at once (status {self._process.returncode}): {words}")
 
     def end(self) -> None:
         """Wait until it ends, as it does after its QEMU; kill it if it does not."""

@@ -106,6 +106,17 @@ def test_too_many_pages_to_load_are_a_file_instead(tmp_path: Path, mapped: Path)
     assert found.mapping() == (found, ())
 
 
+def test_a_page_in_several_layers_is_loaded_once_and_counts_once(tmp_path: Path, mapped: Path) -> None:
+    """A member's own pages, which it loaded, are in each of its later saves too."""
+    found = memory(tmp_path, mapped, loads=True)
+    for name in ("lower", "upper"):
+        with (tmp_path / name / "5000").open("wb") as file:
+            file.truncate(MOST_LOADED * 3 // 4)
+    below, layers = found.mapping()
+    assert isinstance(below, FullMemory)
+    assert len(layers) == 2
+
+
 def test_the_stream_is_made_once_and_goes_with_the_memory(tmp_path: Path, mapped: Path) -> None:
     devices = tmp_path / "device-state"
     devices.write_bytes(struct.pack(">II", 0x5145564D, 3) + b"\x04" + bytes(40) + b"\0")
