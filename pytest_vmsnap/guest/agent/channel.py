@@ -184,7 +184,9 @@ class AgentChannel:
             if size < KEPT_BYTES and len(self._spent) < KEPT_COMMANDS:
                 return
             spent, self._spent = self._spent, []
-        self._start(f"rm -f {further} " + " ".join(f"{name}.*" for name in spent))
+        removal = self._start(f"rm -f {further} " + " ".join(f"{name}.*" for name in spent))
+        if size >= KEPT_BYTES:  # the next command may need the room
+            self._wait(removal, time.monotonic() + self._scaled(ANSWER_SECONDS))
 
     def _directory(self) -> tuple[str, str]:
         """Return a directory of ours in the guest, and the prefix for each command.

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pytest_vmsnap.errors import ChannelError, GuestGone
+from pytest_vmsnap.guest.boot_failure import END_CHARACTERS, standstill
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,7 +50,12 @@ class ViaConsole:
         self._logged_in = False
 
     def is_ready(self) -> bool:
-        """Whether there is a prompt: that of login(1) if a user is given, or that of a shell."""
+        """Whether there is a prompt: that of login(1) if a user is given, or that of a shell.
+
+        Nothing is typed where a boot has come to a dead end: a firmware or an initramfs has a shell too.
+        """
+        if self._is_stuck():
+            return False
         try:
             if self._socket is None:
                 self._socket = socket.socket(socket.AF_UNIX)
@@ -59,6 +65,8 @@ class ViaConsole:
         except OSError as error:
             self.close()
             self._problem = f"it cannot be reached: {error}"
+            return False
+        if self._is_stuck():
             return False
         if LOGIN.search(self._seen):
             self._problem = "it asks for a login: set vmsnap_console_user and vmsnap_console_password"
@@ -88,6 +96,11 @@ class ViaConsole:
         if self._socket:
             self._socket.close()
         self._socket, self._seen, self._logged_in = None, b"", False
+
+    def _is_stuck(self) -> bool:
+        if stuck := standstill(self._domain().console_end(END_CHARACTERS)):
+            self._problem = stuck.where
+        return stuck is not None
 
     def _log_in(self) -> None:
         assert self._login.user is not None  # noqa: S101 - is_ready

@@ -41,7 +41,7 @@ def flooding(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_console_that_never_pauses_is_not_waited_for_without_end(flooding: Path) -> None:
-    domain: Any = SimpleNamespace(serial=flooding)
+    domain: Any = SimpleNamespace(serial=flooding, console_end=lambda size: ""[:size])
     method = ViaConsole(lambda: domain, ConsoleLogin())
     answers: list[bool] = []
     asking = threading.Thread(target=lambda: answers.append(method.is_ready()), name="asking", daemon=True)
@@ -50,3 +50,34 @@ def test_a_console_that_never_pauses_is_not_waited_for_without_end(flooding: Pat
     assert answers == [False]
     assert "Boot Manager Menu" in method.problem()
     method.close()
+
+
+@pytest.mark.parametrize("printed_before", [True, False])
+def test_nothing_is_run_in_the_shell_of_a_firmware(tmp_path: Path, *, printed_before: bool) -> None:
+    shell = "UEFI Interactive Shell v2.2\r\nPress ESC in 1 seconds to skip startup.nsh\r\nShell> "
+    console = [shell] if printed_before else []
+    typed: list[bytes] = []
+
+    def answer() -> None:
+        connection, _ = listening.accept()
+        with connection:
+            typed.append(connection.recv(100))
+            console.append(shell)
+            connection.sendall(shell.encode())
+            typed.append(connection.recv(100))
+
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "serial"))
+        listening.listen()
+        thread = threading.Thread(target=answer, name="answer", daemon=True)
+        thread.start()
+        domain: Any = SimpleNamespace(
+            serial=tmp_path / "serial", console_end=lambda size: "".join(console)[-size:]
+        )
+        method = ViaConsole(lambda: domain, ConsoleLogin())
+        assert not method.is_ready()
+        method.close()
+        if not printed_before:
+            thread.join(60)
+    assert typed == ([] if printed_before else [b"\n", b""])
+    assert "own shell" in method.problem()
