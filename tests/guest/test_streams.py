@@ -48,7 +48,7 @@ def test_a_command_that_prints_without_end_is_ended_with_its_first_and_last_line
 def test_the_room_of_a_long_output_is_there_for_the_next_command(vm: Machine) -> None:
     """The agent keeps an output in the guest's memory, and removes it by a process, which may be slow."""
     vm.succeed("mv /usr/bin/rm /usr/bin/slow-rm")
-    vm.write_text("/usr/bin/rm", "#!/bin/sh\nsleep 3\nexec slow-rm \"$@\"\n", mode=0o755)
+    vm.write_text("/usr/bin/rm", '#!/bin/sh\nsleep 3\nexec slow-rm "$@"\n', mode=0o755)
     free = int(vm.succeed("df --output=avail --block-size=1M /dev/shm | tail -1"))
     vm.succeed(f"fallocate --length {free - 40}M /dev/shm/other")
     for _ in range(2):
