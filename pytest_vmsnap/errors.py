@@ -15,7 +15,8 @@
     ├── StoreError
     │   ├── StoreDamaged          a file in the store is not what was saved
     │   ├── StoreFull             there is no space for an entry or a machine
-    │   └── StoreFormat           another version of the plugin wrote the store
+    │   ├── StoreFormat           another version of the plugin wrote the store
+    │   └── RegistryError         a registry does not answer, or its answer cannot be used
     ├── RevertError               the plugin cannot provide a clean machine
     │   └── RepairFailed          a clone could not be repaired, or is not clean
     ├── ChannelError              commands do not reach the guest
@@ -218,6 +219,20 @@ class StoreFormat(StoreError):
 
     Remedy: use that version, or choose another directory with ``vmsnap_store``.
     """
+
+
+class RegistryError(StoreError):
+    """A registry cannot be reached, refuses a request, or answers with what cannot be used.
+
+    Cause: the message says what the registry answered. Remedy: check ``vmsnap_registry``, and log in with
+    ``docker login`` or ``podman login`` if it asks for that. A run builds what it cannot pull.
+
+    `is_lost` says whether the registry as a whole cannot be used.
+    """
+
+    def __init__(self, message: str, *, hint: str = "", is_lost: bool = False) -> None:
+        super().__init__(message, hint=hint)
+        self.is_lost = is_lost
 
 
 class RevertError(VmsnapError):

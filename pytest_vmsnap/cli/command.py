@@ -18,9 +18,11 @@ from pytest_vmsnap.cli import (
     images,
     import_,
     kept,
+    lock,
     open_,
     prune,
     pull,
+    push,
     states,
     verify,
 )
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 
     from pytest_vmsnap.model import Settings
 
-VERBS = (open_, kept, drop, states, export, import_, flatten, prune, verify, images, pull, doctor)
+VERBS = (open_, kept, drop, states, export, import_, flatten, prune, verify, images, push, pull, lock, doctor)
 FAILED = 1
 
 

@@ -1,4 +1,4 @@
-"""Fetch vendors' images, or the newest ones if the vendors have replaced them."""
+"""Pull states from the registry, or fetch vendors' images, to have them before a run needs them."""
 
 # ruff: noqa: T201 - a command's output
 
@@ -6,15 +6,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pytest_vmsnap import states
 from pytest_vmsnap.cli import stored_states
-from pytest_vmsnap.errors import ImageError
+from pytest_vmsnap.errors import UnknownState
 from pytest_vmsnap.image.vendors import is_vendor_name, parse_name
 from pytest_vmsnap.progress import Progress
 
 if TYPE_CHECKING:
     import argparse
 
-    from pytest_vmsnap.image.vendors import VendorName
     from pytest_vmsnap.model import Settings
 
 NAME = "pull"
@@ -23,26 +23,48 @@ NAME = "pull"
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `vmsnap pull`."""
     parser.add_argument(
-        "images", metavar="IMAGE", nargs="+", help="a vendor's image, e.g. ubuntu:24.04 (see vmsnap images)"
+        "names",
+        metavar="NAME",
+        nargs="+",
+        help="a state in the registry: NAME, as it was pushed last, or NAME@KEY; or a vendor's image, "
+        "e.g. ubuntu:24.04 (see vmsnap images)",
     )
     parser.set_defaults(run=run)
 
 
 def run(settings: Settings, arguments: argparse.Namespace) -> int:
-    """Fetch each image. Raises `ImageError` for an unknown name, or if the vendor does not have it."""
-    from pytest_vmsnap.image.vendors.provide import fetch, resolution_of  # late: it imports requests
-
-    names = [_name(image) for image in arguments.images]
-    store = stored_states.open_store(settings)
-    for name in names:
-        before = resolution_of(store, name)
-        now = fetch(name, mirror=settings.image_mirror, store=store, progress=Progress(print))
-        is_same = before is not None and before.published.checksum == now.checksum
-        print(f"{name}: {now.checksum}, {'as before' if is_same else 'new'}")
+    """Fetch each. Raises `ImageError` if the vendor does not have an image, `UnknownState`, `RegistryError`."""
+    for written in arguments.names:
+        if is_vendor_name(written):
+            _pull_image(settings, written)
+        else:
+            _pull_state(settings, written)
     return 0
 
 
-def _name(image: str) -> VendorName:
-    if not is_vendor_name(image):
-        raise ImageError(f"{image!r} is not a vendor's image", hint="`vmsnap images` lists the names")
-    return parse_name(image)
+def _pull_state(settings: Settings, written: str) -> None:
+    registry = stored_states.registry(settings)
+    store = stored_states.open_store(settings)
+    progress = Progress(print)
+    found = states.pull_state(
+        store, registry, written, root=settings.root, progress=progress, pinned=states.read_lock(settings.root)
+    )
+    if found is None:
+        raise UnknownState(
+            f"the registry {registry.address} has no state {written}", hint="`vmsnap push` pushes one"
+        )
+    name, received = found
+    origin = states.origin_of(store.place(name))
+    how = f"{received / 1e6:.0f} MB received" if received else "it was in the store already"
+    print(f"{origin.name}@{name.key[: stored_states.SHOWN]}: {how}")
+
+
+def _pull_image(settings: Settings, written: str) -> None:
+    from pytest_vmsnap.image.vendors.provide import fetch, resolution_of  # late: it imports requests
+
+    name = parse_name(written)
+    store = stored_states.open_store(settings)
+    before = resolution_of(store, name)
+    now = fetch(name, mirror=settings.image_mirror, store=store, progress=Progress(print))
+    is_same = before is not None and before.published.checksum == now.checksum
+    print(f"{name}: {now.checksum}, {'as before' if is_same else 'new'}")

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pytest_vmsnap.cli import state_table
-from pytest_vmsnap.errors import StoreDamaged, UnknownState
+from pytest_vmsnap.errors import SpecError, StoreDamaged, UnknownState
 from pytest_vmsnap.host import choose_uri, default_store
 from pytest_vmsnap.progress import Progress
+from pytest_vmsnap.registry import open_registry, parse_address
 from pytest_vmsnap.states import KIND, Origin, is_full, members_of, origin_of
 from pytest_vmsnap.store import Store, entry_usages
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_vmsnap.model import Settings
+    from pytest_vmsnap.registry import Registry
     from pytest_vmsnap.store import EntryUsage
 
 log = logging.getLogger("pytest_vmsnap.cli")
@@ -54,6 +56,19 @@ class StoredState:
 def open_store(settings: Settings) -> Store:
     """Open the store that the settings name. Raises `StoreError`, `HostError` if the libvirt URI is wrong."""
     return Store(settings.store or default_store(choose_uri(settings)), progress=Progress(print))
+
+
+def registry(settings: Settings) -> Registry:
+    """The registry that the settings name.
+
+    Raises `SpecError` if they name none, `HostError` if its client is not installed.
+    """
+    if settings.registry is None:
+        raise SpecError(
+            "there is no registry to push to or pull from",
+            hint="set vmsnap_registry (VMSNAP_REGISTRY) to oci://HOST/REPOSITORY",
+        )
+    return open_registry(parse_address(settings.registry))
 
 
 def all_states(store: Store) -> list[StoredState]:

@@ -5,7 +5,7 @@ It knows nothing of channels and tests; other packages decide what runs on a mac
 
 from pytest_vmsnap.fork.clone import Clone
 from pytest_vmsnap.fork.domain_factory import DomainFactory
-from pytest_vmsnap.fork.files import backing_of, copy_onto, flatten, rebase, remove
+from pytest_vmsnap.fork.files import backing_of, copy_onto, flatten, rebase, references_of, remove
 from pytest_vmsnap.fork.memory import FullMemory, LayeredMemory, SavedMemory
 from pytest_vmsnap.fork.snapshot import ClusterSnapshot, Saved, Snapshot, drives_of
 from pytest_vmsnap.fork.template import Template
@@ -27,5 +27,6 @@ __all__ = [
     "copy_onto",
     "flatten",
     "backing_of",
+    "references_of",
     "remove",
 ]

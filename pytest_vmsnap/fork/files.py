@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 from pytest_vmsnap.errors import HostError, SpecError
 
@@ -66,6 +67,13 @@ def backing_of(path: Path) -> Path | None:
     """The absolute path of the backing file of the qcow2 at `path`; None if it has none."""
     found = _information(path).get("backing-filename")
     return Path(os.path.normpath(path.parent / found)) if found else None
+
+
+def references_of(path: Path) -> list[str]:
+    """What the qcow2 at `path` refers to, as it is written there: a backing file, an external data file."""
+    found: Any = _information(path)
+    data = found.get("format-specific", {}).get("data", {}).get("data-file")
+    return [str(each) for each in (found.get("backing-filename"), data) if each]
 
 
 def _information(path: Path) -> dict[str, str]:

@@ -62,6 +62,8 @@ class Settings:
     output_limit: int = 64
     order: Order = "state"
     store: Path | None = None
+    registry: str | None = None
+    push: bool = False
     store_limit: int = 20480
     refresh: bool = False
     refresh_state: tuple[str, ...] = ()

@@ -21,6 +21,7 @@ from pytest_vmsnap.model.settings import STANDBY_CEILING
 from pytest_vmsnap.model.spec import CPUS_CEILING, MEMORY_MIB_FLOOR
 from pytest_vmsnap.options import values
 from pytest_vmsnap.options.option import Option
+from pytest_vmsnap.registry.address import ALLOWED as REGISTRY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -180,6 +181,21 @@ OPTIONS: tuple[Option, ...] = (
         default=20480,
         allowed="MiB, or with a unit as in 20G",
         help="the maximum size of the snapshots in the store",
+    ),
+    Option(
+        name="registry",
+        parse=values.registry,
+        allowed=REGISTRY,
+        help="a registry to pull states and images from that are missing in the store",
+    ),
+    Option(
+        name="push",
+        parse=values.switch,
+        default=False,
+        allowed="on or off",
+        help="push the states that the run uses to the registry, with their images",
+        command_line_only=True,
+        switch=True,
     ),
     Option(
         name="refresh",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pytest_vmsnap.image.vendors import is_vendor_name
+from pytest_vmsnap.registry.address import parse_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,6 +47,12 @@ def address(value: object) -> str | None:
     if found is not None and not is_address(found):
         raise ValueError("no URL")
     return found
+
+
+def registry(value: object) -> str | None:
+    """Return the address of a repository, ``oci://HOST/REPOSITORY``; None if it is empty."""
+    found = text(value)
+    return found and str(parse_address(found))
 
 
 def sha256(value: object) -> str | None:

@@ -12,7 +12,8 @@ from pytest_vmsnap.guest import ChannelFactory, ConsoleLogin, SshLogin
 from pytest_vmsnap.host import choose_uri, default_store, open_host
 from pytest_vmsnap.machine import Deadlines
 from pytest_vmsnap.pool import Allocation, HostBudget, OwnBudget, Pool, Provisioner
-from pytest_vmsnap.states import Library, PreparationHook
+from pytest_vmsnap.registry import open_registry, parse_address
+from pytest_vmsnap.states import Library, PreparationHook, read_lock, registry_source
 from pytest_vmsnap.store import Store
 
 if TYPE_CHECKING:
@@ -75,6 +76,11 @@ class Engine:
             scaled=self._scaled,
         )
         self.store.pins.run = self.host.run.data
+        registry = open_registry(parse_address(settings.registry)) if settings.registry else None
+        if registry:
+            self.store.source = registry_source(
+                self.store, registry, root=settings.root, progress=progress, pinned=read_lock(settings.root)
+            )
         provisioner = Provisioner(
             factory=factory,
             channel_factory=self.channel_factory,
@@ -95,6 +101,7 @@ class Engine:
             progress=progress,
             note_use=timings.note_state,
             observe=observe,
+            registry=registry if settings.push else None,
         )
 
     @property

@@ -17,9 +17,11 @@ from pytest_vmsnap.states.entries import (
     seal_cluster,
     use,
 )
+from pytest_vmsnap.states.fleet import lock, pull_state, push_state, registry_source, title_of
 from pytest_vmsnap.states.function_source import source_parts
 from pytest_vmsnap.states.input_files import inputs_digest
 from pytest_vmsnap.states.library import Library
+from pytest_vmsnap.states.lock_file import read_lock, write_lock
 from pytest_vmsnap.states.preparation import PreparationHook
 from pytest_vmsnap.states.tree import NO_STATES, StateTree, collect
 from pytest_vmsnap.states.verification import damaged_memory
@@ -48,6 +50,13 @@ __all__ = [
     "use",
     "seal",
     "seal_cluster",
+    "registry_source",
+    "push_state",
+    "pull_state",
+    "lock",
+    "read_lock",
+    "write_lock",
+    "title_of",
     "export",
     "import_",
     "extract_disk",

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_vmsnap.errors import StoreDamaged, StoreError, StoreFormat
-from pytest_vmsnap.fork import backing_of, flatten
+from pytest_vmsnap.fork import flatten, references_of
 from pytest_vmsnap.states import entries
 from pytest_vmsnap.states.entries import DEVICES, META, RAM
 
@@ -96,8 +96,8 @@ def import_(store: Store, source: Path, *, here: dict[str, str]) -> Path:
         for name in unpacked(source, contents, draft):
             (draft / name).chmod(0o600 if name in writable else 0o400)
         for name in contents["meta"]["disks"]:
-            if backing := backing_of(draft / name):
-                raise StoreDamaged(f"the disk {name} in {source} refers to a file outside of it: {backing}")
+            if found := references_of(draft / name):
+                raise StoreDamaged(f"the disk {name} in {source} refers to a file outside of it: {found[0]}")
         meta = contents["meta"]
         place = store.path / entries.KIND / contents["key"]
         meta["image"] |= {
@@ -122,8 +122,8 @@ def extract_disk(source: Path, target: Path) -> None:
     with tempfile.TemporaryDirectory(prefix=".vmsnap-", dir=target.absolute().parent) as name:
         wanted = contents | {"files": {disks[0]: contents["files"][disks[0]]}}
         list(unpacked(source, wanted, Path(name)))
-        if backing := backing_of(Path(name) / disks[0]):
-            raise StoreDamaged(f"the disk in {source} refers to a file outside of it: {backing}")
+        if found := references_of(Path(name) / disks[0]):
+            raise StoreDamaged(f"the disk in {source} refers to a file outside of it: {found[0]}")
         (Path(name) / disks[0]).rename(target)
 
 

@@ -9,7 +9,14 @@ from functools import partial
 from typing import TYPE_CHECKING, cast, overload
 
 from pytest_vmsnap import image as images
-from pytest_vmsnap.errors import BootError, ChannelError, HostError, RevertError, StoreDamaged
+from pytest_vmsnap.errors import (
+    BootError,
+    ChannelError,
+    HostError,
+    RegistryError,
+    RevertError,
+    StoreDamaged,
+)
 from pytest_vmsnap.fork import ClusterSnapshot
 from pytest_vmsnap.guest import stop_calendar_timers
 from pytest_vmsnap.machine import History, Machine
@@ -24,6 +31,7 @@ from pytest_vmsnap.states.base_state import (
     image_request,
 )
 from pytest_vmsnap.states.clusters import ClusterBuilder, join_parts
+from pytest_vmsnap.states.fleet import push_state, title_of
 from pytest_vmsnap.states.preparation import observed, run_preparation
 from pytest_vmsnap.store import EntryName, damage_of, remove_damaged, trim
 
@@ -37,6 +45,7 @@ if TYPE_CHECKING:
     from pytest_vmsnap.model import Image, Settings
     from pytest_vmsnap.pool import ClusterLease, Lease, Provisioner
     from pytest_vmsnap.progress import Progress
+    from pytest_vmsnap.registry import Registry
     from pytest_vmsnap.states.declarations import Declaration
     from pytest_vmsnap.states.entries import Origin
     from pytest_vmsnap.states.preparation import PreparationHook
@@ -54,7 +63,8 @@ class Library:
     `prepare` is ``pytest_vmsnap_prepare``, `prepare_cluster` is ``pytest_vmsnap_prepare_cluster``. `note_use`
     is called once for each state that is used, with its name, its key, and the seconds that it took to build,
     None if it was in the store. `observe` is called with the history of a machine whose state could not be
-    made, before the machine ends.
+    made, before the machine ends. What the run uses is pushed to the `registry`, if
+    there is one.
     """
 
     def __init__(
@@ -72,6 +82,7 @@ class Library:
         progress: Progress,
         note_use: Callable[[str, str, float | None], None],
         observe: Callable[[History], None],
+        registry: Registry | None = None,
     ) -> None:
         self._settings = settings
         self._tree = tree
@@ -86,6 +97,7 @@ class Library:
         self._note_use = note_use
         self._build_seconds: dict[str, float] = {}  # by key
         self._observe = observe
+        self._registry = registry
         self._found: dict[tuple[Spec, str], Saved] = {}
         self._images: dict[MachineSpec, Image] = {}
         self._keys: dict[tuple[Spec, str], str] = {}
@@ -133,6 +145,7 @@ class Library:
                 self._keys.clear()
                 entry = self._entry(spec, state)
             self._found[spec, state] = self._opened(entry)
+            self._push(EntryName(kind=entries.KIND, key=entry.name))
             self._note_use(state, self.key(spec, state), self._build_seconds.get(self.key(spec, state)))
             trim(self._store, self._settings.store_limit)
         return self._found[spec, state]
@@ -313,6 +326,15 @@ class Library:
         disk = self._image(spec).disk
         found = [self._factory.host.reachable(disk)] if disk else []
         return [path for path in found if path.is_relative_to(self._store.path)]
+
+    def _push(self, name: EntryName) -> None:
+        """Push the state unless it was pulled; a registry that does not take it is only reported."""
+        if self._registry is None or name in self._store.fetched:
+            return
+        try:
+            push_state(self._store, self._registry, name, progress=self._progress)
+        except (RegistryError, StoreDamaged) as error:
+            self._progress.say(f"the {title_of(self._store, name)} was not pushed: {error}")
 
     def _opened(self, entry: Path) -> Saved:
         found = entries.load_any(self._store, entry)

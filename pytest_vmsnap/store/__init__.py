@@ -1,7 +1,7 @@
 """The directory for what outlives a run: entries that appear complete or not at all."""
 
-from pytest_vmsnap.store.dependencies import EntryName, Kind, closure
-from pytest_vmsnap.store.directory import Store
+from pytest_vmsnap.store.dependencies import EntryName, Kind, closure, needs_of
+from pytest_vmsnap.store.directory import Fetched, Source, Store
 from pytest_vmsnap.store.fingerprint import Fingerprint, checksum, extents, fingerprint, stat_fingerprint
 from pytest_vmsnap.store.hard_links import link_entries, link_or_copy
 from pytest_vmsnap.store.limit import EntryUsage, discard, entry_usages, trim
@@ -13,6 +13,8 @@ from pytest_vmsnap.store.verification import Damage, damage_of, has_checksums, r
 
 __all__ = [
     "Store",
+    "Source",
+    "Fetched",
     "LockOwner",
     "Kind",
     "EntryName",
@@ -30,6 +32,7 @@ __all__ = [
     "findings",
     "expect_whole",
     "closure",
+    "needs_of",
     "Damage",
     "damage_of",
     "has_checksums",

@@ -43,6 +43,11 @@ def read(entry: Path) -> list[EntryName]:
     ]
 
 
+def needs_of(store: Path, name: EntryName) -> list[EntryName]:
+    """The entries that the entry `name` of the store needs."""
+    return read(store / name.kind / name.key)
+
+
 def closure(store: Path, name: EntryName) -> list[EntryName]:
     """`name` and all entries that it needs, directly or not. Raises `StoreDamaged` if one is missing."""
     found: list[EntryName] = []

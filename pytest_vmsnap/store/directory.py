@@ -9,8 +9,9 @@ import shutil
 import tempfile
 import time
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Protocol, get_args
 
 from filelock import BaseFileLock, FileLock, Timeout
 
@@ -22,7 +23,7 @@ from pytest_vmsnap.store.lock_owner import LockOwner
 from pytest_vmsnap.store.pins import Pins
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from pytest_vmsnap.progress import Progress
 
@@ -30,6 +31,8 @@ log = logging.getLogger("pytest_vmsnap.store")
 
 FORMAT = "1"
 FORMAT_FILE = "format"
+PARTIAL = "partial"  # the directory of entries that are being fetched
+PARTIAL_DAYS = 7  # that a broken-off fetch stays, to be continued
 WITH_MANIFEST: tuple[Kind, ...] = ("states", "memory", "images")  # they have a manifest of their files
 WITH_CHECKSUMS: tuple[Kind, ...] = (
     "states",
@@ -37,6 +40,21 @@ WITH_CHECKSUMS: tuple[Kind, ...] = (
 )  # ... with checksums: they cannot be rebuilt in a moment
 WAIT_SECONDS = 1.0
 LOOK_SECONDS = 0.25  # how often to look which process builds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fetched:
+    """An entry that a `Source` had: what it `needs`, and the checksums of its files that are known already."""
+
+    needs: tuple[EntryName, ...]
+    checksums: Mapping[str, int]
+
+
+class Source(Protocol):
+    """Where a store may have an entry from, instead of building it."""
+
+    def fetch(self, name: EntryName, draft: Path, what: str) -> Fetched | None:
+        """Fill the directory `draft` with the entry `name`; None, and an empty `draft`, if it cannot."""
 
 
 class Store:
@@ -59,9 +77,11 @@ class Store:
         self.refresh = refresh
         self._damaged: set[EntryName] = set()
         self._fresh: set[EntryName] = set()  # checked or built in this run
+        self.source: Source | None = None  # of entries that are missing; not of those to refresh
+        self.fetched: set[EntryName] = set()  # from there, in this run
         try:
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
-            for name in (*get_args(Kind), "locks", "runs"):
+            for name in (*get_args(Kind), "locks", "runs", PARTIAL):
                 (path / name).mkdir(exist_ok=True, mode=0o700)
             self._check_format()
         except OSError as error:
@@ -84,6 +104,19 @@ class Store:
                 hint="choose another directory with --vmsnap-store, or remove this one; the plugin does "
                 "not change it",
             )
+
+    @property
+    def partial(self) -> Path:
+        """The directory of what sources have fetched in part; it is removed after `PARTIAL_DAYS`."""
+        return self.path / PARTIAL
+
+    def remove_old_partial(self) -> None:
+        """Remove what was fetched in part and not continued for `PARTIAL_DAYS`."""
+        oldest = time.time() - PARTIAL_DAYS * 86400
+        for path in self.partial.iterdir():
+            with suppress(OSError):
+                if max(each.stat().st_mtime for each in (path, *path.iterdir())) < oldest:
+                    shutil.rmtree(path, ignore_errors=True)
 
     @property
     def runs(self) -> Path:
@@ -135,7 +168,8 @@ class Store:
             if found := self._usable(name, what, rebuild):
                 return found
             self._clear(name, what)
-            path = self._build(name, what, build, tuple(depends_on))
+            refreshed = rebuild or (self.refresh and name.kind != "downloads")
+            path = self._build(name, what, build, tuple(depends_on), None if refreshed else self.source)
             self._fresh.add(name)
             return path
 
@@ -221,16 +255,21 @@ class Store:
         what: str,
         build: Callable[[Path], Iterable[EntryName] | None],
         depends_on: tuple[EntryName, ...],
+        source: Source | None,
     ) -> Path:
         path = self.place(name)
         for half in path.parent.glob(f".{path.name}.*"):  # we hold the lock, so their builders are dead
             shutil.rmtree(half, ignore_errors=True)
         draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
         try:
-            depends_on += tuple(build(draft) or ())
+            if fetched := source.fetch(name, draft, what) if source else None:
+                depends_on = fetched.needs
+            else:
+                depends_on += tuple(build(draft) or ())
             dependencies.write(draft, depends_on)
             if name.kind in WITH_MANIFEST:
-                manifest.write(draft, checksums=name.kind in WITH_CHECKSUMS)
+                known = fetched.checksums if fetched else None
+                manifest.write(draft, checksums=name.kind in WITH_CHECKSUMS, known=known)
             for mark in (manifest.BUILT, manifest.USED):
                 (draft / mark).touch(mode=0o600)
             with self._guard():
@@ -247,6 +286,8 @@ class Store:
             raise
         finally:
             shutil.rmtree(draft, ignore_errors=True)
+        if fetched:
+            self.fetched.add(name)
         return path
 
     @contextmanager

@@ -110,13 +110,15 @@ def _added(value: int, start: int, data: bytes) -> int:
     return value
 
 
-def extents(descriptor: int) -> Iterator[tuple[int, int]]:
-    """Start and end of each part of the file that has data (lseek(2), SEEK_DATA)."""
-    end = 0
-    while True:
+def extents(descriptor: int, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, int]]:
+    """Start and end of each part of the file that has data (lseek(2), SEEK_DATA), from `start` to `stop`."""
+    end = start
+    while stop is None or end < stop:
         try:
             start = os.lseek(descriptor, end, os.SEEK_DATA)
         except OSError:  # ENXIO: no data beyond
             return
+        if stop is not None and start >= stop:
+            return
         end = os.lseek(descriptor, start, os.SEEK_HOLE)
-        yield start, end
+        yield start, end if stop is None else min(end, stop)

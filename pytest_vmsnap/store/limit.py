@@ -49,6 +49,8 @@ def trim(store: Store, limit_mib: int, *, dry: bool = False) -> list[EntryUsage]
 
     Entries that a run uses stay; one that others are built on goes after them. With `dry`, nothing is removed.
     """
+    if not dry:
+        store.remove_old_partial()
     rest = entry_usages(store)
     excess = sum(holding.size for holding in rest) - (limit_mib << 20)
     gone: list[EntryUsage] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_vmsnap.errors import StoreDamaged
@@ -10,6 +11,7 @@ from pytest_vmsnap.host import write_whole
 from pytest_vmsnap.store.fingerprint import Fingerprint, fingerprint, stat_fingerprint
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 NAME = "manifest.json"
@@ -18,10 +20,19 @@ USED = "used"  # its mtime is when the entry was last used
 BUILT = "built"  # its mtime is when the entry was built
 
 
-def write(entry: Path, *, checksums: bool) -> None:
-    """Write the manifest of the files in `entry`; with `checksums`, this reads all of them."""
+def write(entry: Path, *, checksums: bool, known: Mapping[str, int] | None = None) -> None:
+    """Write the manifest of the files in `entry`; with `checksums`, this reads all that are not `known`."""
     take = fingerprint if checksums else stat_fingerprint
-    _write(entry, {name: take(entry / name) for name in _names(entry)})
+    known = known or {}
+    _write(
+        entry,
+        {
+            name: replace(stat_fingerprint(entry / name), checksum=known[name])
+            if name in known
+            else take(entry / name)
+            for name in _names(entry)
+        },
+    )
 
 
 def check(entry: Path) -> None:

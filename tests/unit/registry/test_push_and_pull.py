@@ -1,0 +1,403 @@
+"""What one host pushes, another pulls instead of building it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_vmsnap.errors import RegistryError
+from pytest_vmsnap.progress import silent
+from pytest_vmsnap.registry import find, push
+from pytest_vmsnap.store import EntryName, expect_whole
+
+from ...registry_server import PASSWORD, auth_file, serving
+from .conftest import DATA, IMAGE, STATE, Host
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from http.server import BaseHTTPRequestHandler
+    from pathlib import Path
+
+    from pytest_vmsnap.registry import Pushed
+
+    from ...registry_server import RegistryServer, Relay
+
+
+def pushed(host: Host, name: EntryName = STATE) -> list[Pushed]:
+    return push(host.store, host.registry, name, title=lambda each: f"state {each.key}", progress=silent())
+
+
+@pytest.fixture
+def first(tmp_path: Path, server: RegistryServer) -> Host:
+    """A host that has pushed the state."""
+    host = Host(tmp_path / "first", server.address)
+    host.state()
+    pushed(host)
+    return host
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_state_and_its_image_are_pulled_instead_of_built(
+    tmp_path: Path, server: RegistryServer, first: Host
+) -> None:
+    second = Host(tmp_path / "second", server.address)
+    entry = second.state()
+    assert second.built == []
+    assert (entry / "ram").read_bytes() == b"memory" * 1000
+    image = second.store.place(IMAGE)
+    assert digest(image / "disk") == digest(first.store.place(IMAGE) / "disk")
+    assert (image / "disk").stat().st_blocks * 512 < 12 << 20  # its holes are holes
+    assert (image / "disk").stat().st_mode & 0o777 == 0o400
+    for name in (IMAGE, STATE):
+        expect_whole(second.store.place(name))
+    assert list(second.store.partial.iterdir()) == []
+
+
+def test_what_the_registry_has_is_not_sent_again(tmp_path: Path, server: RegistryServer, first: Host) -> None:
+    assert [each.sent for each in pushed(first)] == [0, 0]
+    other = Host(tmp_path / "other", server.address)
+    other.store.source = None
+    other.store.provide(
+        "images", "image2", "image two", lambda draft: (draft / "disk").write_bytes(DATA) and None
+    )
+    again = EntryName(kind="images", key="image3")
+    other.store.provide("images", again.key, "image", lambda draft: (draft / "disk").write_bytes(DATA) and None)
+    assert pushed(other, EntryName(kind="images", key="image2"))[0].sent > 2 << 20
+    assert pushed(other, again)[0].sent == 0  # another entry with the same content
+
+
+def test_zeros_and_holes_are_not_sent(tmp_path: Path, server: RegistryServer) -> None:
+    host = Host(tmp_path / "zeros", server.address)
+
+    def build(draft: Path) -> None:
+        (draft / "zeros").write_bytes(bytes(20 << 20))  # written, not a hole
+        with (draft / "hole").open("wb") as file:
+            file.truncate(1 << 40)
+
+    host.store.provide("images", "zeros", "image", build)
+    assert pushed(host, EntryName(kind="images", key="zeros"))[0].sent == 0
+    other = Host(tmp_path / "other", server.address)
+    entry = other.store.provide("images", "zeros", "image", build)
+    assert (entry / "hole").stat().st_size == 1 << 40
+    assert (entry / "zeros").read_bytes() == bytes(20 << 20)
+    assert other.puller.pulled
+
+
+def test_a_state_is_found_by_its_name_and_by_the_start_of_its_key(first: Host) -> None:
+    assert find(first.registry, "state1") == STATE
+    assert find(first.registry, "any@sta") == STATE
+    assert find(first.registry, "none") is None
+    assert find(first.registry, "none@0") is None
+
+
+def test_other_content_under_the_state_is_not_mixed_with_it(
+    tmp_path: Path, server: RegistryServer, first: Host
+) -> None:
+    """The image was built anew here, so the pushed state does not fit it."""
+    host = Host(tmp_path / "host", server.address)
+    host.store.source = None
+    host.image(b"other")
+    host.store.source = host.puller
+    host.state()
+    assert host.built == [IMAGE, STATE]
+    assert any("was built on other content of images/image1" in line for line in host.said)
+
+
+def test_without_a_registry_it_is_built_and_said_once(tmp_path: Path) -> None:
+    host = Host(tmp_path / "host", "oci://127.0.0.1:1/team/states")
+    host.state()
+    assert host.built == [IMAGE, STATE]
+    said = [line for line in host.said if "cannot be pulled" in line]
+    assert len(said) == 1
+    assert "the state one cannot be pulled, and will be built: " in said[0]
+    assert "Connection refused" in said[0]
+    assert "Traceback" not in said[0]
+    assert "object at 0x" not in said[0]
+
+
+def test_a_login_is_taken_from_the_auth_file_over_tls_and_never_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    directory = tmp_path / "registry"
+    directory.mkdir()
+    with serving(directory, tls=True, login=True) as server:
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(server.certificate))
+        monkeypatch.setenv("REGISTRY_AUTH_FILE", str(auth_file(tmp_path / "auth.json", server.host)))
+        host = Host(tmp_path / "host", server.address)
+        host.state()
+        pushed(host)
+        second = Host(tmp_path / "second", server.address)
+        second.state()
+        assert second.built == []
+        assert PASSWORD not in caplog.text
+
+        monkeypatch.setenv(
+            "REGISTRY_AUTH_FILE", str(auth_file(tmp_path / "wrong.json", server.host, "another"))
+        )
+        with pytest.raises(RegistryError, match="it refuses the login as tester") as caught:
+            pushed(Host(tmp_path / "host", server.address))
+        assert f"podman login {server.host}" in caught.value.hint
+        monkeypatch.delenv("REGISTRY_AUTH_FILE")
+        monkeypatch.setenv("HOME", str(tmp_path))
+        with pytest.raises(RegistryError, match="it asks for a login"):
+            pushed(Host(tmp_path / "host", server.address))
+        monkeypatch.delenv("REQUESTS_CA_BUNDLE")
+        with pytest.raises(RegistryError, match=r"TLS fails: .*certificate"):
+            pushed(Host(tmp_path / "host", server.address))
+
+
+def test_a_login_of_a_credential_helper_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    helper = tmp_path / "docker-credential-testing"
+    helper.write_text(f'#!/bin/sh\ncat >/dev/null\necho \'{{"Username": "tester", "Secret": "{PASSWORD}"}}\'\n')
+    helper.chmod(0o755)
+    (tmp_path / "config.json").write_text('{"credsStore": "testing"}')
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    directory = tmp_path / "registry"
+    directory.mkdir()
+    with serving(directory, tls=True, login=True) as server:
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(server.certificate))
+        host = Host(tmp_path / "host", server.address)
+        host.state()
+        assert pushed(host)
+
+
+def test_a_login_is_never_sent_without_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = tmp_path / "registry"
+    directory.mkdir()
+    with serving(directory, login=True) as server:
+        monkeypatch.setenv("REGISTRY_AUTH_FILE", str(auth_file(tmp_path / "auth.json", server.host)))
+        host = Host(tmp_path / "host", server.address)
+        host.state()
+        with pytest.raises(RegistryError, match="it asks for a login without TLS"):
+            pushed(host)
+
+
+def damage_blob(server: RegistryServer, change: Callable[[bytes], bytes]) -> None:
+    """Change the largest blob, which is a piece, in the registry's own files."""
+    largest = max(server.blobs(), key=lambda path: path.stat().st_size)
+    largest.write_bytes(change(largest.read_bytes()))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda data: data[:-10] + bytes(10), "its content is not what its digest says"),
+        (lambda data: data + b"more", "more than the"),
+        (lambda data: data[: len(data) // 2], "digest says"),
+    ],
+    ids=["changed", "longer", "shorter"],
+)
+def test_a_tampered_blob_is_refused_and_the_run_builds(
+    tmp_path: Path, fresh_server: RegistryServer, change: Callable[[bytes], bytes], said: str
+) -> None:
+    host = Host(tmp_path / "first", fresh_server.address)
+    host.state()
+    pushed(host)
+    damage_blob(fresh_server, change)
+    second = Host(tmp_path / "second", fresh_server.address)
+    second.state()
+    assert second.built == [IMAGE, STATE]
+    assert any("cannot be pulled, and will be built" in line and said in line for line in second.said)
+
+
+def status(code: int, **headers: str) -> Callable[[BaseHTTPRequestHandler], bool]:
+    def answer(handler: BaseHTTPRequestHandler) -> bool:
+        handler.send_response(code)
+        for name, text in headers.items():
+            handler.send_header(name.replace("_", "-"), text)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+        return True
+
+    return answer
+
+
+def hang(handler: BaseHTTPRequestHandler) -> bool:
+    handler.rfile.read()  # until the client gives up
+    return True
+
+
+def cut_off(handler: BaseHTTPRequestHandler) -> bool:
+    if "/blobs/" not in handler.path or handler.command != "GET":
+        return False
+    handler.send_response(200)
+    handler.send_header("Content-Length", "1000000")
+    handler.end_headers()
+    handler.wfile.write(b"x" * 1000)
+    handler.close_connection = True
+    return True
+
+
+def endless(handler: BaseHTTPRequestHandler) -> bool:
+    if "/manifests/" not in handler.path:
+        return False
+    handler.send_response(200)
+    handler.end_headers()
+    while True:
+        handler.wfile.write(b" " * 100_000)
+
+
+def nonsense(handler: BaseHTTPRequestHandler) -> bool:
+    if "/manifests/" not in handler.path:
+        return False
+    handler.send_response(200)
+    handler.send_header("Content-Length", "4")
+    handler.end_headers()
+    handler.wfile.write(b"[{}]")
+    return True
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (status(500), "it answers 500"),
+        (status(403), "it answers 403"),
+        (status(401), "its answer cannot be used|it asks for a login"),
+        (status(429, Retry_After="0"), "it answers 429"),
+        (status(302, Location="/v2/team/states/manifests/round"), "redirects"),
+        (hang, "no answer within"),
+        (cut_off, "the connection ended in the middle of an answer"),
+        (endless, "its answer has more than 8 MiB"),
+        (nonsense, "its manifest is not valid"),
+    ],
+    ids=["500", "403", "401", "429", "redirects", "hangs", "ends in the middle", "endless", "nonsense"],
+)
+def test_a_registry_that_fails_is_said_and_the_run_builds(
+    tmp_path: Path,
+    relay: Relay,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: Callable[[BaseHTTPRequestHandler], bool],
+    said: str,
+) -> None:
+    import re
+
+    from pytest_vmsnap.registry import client
+
+    monkeypatch.setattr(client, "ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr(client, "PAUSE_SECONDS", 0.01)
+    host = Host(tmp_path / "first", relay.address)
+    host.store.source = None
+    host.state()
+    pushed(host)
+    relay.answer = lambda handler: handler.path != "/v2/" and fault(handler)
+    second = Host(tmp_path / "second", relay.address)
+    second.state()
+    assert second.built == [IMAGE, STATE]
+    told = "\n".join(second.said)
+    assert "cannot be pulled, and will be built" in told
+    assert re.search(said, told), told
+    assert not [path for path in (second.store.path / "states").iterdir() if path.name.startswith(".")]
+
+
+def test_one_failure_in_passing_is_survived(
+    tmp_path: Path, relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pytest_vmsnap.registry import client
+
+    monkeypatch.setattr(client, "PAUSE_SECONDS", 0.01)
+    host = Host(tmp_path / "first", relay.address)
+    host.store.source = None
+    host.state()
+    pushed(host)
+    seen: set[str] = set()
+
+    def once(handler: BaseHTTPRequestHandler) -> bool:
+        if handler.path in seen:
+            return False
+        seen.add(handler.path)
+        return status(503)(handler) if len(seen) % 2 else cut_off(handler)
+
+    relay.answer = once
+    second = Host(tmp_path / "second", relay.address)
+    second.state()
+    assert second.built == []
+
+
+PULLER = """\
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[3])
+from tests.unit.registry.conftest import Host
+Host(Path(sys.argv[1]), sys.argv[2]).image()
+"""
+
+
+def test_what_a_killed_run_has_pulled_is_not_pulled_again(tmp_path: Path, relay: Relay) -> None:
+    host = Host(tmp_path / "first", relay.address)
+    host.store.source = None
+    host.image()
+    pushed(host, IMAGE)
+    layers = []
+
+    def hold(handler: BaseHTTPRequestHandler) -> bool:
+        if handler.command == "GET" and "/blobs/" in handler.path and handler.path not in layers:
+            layers.append(handler.path)
+            return hang(handler) if len(layers) == 3 else False  # the configuration and one piece come
+        return False
+
+    relay.answer = hold
+    root = str(pytest_root())
+    command = [sys.executable, "-c", PULLER, tmp_path / "second", relay.address, root]
+    process = subprocess.Popen([str(each) for each in command])
+    partial = tmp_path / "second" / "partial"
+    deadline = time.monotonic() + 120
+    while not any(path.read_text() for path in partial.glob("*/pieces")):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    relay.answer = lambda _: False
+    relay.asked.clear()
+    second = Host(tmp_path / "second", relay.address)
+    assert digest(second.image() / "disk") == digest(host.store.place(IMAGE) / "disk")
+    assert second.built == []
+    assert len([each for each in relay.asked if each.startswith("GET") and "/blobs/" in each]) < 4
+
+
+def pytest_root() -> Path:
+    from pathlib import Path as ThePath
+
+    return ThePath(__file__).parents[3]
+
+
+def test_a_manifest_of_another_state_is_refused(tmp_path: Path, fresh_server: RegistryServer) -> None:
+    host = Host(tmp_path / "first", fresh_server.address)
+    host.state()
+    pushed(host)
+    manifest = host.registry.manifest("images-image1")
+    assert manifest
+    host.registry.put_manifest("states-state1", manifest)
+    second = Host(tmp_path / "second", fresh_server.address)
+    second.state()
+    assert STATE in second.built
+    assert any("it is images/image1 under the name of states/state1" in line for line in second.said)
+
+
+def test_a_lock_pins_what_is_pulled(tmp_path: Path, server: RegistryServer, first: Host) -> None:
+    digests = {f"{each.name.kind}-{each.name.key}": each.digest for each in pushed(first)}
+    exact = Host(tmp_path / "exact", server.address)
+    exact.puller._pinned = digests
+    exact.state()
+    assert exact.built == []
+    other = Host(tmp_path / "other", server.address)
+    other.puller._pinned = digests | {"states-state1": f"sha256:{'0' * 64}"}
+    other.state()
+    assert STATE in other.built
+    nothing = Host(tmp_path / "nothing", server.address)
+    nothing.puller._pinned = {}
+    nothing.state()
+    assert nothing.built == [IMAGE, STATE]
+    assert nothing.said == []
