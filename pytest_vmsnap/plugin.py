@@ -48,7 +48,7 @@ from pytest_vmsnap.workers import WORKER_KEY, Controller, Worker
 if TYPE_CHECKING:
     from collections.abc import Collection, Generator, Sequence
 
-    from pytest_vmsnap.model import Settings
+    from pytest_vmsnap.model import Settings, Shard
 
 silence_taint_warnings()  # on import, because a conftest may import libvirt
 
@@ -70,6 +70,7 @@ __all__ = [
 TERMINAL_KEY = pytest.StashKey[Terminal]()
 INTERRUPT_KEY = pytest.StashKey[Interrupt]()
 LISTINGS = ("collectonly", "showfixtures", "show_fixtures_per_test", "setupplan")  # collect without running
+EMPTY_SHARD = "vmsnap_empty_shard"  # key in the workeroutput: all tests are in other shards
 USAGE_ERROR = "vmsnap_usage_error"  # key in the workeroutput that an xdist worker sends to its controller
 
 
@@ -152,11 +153,41 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 class Order:
     """Sorts the tests; a plugin of its own, so that it runs after plugins that select or shuffle tests."""
 
+    def __init__(self) -> None:
+        self._shard_is_empty = False
+
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+        if shard := config.stash[SETTINGS_KEY].shard:
+            others = _deselect(config, items, shard)
+            if others and not items and hasattr(config, "workerinput"):
+                config.workeroutput[EMPTY_SHARD] = True  # type: ignore[attr-defined] # xdist's
+            self._shard_is_empty = bool(others and not items)
         # --stepwise relies on the order in which it saw the tests
         if config.stash[SETTINGS_KEY].order == "state" and not config.getoption("stepwise", False):
             items[:] = selection.in_order(items, config.stash[SESSION_KEY].tree)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: object) -> None:
+        self._shard_is_empty |= getattr(node, "workeroutput", {}).get(EMPTY_SHARD, False)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        """Pass if the other shards have all tests: a suite may have fewer states than CI has jobs."""
+        if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and self._shard_is_empty:
+            session.exitstatus = pytest.ExitCode.OK
+
+
+def _deselect(config: pytest.Config, items: list[pytest.Item], shard: Shard) -> list[pytest.Item]:
+    """Leave the tests of `shard` in `items`; returns the others."""
+    try:
+        seconds = selection.recorded_durations(config.rootpath)
+    except ValueError as error:
+        raise pytest.UsageError(str(error)) from error
+    items[:], others = selection.in_shard(items, shard, seconds)
+    if others:
+        config.hook.pytest_deselected(items=others)
+    return others
 
 
 @pytest.hookimpl(optionalhook=True)

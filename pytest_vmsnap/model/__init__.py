@@ -18,6 +18,7 @@ from pytest_vmsnap.model.settings import (
     Origin,
     Revert,
     Settings,
+    Shard,
     Verify,
 )
 from pytest_vmsnap.model.spec import Disk, Firmware, MachineSpec, Network
@@ -37,6 +38,7 @@ __all__ = [
     "NO_ADDITIONS",
     "MODULES_LABEL",
     "Settings",
+    "Shard",
     "Entropy",
     "Verify",
     "GuestNotes",

@@ -25,6 +25,17 @@ STANDBY_CEILING = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Shard:
+    """The part of a suite that one of `count` jobs runs; `index` is from 1 to `count`."""
+
+    index: int
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """The typed values of the options; `origins` says where each value comes from.
 
@@ -61,6 +72,7 @@ class Settings:
     timeout_factor: float | None = None
     output_limit: int = 64
     order: Order = "state"
+    shard: Shard | None = None
     store: Path | None = None
     registry: str | None = None
     push: bool = False

@@ -169,6 +169,12 @@ OPTIONS: tuple[Option, ...] = (
     ),
     _choice("order", get_args(Order), "state", "whether tests of the same state run one after another"),
     Option(
+        name="shard",
+        parse=values.shard,
+        allowed="I/N, with I from 1 to N",
+        help="which part of the tests to run, of the N that as many jobs run",
+    ),
+    Option(
         name="store",
         parse=values.text,
         make_absolute=values.path,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pytest_vmsnap.image.vendors import is_vendor_name
+from pytest_vmsnap.model import Shard
 from pytest_vmsnap.registry.address import parse_address
 
 if TYPE_CHECKING:
@@ -53,6 +54,17 @@ def registry(value: object) -> str | None:
     """Return the address of a repository, ``oci://HOST/REPOSITORY``; None if it is empty."""
     found = text(value)
     return found and str(parse_address(found))
+
+
+def shard(value: object) -> Shard | None:
+    """Return the shard that ``I/N`` means; None for an empty text."""
+    found = text(value)
+    if found is None:
+        return None
+    match = re.fullmatch(r"(\d{1,4})/(\d{1,4})", found)
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
+        raise ValueError("no shard")
+    return Shard(index=int(match[1]), count=int(match[2]))
 
 
 def sha256(value: object) -> str | None:

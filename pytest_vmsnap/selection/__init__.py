@@ -1,5 +1,6 @@
 """What a test asks for with its markers, what it gets under the policy, and when it runs: pure functions."""
 
+from pytest_vmsnap.selection.durations import recorded_durations
 from pytest_vmsnap.selection.groups import grouped
 from pytest_vmsnap.selection.lookahead import lookahead, machine_key
 from pytest_vmsnap.selection.markers import (
@@ -12,8 +13,11 @@ from pytest_vmsnap.selection.markers import (
 )
 from pytest_vmsnap.selection.position import in_order
 from pytest_vmsnap.selection.revert_policy import Decision, Mark, PreviousMachine, decide
+from pytest_vmsnap.selection.shard import in_shard
 
 __all__ = [
+    "in_shard",
+    "recorded_durations",
     "Requirements",
     "requirements",
     "check",

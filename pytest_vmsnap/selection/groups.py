@@ -66,11 +66,12 @@ def _cut(positions: Sequence[Position], indexes: list[int], size: int) -> list[l
     found: list[list[int]] = [[]]
     for index in indexes:
         full = len(found[-1]) >= size + (len(found) == 1)
-        if full and not _hold_together(positions[found[-1][-1]], positions[index]):
+        if full and not hold_together(positions[found[-1][-1]], positions[index]):
             found.append([])
         found[-1].append(index)
     return found
 
 
-def _hold_together(one: Position, other: Position) -> bool:
+def hold_together(one: Position, other: Position) -> bool:
+    """Whether two tests share a fixture of a class, a module or a package."""
     return bool(set(one.fixture_owners) & set(other.fixture_owners))
