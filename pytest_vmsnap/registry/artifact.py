@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 from pytest_vmsnap.errors import RegistryError
@@ -17,6 +17,7 @@ from pytest_vmsnap.registry.pieces import LONGEST_PIECE
 from pytest_vmsnap.store import EntryName, Kind, read_manifest
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 FORMAT = 1
@@ -66,11 +67,19 @@ class Need:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Description:
+    """What a person is told of an entry: its `title`, e.g. ``"state base"``, and what it was made from."""
+
+    title: str
+    made_from: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EntryInRegistry:
-    """An entry of the store as a registry has it; `title` names it to a person, e.g. ``"state base"``."""
+    """An entry of the store as a registry has it."""
 
     name: EntryName
-    title: str
+    description: Description
     needs: tuple[Need, ...]
     files: tuple[FileInRegistry, ...]
 
@@ -90,7 +99,8 @@ class EntryInRegistry:
             "format": FORMAT,
             "kind": self.name.kind,
             "key": self.name.key,
-            "title": self.title,
+            "title": self.description.title,
+            "made_from": dict(self.description.made_from),
             "needs": [
                 {
                     "kind": need.name.kind,
@@ -124,7 +134,7 @@ class EntryInRegistry:
             "layers": [
                 {"mediaType": PIECE_TYPE, "digest": piece.digest, "size": piece.size} for piece in self.pieces
             ],
-            "annotations": {NAME_ANNOTATION: self.title},
+            "annotations": {NAME_ANNOTATION: self.description.title},
         }
         return json.dumps(found, separators=(",", ":")).encode()
 
@@ -198,7 +208,9 @@ def parse_config(data: bytes, expected: EntryName) -> EntryInRegistry:
             Need(name=_entry_name(each), content=str(each["content"]), digest=_digest(each["digest"]))
             for each in found["needs"]
         )
-        return EntryInRegistry(name=name, title=str(found["title"])[:200], needs=needs, files=files)
+        made_from = {str(part): str(text) for part, text in found["made_from"].items()}
+        description = Description(title=str(found["title"])[:200], made_from=made_from)
+        return EntryInRegistry(name=name, description=description, needs=needs, files=files)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RegistryError(f"its configuration is not valid: {error!r}") from error
 

@@ -20,6 +20,7 @@ from pytest_vmsnap.registry.artifact import (
     parse_config,
     tag_of,
 )
+from pytest_vmsnap.registry.find import find
 from pytest_vmsnap.registry.pieces import unpack
 from pytest_vmsnap.store import Fetched, checksum
 
@@ -122,11 +123,25 @@ class Puller:
         known = {file.name: file.checksum for file in entry.files if file.size > SMALL}
         return Fetched(needs=needs, checksums=known)
 
+    def made_from(self, state: str) -> tuple[EntryName, Mapping[str, str]] | None:
+        """The entry that was pushed last as `state`, and what it was made from; None without one."""
+        try:
+            if self._lost or (name := find(self._client, state)) is None:
+                return None
+            manifest = self._client.manifest(tag_of(name))
+            if manifest is None:
+                return None
+            return name, parse_config(self._client.blob(*config_digest(manifest)), name).description.made_from
+        except RegistryError as error:
+            log.info("what %s was made from is not known: %s", state, error)
+            return None
+
     def _provide(self, need: Need, above: EntryInRegistry) -> None:
         """See that the store has what an entry was built on, with the same content."""
+        title = above.description.title
 
         def refuse(draft: Path) -> None:  # noqa: ARG001 - as a store calls it
-            raise RegistryError(f"{self._client.address} does not have {need.name}, which {above.title} needs")
+            raise RegistryError(f"{self._client.address} does not have {need.name}, which {title} needs")
 
         self._wanted[need.name] = need.digest
         try:
@@ -135,7 +150,7 @@ class Puller:
             del self._wanted[need.name]
         if content_of(place, need.name) != need.content:
             raise RegistryError(
-                f"{above.title} was built on other content of {need.name} than the store {self._store.path} has"
+                f"{title} was built on other content of {need.name} than the store {self._store.path} has"
             )
 
     @staticmethod
@@ -206,7 +221,7 @@ class _Download:
             if checksum(self._partial / FILES / file.name) != file.checksum:
                 shutil.rmtree(self._partial, ignore_errors=True)
                 raise RegistryError(
-                    f"{file.name} of {self._entry.title}, pulled in several parts, is not whole"
+                    f"{file.name} of {self._entry.description.title}, pulled in several parts, is not whole"
                 )
 
     def _expect_space(self, done: set[str]) -> None:
@@ -216,7 +231,7 @@ class _Download:
         free = shutil.disk_usage(self._partial.parent).free
         if needed > free:
             raise StoreFull(
-                f"not enough space for {self._entry.title} in {self._partial.parent}: "
+                f"not enough space for {self._entry.description.title} in {self._partial.parent}: "
                 f"it needs {needed >> 20} MiB, {free >> 20} MiB are free",
                 hint=MORE_ROOM,
             )

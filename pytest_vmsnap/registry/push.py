@@ -10,6 +10,7 @@ from pytest_vmsnap.errors import RegistryError
 from pytest_vmsnap.registry.artifact import (
     MARKS,
     TRAVELLING,
+    Description,
     EntryInRegistry,
     FileInRegistry,
     Need,
@@ -45,25 +46,30 @@ class Pushed:
 
 
 def push(
-    store: Store, client: Registry, name: EntryName, *, title: Callable[[EntryName], str], progress: Progress
+    store: Store,
+    client: Registry,
+    name: EntryName,
+    *,
+    describe: Callable[[EntryName], Description],
+    progress: Progress,
 ) -> list[Pushed]:
     """Push the entry `name` and everything that it needs; what the registry has is not sent again.
 
-    `title` names an entry to a person. Raises `RegistryError` if the registry does not take it, `StoreDamaged`
-    if an entry is incomplete.
+    `describe` says what a person is told of an entry. Raises `RegistryError` if the registry does not take it,
+    `StoreDamaged` if an entry is incomplete.
     """
     names = closure(store.path, name)
     for each in names:
         if each.kind not in TRAVELLING:
             raise RegistryError(
-                f"{title(name)} cannot be pushed: it was made with {each}, which is only of this host"
+                f"{describe(name).title} cannot be pushed: it was made with {each}, which is only of this host"
             )
         store.pins.add(each)
     done: dict[EntryName, Pushed] = {}
     while rest := [each for each in names if each not in done]:
         ready = [each for each in rest if all(below in done for below in needs_of(store.path, each))]
         for each in ready:
-            done[each] = _push_one(store, client, each, done, title(each), progress)
+            done[each] = _push_one(store, client, each, done, describe(each), progress)
     return [done[each] for each in reversed(names)]
 
 
@@ -72,14 +78,17 @@ def _push_one(
     client: Registry,
     name: EntryName,
     below: dict[EntryName, Pushed],
-    title: str,
+    description: Description,
     progress: Progress,
 ) -> Pushed:
     entry = store.place(name)
     there = client.manifest(tag_of(name))
     if there is not None and _is_same(client, there, name, entry):
         return Pushed(name=name, digest=digest_of(there), sent=0)
-    with progress.step(f"pushing {title}") as step, ThreadPoolExecutor(AT_ONCE, "vmsnap-push") as pool:
+    with (
+        progress.step(f"pushing {description.title}") as step,
+        ThreadPoolExecutor(AT_ONCE, "vmsnap-push") as pool,
+    ):
         pushing = _Pushing(client, step, entry, pool)
         try:
             files = tuple(pushing.file(path) for path in files_of(entry))
@@ -90,12 +99,12 @@ def _push_one(
             Need(name=each, content=content_of(store.place(each), each), digest=below[each].digest)
             for each in needs_of(store.path, name)
         )
-        found = EntryInRegistry(name=name, title=title, needs=needs, files=files)
+        found = EntryInRegistry(name=name, description=description, needs=needs, files=files)
         config = found.config()
         client.put(digest_of(config), config)
         manifest = found.manifest()
         client.put_manifest(tag_of(name), manifest)
-        if by_title := tag_of_title(title):
+        if by_title := tag_of_title(description.title):
             client.put_manifest(by_title, manifest)
     return Pushed(name=name, digest=digest_of(manifest), sent=pushing.sent)
 

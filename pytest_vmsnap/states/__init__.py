@@ -2,6 +2,7 @@
 
 from pytest_vmsnap.states.archive import extract_disk
 from pytest_vmsnap.states.base_state import BASE, image_request
+from pytest_vmsnap.states.cache_key import differences
 from pytest_vmsnap.states.cluster_archive import export, import_
 from pytest_vmsnap.states.declarations import Declaration, declaration_of, state
 from pytest_vmsnap.states.entries import (
@@ -25,6 +26,8 @@ from pytest_vmsnap.states.lock_file import read_lock, write_lock
 from pytest_vmsnap.states.preparation import PreparationHook
 from pytest_vmsnap.states.tree import NO_STATES, StateTree, collect
 from pytest_vmsnap.states.verification import damaged_memory
+from pytest_vmsnap.states.wanted import Wanted
+from pytest_vmsnap.states.wanted import read as read_wanted
 
 __all__ = [
     "state",
@@ -61,4 +64,7 @@ __all__ = [
     "import_",
     "extract_disk",
     "damaged_memory",
+    "differences",
+    "Wanted",
+    "read_wanted",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from pytest_vmsnap.states.function_source import source_parts
 from pytest_vmsnap.states.input_files import inputs_digest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from pytest_vmsnap.fork import DomainFactory
     from pytest_vmsnap.guest import ChannelFactory
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from pytest_vmsnap.states.declarations import Declaration
 
 FORMAT = 1  # of a snapshot's entry in the store
+HIDDEN = "digest "
+LONGEST_SHOWN = 60  # characters of a part of a key; a longer one is shown as its digest
 STATE_FORMAT = 2  # of one that is saved while it runs: 2 has the firmware
 
 
@@ -65,6 +68,43 @@ def state_parts(declaration: Declaration, *, parent: str, root: Path) -> dict[st
         "source": source_parts(declaration.function, root),
         "inputs": inputs_digest(declaration),
     }
+
+
+def outline(parts: Mapping[str, Any]) -> dict[str, str]:
+    """What `parts` consist of, to compare with another host's: short values, and digests of long ones, by name.
+
+    What is made of named parts itself, such as the specification, has a name for each: ``spec.memory``.
+    """
+    found: dict[str, str] = {}
+    for name, part in parts.items():
+        if isinstance(part, list) and part and all(isinstance(each, dict) for each in part):
+            part = {inner: text for each in part for inner, text in each.items()}
+        if isinstance(part, dict):
+            found |= {f"{name}.{inner}": _short(value) for inner, value in part.items()}
+        else:
+            found[name] = _short(part)
+    return found
+
+
+def differences(there: Mapping[str, str], here: Mapping[str, str]) -> list[str]:
+    """What differs between two outlines, a text for each part; empty if the states are the same."""
+    found = []
+    for name in dict.fromkeys([*here, *there]):
+        one, other = there.get(name), here.get(name)
+        if one == other:
+            continue
+        if one is None or other is None:
+            found.append(f"{name} is only {'there' if other is None else 'here'}")
+        elif one.startswith(HIDDEN) and other.startswith(HIDDEN):
+            found.append(f"{name} differs")
+        else:
+            found.append(f"{name} is {one} there, {other} here")
+    return found
+
+
+def _short(value: object) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    return text if len(text) <= LONGEST_SHOWN and "\n" not in text else f"{HIDDEN}{digest({'text': text})}"
 
 
 def key_of(parts: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pytest_vmsnap.errors import StoreDamaged
@@ -35,7 +35,7 @@ class Origin:
     key of the parent state, None without one.
 
     `made_from` names the image, and the versions and CPU that a host needs to load the snapshot; `created` is
-    in seconds since the epoch.
+    in seconds since the epoch. `outline` is what its key was made from (see `cache_key.outline`).
     """
 
     name: str
@@ -43,6 +43,7 @@ class Origin:
     parent: str | None
     made_from: dict[str, str]
     created: float
+    outline: dict[str, str] = field(default_factory=dict)
 
 
 def seal(store: Store, draft: Path, snapshot: Snapshot, origin: Origin) -> None:
@@ -221,6 +222,20 @@ def _image_of(store: Store, found: dict[str, Any]) -> Image:
     return Image(**found | paths)
 
 
-def origin_now(name: str, *, project: Path, parent: str | None, made_from: dict[str, str]) -> Origin:
+def origin_now(
+    name: str,
+    *,
+    project: Path,
+    parent: str | None,
+    made_from: dict[str, str],
+    outline: dict[str, str] | None = None,
+) -> Origin:
     """The origin of a snapshot that is created now."""
-    return Origin(name=name, project=str(project), parent=parent, made_from=made_from, created=time.time())
+    return Origin(
+        name=name,
+        project=str(project),
+        parent=parent,
+        made_from=made_from,
+        created=time.time(),
+        outline=outline or {},
+    )

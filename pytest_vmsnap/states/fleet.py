@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_vmsnap.errors import HostError, RegistryError, StoreDamaged
 from pytest_vmsnap.fork import references_of
 from pytest_vmsnap.model import MachineSpec
-from pytest_vmsnap.registry import Puller, digest_in_registry, find, push, tag_of
+from pytest_vmsnap.registry import Description, Puller, digest_in_registry, find, push, tag_of
 from pytest_vmsnap.states import entries
 from pytest_vmsnap.states.entries import DEVICES, FILES, KIND, META, RAM
 from pytest_vmsnap.states.lock_file import FILE as LOCK_FILE
@@ -50,7 +50,7 @@ def registry_source(
 
 def push_state(store: Store, client: Registry, name: EntryName, *, progress: Progress) -> list[Pushed]:
     """Push the state in the entry `name` and everything that it needs; raises as `registry.push`."""
-    return push(store, client, name, title=lambda each: title_of(store, each), progress=progress)
+    return push(store, client, name, describe=lambda each: _described(store, each), progress=progress)
 
 
 def pull_state(
@@ -95,6 +95,11 @@ def lock(
         else:
             pins |= {tag_of(each): digest for each, digest in digests.items() if digest}
     return pins, missing
+
+
+def _described(store: Store, name: EntryName) -> Description:
+    made_from = entries.origin_of(store.place(name)).outline if name.kind == KIND else {}
+    return Description(title=title_of(store, name), made_from=made_from)
 
 
 def title_of(store: Store, name: EntryName) -> str:

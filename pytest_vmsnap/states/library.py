@@ -21,7 +21,8 @@ from pytest_vmsnap.fork import ClusterSnapshot
 from pytest_vmsnap.guest import stop_calendar_timers
 from pytest_vmsnap.machine import History, Machine
 from pytest_vmsnap.model import ClusterSpec, MachineSpec
-from pytest_vmsnap.states import cache_key, entries
+from pytest_vmsnap.registry import Puller
+from pytest_vmsnap.states import cache_key, entries, wanted
 from pytest_vmsnap.states.base_state import (
     BASE,
     BOOT_SECONDS,
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("pytest_vmsnap.states")
 
 Spec = MachineSpec | ClusterSpec
+MOST_DIFFERENCES = 3  # that are said of a state in the registry
 
 
 class Library:
@@ -101,6 +103,7 @@ class Library:
         self._found: dict[tuple[Spec, str], Saved] = {}
         self._images: dict[MachineSpec, Image] = {}
         self._keys: dict[tuple[Spec, str], str] = {}
+        self._outlines: dict[str, dict[str, str]] = {}  # by key
         self._healed: set[tuple[Spec, str]] = set()
         self._images_healed: set[MachineSpec] = set()
         self._clusters = ClusterBuilder(
@@ -204,7 +207,13 @@ class Library:
                 declaration = self._tree.declaration(state)
                 parent = self.key(spec, declaration.parent)
                 parts = cache_key.state_parts(declaration, parent=parent, root=self._settings.root)
-            self._keys[spec, state] = cache_key.key_of(parts)
+            key = self._keys[spec, state] = cache_key.key_of(parts)
+            below: dict[str, str] = {}
+            if state != BASE:
+                below = self._outlines[self.key(spec, self._tree.declaration(state).parent)]
+            own = {f"{state}.{name}": text for name, text in cache_key.outline(parts).items()}
+            self._outlines[key] = below | own
+            wanted.note(self._store, self._settings.root, state, key, self._outlines[key])
         return self._keys[spec, state]
 
     def _image(self, spec: MachineSpec) -> Image:
@@ -253,6 +262,7 @@ class Library:
 
         def build(draft: Path) -> Iterable[EntryName]:
             __tracebackhide__ = True
+            self._say_what_differs(spec, state)
             prepare: Callable[..., object] | None = declaration.function if declaration else None
             if not declaration and self._prepare_cluster.implementations:
                 prepare = partial(self._prepare_cluster.call, spec=spec)
@@ -266,7 +276,9 @@ class Library:
                 state=state,
                 parent=self.key(spec, declaration.parent) if declaration else None,
                 prepare=prepare,
-                origin=lambda name, parent: self._origin(origin, name, parent),
+                origin=lambda name, parent: self._origin(
+                    origin, name, parent, self.key(spec, state) if name == state else ""
+                ),
             )
             self._build_seconds[self.key(spec, state)] = time.monotonic() - started
             return made
@@ -343,8 +355,21 @@ class Library:
             entries.open_to(self._factory.host, snapshot)
         return found
 
+    def _say_what_differs(self, spec: Spec, state: str) -> None:
+        """Say why the registry's state of this name is not used, if it has one and this run builds it."""
+        if not isinstance(self._store.source, Puller):
+            return
+        there = self._store.source.made_from(state)
+        if there is None or not there[1]:
+            return
+        if found := cache_key.differences(there[1], self._outlines[self.key(spec, state)]):
+            shown = "; ".join(found[:MOST_DIFFERENCES])
+            rest = f"; {len(found) - MOST_DIFFERENCES} more" if len(found) > MOST_DIFFERENCES else ""
+            self._progress.say(f"the registry's state {state} does not fit: {shown}{rest}")
+
     def _build_base(self, draft: Path, spec: MachineSpec) -> None:
         __tracebackhide__ = True
+        self._say_what_differs(spec, BASE)
         started = time.monotonic()
         snapshot = build_base(
             self._factory,
@@ -360,7 +385,7 @@ class Library:
         )
         self._build_seconds[self.key(spec, BASE)] = time.monotonic() - started
         log.info("base state saved: %s", snapshot.capabilities)
-        self._seal(draft, snapshot, BASE, None)
+        self._seal(draft, snapshot, BASE, None, self.key(spec, BASE))
 
     def _made(self, sources: Sequence[tuple[Spec, str]], start: Callable[[], Saved]) -> Lease | ClusterLease:
         """A machine, or cluster, of the snapshot that `start` returns, to continue from.
@@ -377,6 +402,7 @@ class Library:
 
     def _build(self, draft: Path, spec: MachineSpec, declaration: Declaration) -> None:
         __tracebackhide__ = True
+        self._say_what_differs(spec, declaration.name)
         source = (spec, declaration.parent)
         lease = cast("Lease", self._made([source], lambda: self.snapshot(*source)))
         started = time.monotonic()
@@ -401,11 +427,17 @@ class Library:
                 self._factory.writable_directory(draft)
                 snapshot = lease.save(draft, timeout=seconds)
         self._build_seconds[self.key(spec, declaration.name)] = time.monotonic() - started
-        self._seal(draft, snapshot, declaration.name, self.key(spec, declaration.parent))
+        parent = self.key(spec, declaration.parent)
+        self._seal(draft, snapshot, declaration.name, parent, self.key(spec, declaration.name))
 
-    def _seal(self, draft: Path, snapshot: Snapshot, state: str, parent: str | None) -> None:
-        entries.seal(self._store, draft, snapshot, self._origin(snapshot.image.origin, state, parent))
+    def _seal(self, draft: Path, snapshot: Snapshot, state: str, parent: str | None, key: str) -> None:
+        entries.seal(self._store, draft, snapshot, self._origin(snapshot.image.origin, state, parent, key))
 
-    def _origin(self, image: str, state: str, parent: str | None) -> Origin:
-        made_from = entries.made_from(self._factory.host.facts, image)
-        return entries.origin_now(state, project=self._settings.root, parent=parent, made_from=made_from)
+    def _origin(self, image: str, state: str, parent: str | None, key: str) -> Origin:
+        return entries.origin_now(
+            state,
+            project=self._settings.root,
+            parent=parent,
+            made_from=entries.made_from(self._factory.host.facts, image),
+            outline=self._outlines.get(key),
+        )

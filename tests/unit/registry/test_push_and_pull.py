@@ -14,7 +14,7 @@ import pytest
 
 from pytest_vmsnap.errors import RegistryError
 from pytest_vmsnap.progress import silent
-from pytest_vmsnap.registry import find, push
+from pytest_vmsnap.registry import Description, find, push
 from pytest_vmsnap.store import EntryName, expect_whole
 
 from ...registry_server import PASSWORD, auth_file, serving
@@ -30,8 +30,12 @@ if TYPE_CHECKING:
     from ...registry_server import RegistryServer, Relay
 
 
+def described(name: EntryName) -> Description:
+    return Description(title=f"state {name.key}", made_from={"base.cpu": "a model"})
+
+
 def pushed(host: Host, name: EntryName = STATE) -> list[Pushed]:
-    return push(host.store, host.registry, name, title=lambda each: f"state {each.key}", progress=silent())
+    return push(host.store, host.registry, name, describe=described, progress=silent())
 
 
 @pytest.fixture
