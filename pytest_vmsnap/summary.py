@@ -66,8 +66,10 @@ def sentence(found: Totals) -> str:
     words = []
     if found.built:
         words.append(f"{_counted(found.built, 'state')} built ({_time(found.build_seconds)})")
+    if found.pulled:
+        words.append(f"{found.pulled if words else _counted(found.pulled, 'state')} from the registry")
     if found.reused:
-        words.append(f"{found.reused if found.built else _counted(found.reused, 'state')} from the store")
+        words.append(f"{found.reused if words else _counted(found.reused, 'state')} from the store")
     if found.median is not None:
         words.append(_counted(found.reverts, "revert"))
         words.append(f"{_time(found.median)} at the median")
@@ -79,6 +81,7 @@ def properties(found: Totals) -> Iterable[tuple[str, object]]:
     """The figures of a run as properties of the suite in JUnit XML."""
     yield "vmsnap_states_built", found.built
     yield "vmsnap_build_seconds", f"{found.build_seconds:.3f}"
+    yield "vmsnap_states_from_registry", found.pulled
     yield "vmsnap_states_from_store", found.reused
     yield "vmsnap_reverts", found.reverts
     if found.median is not None:
@@ -104,6 +107,7 @@ def tables(states: Sequence[StateUse], reverts: Sequence[Revert]) -> list[str]:
 
 def _state_rows(states: Sequence[StateUse], reverts: Sequence[Revert]) -> list[tuple[str, ...]]:
     builds: dict[str, list[float]] = defaultdict(list)
+    pulled = {use.state for use in states if use.pulled}
     for use in states:
         builds[use.state] += [] if use.seconds is None else [use.seconds]
     groups: dict[str, list[Revert]] = {use.state: [] for use in states}
@@ -111,7 +115,15 @@ def _state_rows(states: Sequence[StateUse], reverts: Sequence[Revert]) -> list[t
         groups.setdefault(revert.state or WITHIN, []).append(revert)
     rows: list[tuple[str, ...]] = []
     for state, group in sorted(groups.items(), key=lambda pair: -sum(builds[pair[0]])):
-        built = _time(sum(builds[state])) if builds[state] else "" if state == WITHIN else "the store"
+        built = (
+            _time(sum(builds[state]))
+            if builds[state]
+            else ""
+            if state == WITHIN
+            else "the registry"
+            if state in pulled
+            else "the store"
+        )
         waits = [revert.seconds for revert in group]
         middle, most = (_time(statistics.median(waits)), _time(max(waits))) if waits else ("", "")
         rows.append((state, built, str(len(group)), middle, most, _ahead(group)))

@@ -15,12 +15,14 @@ if TYPE_CHECKING:
 class StateUse:
     """A state that a process used: `seconds` is the time to build it, None if it was in the store.
 
-    `key` is its key in the store, which distinguishes states of the same name for different machines.
+    `key` is its key in the store, which distinguishes states of the same name for different machines. `pulled`
+    says whether this run has it from the registry.
     """
 
     state: str
     key: str
     seconds: float | None
+    pulled: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,9 +70,9 @@ class Timings:
         """Assign the following reverts to the test with this node id."""
         self._test = test
 
-    def note_state(self, state: str, key: str, seconds: float | None) -> None:
+    def note_state(self, state: str, key: str, seconds: float | None, pulled: bool = False) -> None:
         """Record that this process uses a state; see `StateUse`."""
-        self._note(StateUse(state=state, key=key, seconds=seconds))
+        self._note(StateUse(state=state, key=key, seconds=seconds, pulled=pulled))
 
     def note_revert(self, state: str, seconds: float, ahead: bool) -> None:
         """Record that the current test got a machine; see `Revert`."""
@@ -97,15 +99,15 @@ class Timings:
 
     @property
     def states(self) -> list[StateUse]:
-        """Each state that was used, once: as built if any process built it, otherwise as from the store."""
+        """Each state that was used, once: as built if any process built it, then as pulled, then as found."""
         with self._lock:
             used = [record for record in self._records if isinstance(record, StateUse)]
         found: dict[str, StateUse] = {}
         for use in used:
             known = found.get(use.key)
-            if known is None or known.seconds is None:
+            if known is None or (known.seconds is None and (use.seconds is not None or not known.pulled)):
                 found[use.key] = use
-            elif use.seconds is not None:  # it was damaged, and rebuilt
+            elif known.seconds is not None and use.seconds is not None:  # it was damaged, and rebuilt
                 found[use.key] = StateUse(state=use.state, key=use.key, seconds=known.seconds + use.seconds)
         return list(found.values())
 
@@ -123,6 +125,7 @@ class Totals:
     built: int
     build_seconds: float
     reused: int
+    pulled: int
     reverts: int
     median: float | None
     ahead: int
@@ -138,7 +141,8 @@ def totals(timings: Timings) -> Totals | None:
     return Totals(
         built=len(built),
         build_seconds=sum(built),
-        reused=len(states) - len(built),
+        reused=sum(use.seconds is None and not use.pulled for use in states),
+        pulled=sum(use.seconds is None and use.pulled for use in states),
         reverts=len(reverts),
         median=statistics.median(waits) if waits else None,
         ahead=sum(revert.ahead for revert in reverts),

@@ -63,8 +63,8 @@ class Library:
     """The states of a project for one run: takes each from the store, or builds it once and stores it.
 
     `prepare` is ``pytest_vmsnap_prepare``, `prepare_cluster` is ``pytest_vmsnap_prepare_cluster``. `note_use`
-    is called once for each state that is used, with its name, its key, and the seconds that it took to build,
-    None if it was in the store. `observe` is called with the history of a machine whose state could not be
+    is called once for each state that is used, with its name, its key, the seconds that it took to build, None
+    if it was not built, and whether it was pulled from a registry. `observe` is called with the history of a machine whose state could not be
     made, before the machine ends. What the run uses is pushed to the `registry`, if
     there is one.
     """
@@ -82,7 +82,7 @@ class Library:
         prepare: PreparationHook,
         prepare_cluster: PreparationHook,
         progress: Progress,
-        note_use: Callable[[str, str, float | None], None],
+        note_use: Callable[[str, str, float | None, bool], None],
         observe: Callable[[History], None],
         registry: Registry | None = None,
     ) -> None:
@@ -149,7 +149,8 @@ class Library:
                 entry = self._entry(spec, state)
             self._found[spec, state] = self._opened(entry)
             self._push(EntryName(kind=entries.KIND, key=entry.name))
-            self._note_use(state, self.key(spec, state), self._build_seconds.get(self.key(spec, state)))
+            pulled = EntryName(kind=entries.KIND, key=entry.name) in self._store.fetched
+            self._note_use(state, self.key(spec, state), self._build_seconds.get(self.key(spec, state)), pulled)
             trim(self._store, self._settings.store_limit)
         return self._found[spec, state]
 
