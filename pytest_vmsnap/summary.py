@@ -115,15 +115,8 @@ def _state_rows(states: Sequence[StateUse], reverts: Sequence[Revert]) -> list[t
         groups.setdefault(revert.state or WITHIN, []).append(revert)
     rows: list[tuple[str, ...]] = []
     for state, group in sorted(groups.items(), key=lambda pair: -sum(builds[pair[0]])):
-        built = (
-            _time(sum(builds[state]))
-            if builds[state]
-            else ""
-            if state == WITHIN
-            else "the registry"
-            if state in pulled
-            else "the store"
-        )
+        source = "the registry" if state in pulled else "the store"
+        built = _time(sum(builds[state])) if builds[state] else "" if state == WITHIN else source
         waits = [revert.seconds for revert in group]
         middle, most = (_time(statistics.median(waits)), _time(max(waits))) if waits else ("", "")
         rows.append((state, built, str(len(group)), middle, most, _ahead(group)))

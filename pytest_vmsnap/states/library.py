@@ -63,10 +63,10 @@ class Library:
     """The states of a project for one run: takes each from the store, or builds it once and stores it.
 
     `prepare` is ``pytest_vmsnap_prepare``, `prepare_cluster` is ``pytest_vmsnap_prepare_cluster``. `note_use`
-    is called once for each state that is used, with its name, its key, the seconds that it took to build, None
-    if it was not built, and whether it was pulled from a registry. `observe` is called with the history of a machine whose state could not be
-    made, before the machine ends. What the run uses is pushed to the `registry`, if
-    there is one.
+    is called once for each state that is used, with its name, its key, the seconds that it took to build (None
+    if it was not built), and whether it was pulled from a registry. `observe` is called with the history of a
+    machine whose state could not be made, before the machine ends. What the run uses is pushed to the
+    `registry`, if there is one.
     """
 
     def __init__(
