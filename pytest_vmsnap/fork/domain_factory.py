@@ -225,6 +225,7 @@ class DomainFactory:
             kind=facts.kind,
             emulator=facts.emulator,
             machine_type=self.host.machine_type(image.firmware),
+            cpu_model=facts.cpu_model,
             spec=spec,
             image=self._booted_directly(image),
             disks=drives_of(disks, image),

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 from xml.etree.ElementTree import Element, SubElement, register_namespace
 
+from pytest_vmsnap.host.guest_cpu import HOST, cpu_element
 from pytest_vmsnap.model import MODULES_LABEL
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ class DomainConfig:
     kind: Literal["kvm", "qemu"]
     emulator: Path
     machine_type: str
+    cpu_model: str = HOST
     spec: MachineSpec
     image: Image
     disks: tuple[Path, ...]
@@ -139,10 +141,7 @@ def describe(config: DomainConfig) -> Element:
     SubElement(features, "apic")
     if config.image.firmware == "uefi-secure":
         SubElement(features, "smm", state="on")
-    if config.kind == "kvm":
-        SubElement(domain, "cpu", mode="host-passthrough", check="none", migratable="on")
-    else:
-        SubElement(domain, "cpu", mode="maximum", check="none")
+    domain.append(cpu_element(config.kind, config.cpu_model))
     clock = SubElement(domain, "clock", offset="utc")
     SubElement(clock, "timer", name="hpet", present="no")
     for event, action in (("on_poweroff", "destroy"), ("on_reboot", "restart"), ("on_crash", "destroy")):

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from pytest_vmsnap.errors import HostError
 from pytest_vmsnap.host import accelerator, emulator
 from pytest_vmsnap.host.domain_xml import MACHINE_TYPE
-from pytest_vmsnap.host.guest_cpu import guest_cpu
+from pytest_vmsnap.host.guest_cpu import HOST, LEVELS, guest_cpu
 
 if TYPE_CHECKING:
     from pytest_vmsnap.host.accelerator import Accelerator
@@ -35,12 +36,13 @@ class Facts:
     machine_type: str
     libvirt_version: str
     qemu_version: str
+    cpu_model: str = HOST
     warnings: tuple[str, ...] = ()
 
     @property
     def guest_cpu(self) -> str:
         """The processor that a guest sees."""
-        return guest_cpu(self.accelerator)
+        return guest_cpu(self.accelerator, self.cpu_model)
 
     @property
     def cpus(self) -> int:
@@ -94,8 +96,22 @@ def facts_of(
         machine_type=found.findtext("machine") or MACHINE_TYPE,
         libvirt_version=connection.library_version,
         qemu_version=qemu_version,
+        cpu_model=_known_model(settings.cpu, connection),
         warnings=warnings(user, allowed),
     )
+
+
+def _known_model(model: str, connection: Connection) -> str:
+    """`model`, if it is one; raises `HostError` with what libvirt knows."""
+    if model == HOST or model in LEVELS:
+        return model
+    known = connection.cpu_models()
+    if model not in known:
+        raise HostError(
+            f"vmsnap_cpu={model!r} is not a processor that libvirt {connection.library_version} knows",
+            hint=f"allowed: {HOST}, {', '.join((*LEVELS, *known))}",
+        )
+    return model
 
 
 def warnings(user: tuple[int, int] | None, allowed: Permissions) -> tuple[str, ...]:

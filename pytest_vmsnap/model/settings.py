@@ -60,6 +60,7 @@ class Settings:
     cpus: int | None = None
     network: Network = "user"
     firmware: Firmware | None = None
+    cpu: str = "host"
     uri: str | None = None
     accel: Accel = "auto"
     channel: ChannelName = "shell"

@@ -96,6 +96,13 @@ OPTIONS: tuple[Option, ...] = (
         allowed=f"a whole number from 1 to {CPUS_CEILING}; none: 2, or 1 if QEMU cannot emulate 2 well",
         help="the machine's virtual processors",
     ),
+    Option(
+        name="cpu",
+        parse=values.cpu_model,
+        default="host",
+        allowed="host, x86-64-v2, x86-64-v3, x86-64-v4, or a model of `virsh cpu-models x86_64`",
+        help="the processor that the machine sees; a named one makes states that other hosts can use",
+    ),
     _choice(
         "network",
         get_args(Network),

@@ -56,6 +56,14 @@ def registry(value: object) -> str | None:
     return found and str(parse_address(found))
 
 
+def cpu_model(value: object) -> str:
+    """Return the name of a processor, or ``host``; which names there are, only libvirt knows."""
+    found = text(value)
+    if found is None or not re.fullmatch(r"[A-Za-z0-9_.-]+", found):
+        raise ValueError("no name")
+    return found
+
+
 def shard(value: object) -> Shard | None:
     """Return the shard that ``I/N`` means; None for an empty text."""
     found = text(value)

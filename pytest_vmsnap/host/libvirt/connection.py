@@ -174,6 +174,10 @@ class Connection:
             ) from error
         return domain
 
+    def cpu_models(self) -> list[str]:
+        """The names of the processors that libvirt knows for x86_64 (virsh(1), ``cpu-models``)."""
+        return sorted(self._answer(lambda: self._handle.getCPUModelNames("x86_64")))
+
     def _end_started(self, uuid: str) -> None:
         libvirt, _ = library.modules()
         try:
@@ -250,6 +254,8 @@ def _advice(uri: str, message: str) -> str:
 
 
 def _start_advice(message: str) -> str:
+    if "CPU" in message and ("incompatible" in message or "not compatible" in message or "features" in message):
+        return "the host's processor cannot be the one of vmsnap_cpu: choose an older one, or host"
     if "memory" in message and "allocate" in message:
         return "the host has too little memory for the machine: lower vmsnap_memory, or free some memory"
     if "Permission denied" in message:
