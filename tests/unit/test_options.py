@@ -169,6 +169,12 @@ BAD: list[tuple[str, object]] = [
     ("timeout", "soon"),
     ("timeout_factor", "0"),
     ("order", "random"),
+    ("cpu", "two words"),
+    ("shard", "3/2"),
+    ("registry", "https://registry.example.org/team/states"),
+    ("registry", "oci://registry.example.org"),
+    ("registry", "oci://registry.example.org/Team"),
+    ("push", "maybe"),
     ("store", 5),
     ("output_limit", "0"),
     ("store_limit", "0"),
@@ -324,7 +330,7 @@ def test_a_kernel_of_ones_own_goes_with_any_image() -> None:
     assert read({"vmsnap_cmdline": "debug"}).cmdline == "debug"
 
 
-@pytest.mark.parametrize(("name", "near"), [("VMSNAP_MEMROY", "VMSNAP_MEMORY"), ("VMSNAP_CPU", "VMSNAP_CPUS")])
+@pytest.mark.parametrize(("name", "near"), [("VMSNAP_MEMROY", "VMSNAP_MEMORY"), ("VMSNAP_KEEP_DAY", "VMSNAP_KEEP_DAYS")])
 def test_a_variable_that_is_nearly_an_option_is_refused_with_the_near_name(name: str, near: str) -> None:
     assert (
         refusal(environment={name: "5"}) == f"{name} in the environment is not an option; did you mean {near}?"

@@ -73,11 +73,11 @@ def test_a_recipe_installs_the_packages_that_the_example_does(name: str) -> None
     assert packages(line) | {"python3"} == installed_by_the_example()
 
 
-def test_each_shard_of_github_is_one_of_those_that_pytest_splits_into() -> None:
+def test_each_job_of_github_runs_one_of_the_shards() -> None:
     job = yaml.safe_load(GITHUB)["jobs"]["tests"]
-    (splits,) = re.findall(r"--splits (\d+)", GITHUB)
-    assert job["strategy"]["matrix"]["shard"] == list(range(1, int(splits) + 1))
-    assert f"of {splits}" in job["name"]
+    (count,) = re.findall(r"--vmsnap-shard=\$\{\{ matrix.shard \}\}/(\d+)", GITHUB)
+    assert job["strategy"]["matrix"]["shard"] == list(range(1, int(count) + 1))
+    assert f"of {count}" in job["name"]
 
 
 def test_what_github_saves_of_the_store_is_what_it_restores() -> None:
@@ -106,7 +106,7 @@ def test_the_key_of_githubs_cache_changes_with_the_host_and_with_the_project() -
 
 def test_an_expression_that_nobody_knows_is_refused() -> None:
     with pytest.raises(ValueError, match=r"github\.sha"):
-        recipes.github(GITHUB.replace("matrix.shard }} --junit", "github.sha }} --junit"), shard=1)
+        recipes.github(GITHUB.replace("matrix.shard }}/2 --junit", "github.sha }}/2 --junit"), shard=1)
 
 
 def test_an_instruction_of_a_containerfile_that_nobody_knows_is_refused() -> None:
