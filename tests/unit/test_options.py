@@ -330,7 +330,9 @@ def test_a_kernel_of_ones_own_goes_with_any_image() -> None:
     assert read({"vmsnap_cmdline": "debug"}).cmdline == "debug"
 
 
-@pytest.mark.parametrize(("name", "near"), [("VMSNAP_MEMROY", "VMSNAP_MEMORY"), ("VMSNAP_KEEP_DAY", "VMSNAP_KEEP_DAYS")])
+@pytest.mark.parametrize(
+    ("name", "near"), [("VMSNAP_MEMROY", "VMSNAP_MEMORY"), ("VMSNAP_KEEP_DAY", "VMSNAP_KEEP_DAYS")]
+)
 def test_a_variable_that_is_nearly_an_option_is_refused_with_the_near_name(name: str, near: str) -> None:
     assert (
         refusal(environment={name: "5"}) == f"{name} in the environment is not an option; did you mean {near}?"
