@@ -7,6 +7,7 @@ from pytest_vmsnap.fork.clone import Clone
 from pytest_vmsnap.fork.domain_factory import DomainFactory
 from pytest_vmsnap.fork.files import backing_of, copy_onto, flatten, rebase, references_of, remove
 from pytest_vmsnap.fork.memory import FullMemory, LayeredMemory, SavedMemory
+from pytest_vmsnap.fork.qcow2 import MAGIC as QCOW2_MAGIC
 from pytest_vmsnap.fork.snapshot import ClusterSnapshot, Saved, Snapshot, drives_of
 from pytest_vmsnap.fork.template import Template
 from pytest_vmsnap.host import Capabilities
@@ -28,5 +29,6 @@ __all__ = [
     "flatten",
     "backing_of",
     "references_of",
+    "QCOW2_MAGIC",
     "remove",
 ]

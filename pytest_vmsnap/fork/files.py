@@ -71,7 +71,9 @@ def backing_of(path: Path) -> Path | None:
 
 def references_of(path: Path) -> list[str]:
     """What the qcow2 at `path` refers to, as it is written there: a backing file, an external data file."""
-    found: Any = _information(path)
+    # the format is given: a file may look like one of another format too, which has no references
+    command = ["qemu-img", "info", "-U", "-f", "qcow2", "--output=json", str(path)]
+    found: Any = json.loads(_run(command, f"cannot read {path}"))
     data = found.get("format-specific", {}).get("data", {}).get("data-file")
     return [str(each) for each in (found.get("backing-filename"), data) if each]
 

@@ -23,18 +23,18 @@ LEVELS = {"x86-64-v2": _V2, "x86-64-v3": _V3, "x86-64-v4": _V4}
 
 
 def guest_cpu(accelerator: Accelerator, model: str = HOST, cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """A text that identifies the processor: the `model`, or for ``host`` what the guest sees of the host's.
+    """A text that identifies the processor: the `model`, and under KVM its vendor; or what ``host`` means.
 
     Under KVM that is what proc(5) says of it (``/proc/cpuinfo``): ``host-passthrough`` alone would not do,
     since hosted runners differ in their CPUs. Under emulation it is all that QEMU can emulate.
     """
-    if model != HOST:
-        return model
     if accelerator.name != "kvm":
-        return EMULATED
+        return EMULATED if model == HOST else model
     first = cpuinfo.read_text().split("\n\n")[0]
     pairs = (line.partition(":") for line in first.splitlines())
     found = {name.strip(): value for name, _, value in pairs}
+    if model != HOST:  # of a named model, QEMU takes the vendor from the host (target/i386/host-cpu.c)
+        return f"{model}, {found.get('vendor_id', '').strip()}"
     return "; ".join(f"{name}: {' '.join(sorted(found[name].split()))}" for name in FIELDS if name in found)
 
 
@@ -51,4 +51,6 @@ def cpu_element(kind: str, model: str) -> Element:
     SubElement(found, "model", fallback="forbid").text = LEVEL_MODEL if model in LEVELS else model
     for feature in LEVELS.get(model, ()):
         SubElement(found, "feature", policy="require", name=feature)
+    if model in LEVELS:  # libvirt's qemu64 has it, and hosts with another vendor's processor do not
+        SubElement(found, "feature", policy="disable", name="svm")
     return found

@@ -12,14 +12,14 @@ import pooch
 import requests
 
 from pytest_vmsnap.errors import ImageError
-from pytest_vmsnap.image.checksum import Checksum
+from pytest_vmsnap.image.checksum import DISK, META, Checksum
 from pytest_vmsnap.image.local_image import describe
-from pytest_vmsnap.model import Image, ImageRequest, digest
 
 if TYPE_CHECKING:
     from pathlib import Path
     from typing import BinaryIO
 
+    from pytest_vmsnap.model import Image, ImageRequest
     from pytest_vmsnap.progress import Progress, Step
     from pytest_vmsnap.store import Store
 
@@ -27,7 +27,6 @@ CONNECT_SECONDS, SILENCE_SECONDS = 30.0, 60.0
 CHUNK = 1 << 16
 TEXT_BYTES = 8 << 20  # a directory or a list of checksums is shorter
 FRUITLESS_ATTEMPTS = 2
-DISK, META = "disk", "meta.json"
 
 
 def provide_download(request: ImageRequest, address: str, *, store: Store, progress: Progress) -> Image:
@@ -48,11 +47,6 @@ def provide_download(request: ImageRequest, address: str, *, store: Store, progr
         progress=progress,
     )
     return describe(request, entry / DISK, origin=shown, content=checksum.digest)
-
-
-def entry_key(checksum: Checksum) -> str:
-    """The key of the store's entry for a file with this checksum."""
-    return digest({"kind": "download", checksum.algorithm: checksum.digest})
 
 
 def fetch_into_store(
@@ -79,7 +73,7 @@ def fetch_into_store(
         meta = {"name": what, "address": without_secrets(address), "fetched": time.time()}
         (draft / META).write_text(json.dumps(meta | {checksum.algorithm: checksum.digest}))
 
-    return store.provide("images", entry_key(checksum), f"image {what}", fill)
+    return store.provide("images", checksum.key, f"image {what}", fill)
 
 
 def read_text(address: str) -> str:

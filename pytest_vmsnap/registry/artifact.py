@@ -1,7 +1,8 @@
 """An entry of the store as an OCI artifact (OCI image specification 1.1, "Guidelines for Artifact Usage").
 
-The artifact's configuration lists the files of the entry, and the pieces that each consists of; its layers are
-these pieces (see `pieces`). A file is cut at fixed places, so what two entries have in common is stored once.
+The artifact's configuration lists the files of the entry, and the pieces that they consist of; its layers are
+these pieces (see `pieces`). A large file is cut at fixed places, so what two entries have in common is stored
+once. Small files are joined, since a layer of memory has thousands of them.
 """
 
 from __future__ import annotations
@@ -10,14 +11,14 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import TYPE_CHECKING, Any, cast
 
 from pytest_vmsnap.errors import RegistryError
-from pytest_vmsnap.registry.pieces import LONGEST_PIECE
-from pytest_vmsnap.store import EntryName, Kind, read_manifest
+from pytest_vmsnap.registry.pieces import LONGEST_PIECE, PAGE
+from pytest_vmsnap.store import MARKS, EntryName, Kind, read_manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 FORMAT = 1
@@ -25,16 +26,20 @@ MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 ARTIFACT_TYPE = "application/vnd.pytest-vmsnap.entry.v1"
 CONFIG_TYPE = "application/vnd.pytest-vmsnap.entry.config.v1+json"
 PIECE_TYPE = "application/vnd.pytest-vmsnap.piece.v1+zstd"
-NAME_ANNOTATION = "org.opencontainers.image.title"
-TRAVELLING: tuple[Kind, ...] = ("states", "images", "downloads")  # kinds that go into a registry
-MARKS = ("manifest.json", "used", "built", "needs")  # of the store: it writes them itself
-OWN_FILES = ("meta.json", "needs")  # of an entry: they name places of the host
+TITLE_ANNOTATION = "org.opencontainers.image.title"
+TRAVELLING: tuple[Kind, ...] = ("states", "images")  # kinds of entries that go into a registry
+META = "meta.json"  # of an entry; it names places of the host, so it is no part of its content
+LARGEST_META = 4 << 20  # bytes
 LARGEST_FILE = 1 << 44  # bytes
-MOST_FILES = 10_000
+LARGEST_CONFIG = 8 << 20  # bytes
+MOST_FILES = 100_000
+LONGEST_TEXT = 200  # characters
+SHOWN_DIGITS = 8  # of a key, in the tag for a person
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(?:/[A-Za-z0-9][A-Za-z0-9._-]*)*")
+_KEY = re.compile(r"[A-Za-z0-9]{1,100}")
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}(?:/[A-Za-z0-9][A-Za-z0-9._-]{0,99}){0,3}")
+_STATE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,13 +53,36 @@ class Piece:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileInRegistry:
-    """A file of an entry: its `size` in bytes, the `checksum` of the store's manifest, and its pieces."""
+    """A file of an entry: its `size` in bytes, and the `checksum` of the store's manifest."""
 
     name: str
     size: int
     mode: int
     checksum: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """Files of an entry, and the pieces that they consist of: a large file, or several small ones.
+
+    Small files are placed one after another, each at the next multiple of a page.
+    """
+
+    files: tuple[FileInRegistry, ...]
     pieces: tuple[Piece, ...]
+
+    def places(self) -> Iterator[tuple[FileInRegistry, int]]:
+        """Each file, and where it begins."""
+        at = 0
+        for file in self.files:
+            yield file, at
+            at = padded(at + file.size)
+
+    @property
+    def size(self) -> int:
+        """Of the whole part, in bytes."""
+        file, at = list(self.places())[-1]
+        return at + file.size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,9 +96,13 @@ class Need:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Description:
-    """What a person is told of an entry: its `title`, e.g. ``"state base"``, and what it was made from."""
+    """What a person is told of an entry: its `title`, e.g. ``"state base"``, and what it was made from.
+
+    `state` is the name of a state, empty for an image.
+    """
 
     title: str
+    state: str = ""
     made_from: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -81,17 +113,34 @@ class EntryInRegistry:
     name: EntryName
     description: Description
     needs: tuple[Need, ...]
-    files: tuple[FileInRegistry, ...]
+    parts: tuple[Part, ...]
+
+    @property
+    def title(self) -> str:
+        return self.description.title
+
+    @property
+    def files(self) -> list[FileInRegistry]:
+        """All files."""
+        return [file for part in self.parts for file in part.files]
 
     @property
     def pieces(self) -> list[Piece]:
         """The pieces of all files, each once."""
-        return list({piece.digest: piece for file in self.files for piece in file.pieces}.values())
+        return list({piece.digest: piece for part in self.parts for piece in part.pieces}.values())
 
     @property
     def content(self) -> str:
         """What `content_of` returns for this entry in a store."""
-        return _content(self.name, [(file.name, file.size, file.checksum) for file in self.files])
+        return _content([(file.name, file.size, file.checksum) for file in self.files])
+
+    @property
+    def tags(self) -> list[str]:
+        """The tags that the entry gets: by its key; for a state also by its name, with and without its key."""
+        state = self.description.state
+        if not _STATE_NAME.fullmatch(state):
+            return [tag_of(self.name)]
+        return [tag_of(self.name), tag_of_state(state, self.name.key), tag_of_state(state)]
 
     def config(self) -> bytes:
         """The artifact's configuration."""
@@ -100,6 +149,7 @@ class EntryInRegistry:
             "kind": self.name.kind,
             "key": self.name.key,
             "title": self.description.title,
+            "state": self.description.state,
             "made_from": dict(self.description.made_from),
             "needs": [
                 {
@@ -110,15 +160,12 @@ class EntryInRegistry:
                 }
                 for need in self.needs
             ],
-            "files": [
+            "parts": [
                 {
-                    "name": file.name,
-                    "size": file.size,
-                    "mode": file.mode,
-                    "checksum": file.checksum,
-                    "pieces": [[piece.digest, piece.size, piece.length] for piece in file.pieces],
+                    "files": [[file.name, file.size, file.mode, file.checksum] for file in part.files],
+                    "pieces": [[piece.digest, piece.size, piece.length] for piece in part.pieces],
                 }
-                for file in self.files
+                for part in self.parts
             ],
         }
         return json.dumps(found, separators=(",", ":")).encode()
@@ -134,9 +181,14 @@ class EntryInRegistry:
             "layers": [
                 {"mediaType": PIECE_TYPE, "digest": piece.digest, "size": piece.size} for piece in self.pieces
             ],
-            "annotations": {NAME_ANNOTATION: self.description.title},
+            "annotations": {TITLE_ANNOTATION: self.description.title},
         }
         return json.dumps(found, separators=(",", ":")).encode()
+
+
+def padded(size: int) -> int:
+    """The next multiple of a page."""
+    return -(-size // PAGE) * PAGE
 
 
 def digest_of(data: bytes) -> str:
@@ -149,101 +201,97 @@ def tag_of(name: EntryName) -> str:
     return f"{name.kind}-{name.key}"
 
 
-def tag_of_title(title: str) -> str | None:
-    """The tag of the state that was pushed last of those with `title`, for a person; None without one."""
-    kind, _, name = title.partition(" ")
-    return name if kind in ("state", "cluster") and re.fullmatch(r"\w[\w.-]{0,127}", name, re.ASCII) else None
+def tag_of_state(state: str, key: str = "") -> str:
+    """The tag for a person: of the state that was pushed last under this name, or of the one with this key."""
+    return f"{state}-{key[:SHOWN_DIGITS]}" if key else state
 
 
-def name_in(config: bytes) -> EntryName:
-    """The name of the entry that the configuration describes; raises `RegistryError`."""
-    try:
-        return _entry_name(json.loads(config))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RegistryError(f"its configuration is not valid: {error!r}") from error
-
-
-def content_of(entry: Path, name: EntryName) -> str:
+def content_of(entry: Path) -> str:
     """A hash of the files of `entry`, the same on each host that has the same content.
 
     Raises `StoreDamaged` if the entry cannot be read.
     """
-    if name.kind == "downloads":
-        return name.key
-    files = read_manifest(entry)
-    return _content(name, [(file, each.size, each.checksum) for file, each in files.items()])
+    return _content([(file, each.size, each.checksum) for file, each in read_manifest(entry).items()])
 
 
-def _content(name: EntryName, files: list[tuple[str, int, int | None]]) -> str:
-    if name.kind == "downloads":
-        return name.key  # it is made from the download's checksum
-    rows = sorted(each for each in files if each[0] not in OWN_FILES)
+def _content(files: list[tuple[str, int, int | None]]) -> str:
+    rows = sorted(each for each in files if each[0] not in (META, *MARKS))
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
-def config_digest(manifest: bytes) -> tuple[str, int]:
+def parse_manifest(manifest: bytes) -> tuple[str, int]:
     """The digest and the size of the configuration that `manifest` names; raises `RegistryError`."""
     try:
         found = json.loads(manifest)
         if found.get("artifactType") != ARTIFACT_TYPE or found["config"]["mediaType"] != CONFIG_TYPE:
             raise RegistryError("it is not an entry of pytest-vmsnap")
-        return _digest(found["config"]["digest"]), _number(found["config"]["size"], 64 << 20)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return _digest(found["config"]["digest"]), _number(found["config"]["size"], LARGEST_CONFIG)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise RegistryError(f"its manifest is not valid: {error!r}") from error
 
 
-def parse_config(data: bytes, expected: EntryName) -> EntryInRegistry:
-    """The entry that the configuration `data` describes; raises `RegistryError` if it is not `expected`."""
+def parse_config(data: bytes) -> EntryInRegistry:
+    """The entry that the configuration `data` describes; raises `RegistryError`."""
     try:
         found: dict[str, Any] = json.loads(data)
         if found["format"] != FORMAT:
             raise RegistryError(f"it has format {found['format']!r}; this version reads format {FORMAT}")
-        name = _entry_name(found)
-        if name != expected:
-            raise RegistryError(f"it is {name} under the name of {expected}")
-        files = tuple(_file(each) for each in found["files"][: MOST_FILES + 1])
-        if len(files) > MOST_FILES or len({file.name for file in files}) != len(files):
+        parts = tuple(_part(each) for each in found["parts"])
+        names = [file.name for part in parts for file in part.files]
+        folders = {name[:at] for name in names for at in range(len(name)) if name[at] == "/"}
+        if len(names) > MOST_FILES or len(set(names)) != len(names) or folders & set(names):
             raise ValueError("its list of files")
         needs = tuple(
             Need(name=_entry_name(each), content=str(each["content"]), digest=_digest(each["digest"]))
             for each in found["needs"]
         )
-        made_from = {str(part): str(text) for part, text in found["made_from"].items()}
-        description = Description(title=str(found["title"])[:200], made_from=made_from)
-        return EntryInRegistry(name=name, description=description, needs=needs, files=files)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        made_from = {_plain(part): _plain(text) for part, text in found["made_from"].items()}
+        description = Description(
+            title=_plain(found["title"]), state=_plain(found["state"]), made_from=made_from
+        )
+        return EntryInRegistry(name=_entry_name(found), description=description, needs=needs, parts=parts)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise RegistryError(f"its configuration is not valid: {error!r}") from error
 
 
-def _file(found: dict[str, Any]) -> FileInRegistry:
-    name = found["name"]
-    if (
-        not isinstance(name, str)
-        or not _FILE_NAME.fullmatch(name)
-        or name in ("manifest.json", "used", "built")
-    ):
-        raise RegistryError(f"it has a file with the name {name!r}, which leads outside of the entry")
-    size = _number(found["size"], LARGEST_FILE)
+def _part(found: dict[str, Any]) -> Part:
+    files = tuple(_file(*each) for each in found["files"])
+    if not files:
+        raise ValueError("a part without a file")
     pieces = tuple(
         Piece(
-            digest=_digest(digest), size=_number(packed, LONGEST_PIECE), length=_number(length, LONGEST_PIECE)
+            digest=_digest(digest),
+            size=_number(packed, LONGEST_PIECE),
+            length=_number(length, LONGEST_PIECE),
         )
         for digest, packed, length in found["pieces"]
     )
+    return Part(files=files, pieces=pieces)
+
+
+def _file(name: object, size: object, mode: object, checksum: object) -> FileInRegistry:
+    if not isinstance(name, str) or not _FILE_NAME.fullmatch(name):
+        raise RegistryError(f"it has a file with the name {name!r}, which leads outside of the entry")
+    if name in MARKS:
+        raise RegistryError(f"it has a file {name}, which only the store itself writes")
     return FileInRegistry(
         name=name,
-        size=size,
-        mode=_number(found["mode"], 0o777) & 0o600,
-        checksum=_number(found["checksum"], 0xFFFFFFFF),
-        pieces=pieces,
+        size=_number(size, LARGEST_META if name == META else LARGEST_FILE),
+        mode=_number(mode, 0o777) & 0o600,
+        checksum=_number(checksum, 0xFFFFFFFF),
     )
 
 
 def _entry_name(found: dict[str, Any]) -> EntryName:
     kind, key = found["kind"], found["key"]
-    if kind not in TRAVELLING or kind not in get_args(Kind) or not _KEY.fullmatch(str(key)):
+    if kind not in TRAVELLING or not _KEY.fullmatch(str(key)):
         raise ValueError(f"the entry {kind}/{key}")
     return EntryName(kind=cast("Kind", kind), key=str(key))
+
+
+def _plain(found: object) -> str:
+    """A text that a terminal can show."""
+    return "".join(each for each in str(found)[:LONGEST_TEXT] if each.isprintable())
 
 
 def _digest(found: object) -> str:

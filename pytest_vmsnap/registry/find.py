@@ -1,4 +1,4 @@
-"""Finding an entry in a registry by what a person calls it."""
+"""Finding entries in a registry."""
 
 from __future__ import annotations
 
@@ -6,47 +6,64 @@ from typing import TYPE_CHECKING
 
 from pytest_vmsnap.errors import RegistryError, StoreDamaged
 from pytest_vmsnap.registry.artifact import (
-    config_digest,
+    SHOWN_DIGITS,
     content_of,
     digest_of,
-    name_in,
     parse_config,
+    parse_manifest,
     tag_of,
-    tag_of_title,
+    tag_of_state,
 )
-from pytest_vmsnap.store import EntryName
 
 if TYPE_CHECKING:
+    from pytest_vmsnap.registry.artifact import EntryInRegistry
     from pytest_vmsnap.registry.protocol import Registry
-    from pytest_vmsnap.store import Store
-
-STATES = "states-"
+    from pytest_vmsnap.store import EntryName, Store
 
 
-def find(registry: Registry, written: str) -> EntryName | None:
-    """The state that `written` names, NAME as it was pushed last or NAME@KEY; None if there is none.
+def entry_at(registry: Registry, reference: str) -> tuple[str, EntryInRegistry] | None:
+    """The digest of the manifest that `reference` names, a tag or a digest, and its entry; None without one.
 
-    Raises `RegistryError`, also if the start of a key fits several states.
+    Raises `RegistryError` if it is not an entry of pytest-vmsnap.
     """
-    name, _, key = written.partition("@")
-    if key:
-        found = sorted({tag for tag in registry.tags() if tag.startswith(STATES + key)})
-        if len(found) > 1:
-            raise RegistryError(f"{written} fits several states in {registry.address}: {', '.join(found)}")
-        return EntryName(kind="states", key=found[0].removeprefix(STATES)) if found else None
-    tag = tag_of_title(f"state {name}")
-    manifest = registry.manifest(tag) if tag else None
-    return name_in(registry.blob(*config_digest(manifest))) if manifest else None
+    manifest = registry.manifest(reference)
+    if manifest is None:
+        return None
+    try:
+        return digest_of(manifest), parse_config(registry.blob(*parse_manifest(manifest)))
+    except RegistryError as error:
+        raise RegistryError(
+            f"{reference} of {registry.address}: {error.message}", hint=error.hint, is_lost=error.is_lost
+        ) from error
+
+
+def find(registry: Registry, written: str) -> EntryInRegistry | None:
+    """The state that `written` names: NAME as it was pushed last, or NAME@KEY; None if there is none.
+
+    A key has at least 8 digits. Raises `RegistryError`, also for a shorter one.
+    """
+    state, _, key = written.partition("@")
+    if key and len(key) < SHOWN_DIGITS:
+        raise RegistryError(
+            f"{written}: a key has at least {SHOWN_DIGITS} digits here, as `vmsnap states` shows"
+        )
+    found = entry_at(registry, tag_of_state(state, key))
+    if found is None:
+        return None
+    entry = found[1]
+    return entry if entry.description.state == state and entry.name.key.startswith(key) else None
 
 
 def digest_in_registry(store: Store, registry: Registry, name: EntryName) -> str | None:
     """The digest of the entry `name` in the registry, if it has there the content that it has in `store`."""
-    manifest = registry.manifest(tag_of(name))
-    if manifest is None:
-        return None
     try:
-        entry = parse_config(registry.blob(*config_digest(manifest)), name)
-        is_same = entry.content == content_of(store.place(name), name)
+        found = entry_at(registry, tag_of(name))
+        if found is None or found[1].name != name or found[1].content != content_of(store.place(name)):
+            return None
+    except RegistryError as error:
+        if error.is_lost:
+            raise
+        return None  # what is there cannot be used, and is replaced
     except StoreDamaged:
         return None
-    return digest_of(manifest) if is_same else None
+    return found[0]

@@ -21,15 +21,15 @@ else:
     from backports import zstd
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 PIECE_BYTES = 16 << 20  # of the file
+LONGEST_PIECE = PIECE_BYTES + (1 << 20)  # bytes, packed or not, with its header
 PAGE = 4096
 ZERO_PAGE = bytes(PAGE)
 LEVEL = 6  # of zstd
 HEAD, RANGE = struct.Struct("<I"), struct.Struct("<QI")
-LONGEST_PIECE = PIECE_BYTES + (1 << 20)  # bytes, packed or not, with its header
 
 
 def spans(path: Path) -> Iterator[tuple[int, int]]:
@@ -47,29 +47,34 @@ def packed(path: Path, start: int, end: int) -> tuple[bytes, int] | None:
 
     None if all of it is zero.
     """
+
+    def data() -> Iterator[tuple[int, bytes]]:
+        with path.open("rb") as file:
+            for first, past in extents(file.fileno(), start, end):
+                file.seek(first)
+                yield first, file.read(past - first)
+
+    return packed_data(data())
+
+
+def packed_data(data: Iterable[tuple[int, bytes]]) -> tuple[bytes, int] | None:
+    """The piece with `data`, each at its offset, and its length uncompressed; None if all of it is zero."""
     ranges: list[tuple[int, int]] = []
-    data: list[bytes] = []
-    with path.open("rb") as file:
-        for first, past in extents(file.fileno(), start, end):
-            file.seek(first)
-            _add_pages(file.read(past - first), first, ranges, data)
+    pages: list[bytes] = []
+    for first, read in data:
+        for at in range(0, len(read), PAGE):
+            page = read[at : at + PAGE]
+            if page == ZERO_PAGE[: len(page)]:
+                continue
+            if ranges and sum(ranges[-1]) == first + at:
+                ranges[-1] = (ranges[-1][0], ranges[-1][1] + len(page))
+            else:
+                ranges.append((first + at, len(page)))
+            pages.append(page)
     if not ranges:
         return None
-    whole = b"".join([HEAD.pack(len(ranges)), *(RANGE.pack(*each) for each in ranges), *data])
+    whole = b"".join([HEAD.pack(len(ranges)), *(RANGE.pack(*each) for each in ranges), *pages])
     return zstd.compress(whole, level=LEVEL), len(whole)
-
-
-def _add_pages(read: bytes, first: int, ranges: list[tuple[int, int]], data: list[bytes]) -> None:
-    """Add the pages of `read`, which begins at `first` of the file, that are not zero."""
-    for at in range(0, len(read), PAGE):
-        page = read[at : at + PAGE]
-        if page == ZERO_PAGE[: len(page)]:
-            continue
-        if ranges and sum(ranges[-1]) == first + at:
-            ranges[-1] = (ranges[-1][0], ranges[-1][1] + len(page))
-        else:
-            ranges.append((first + at, len(page)))
-        data.append(page)
 
 
 def unpack(piece: bytes, length: int, target: int, size: int) -> int:

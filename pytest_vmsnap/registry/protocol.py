@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from pytest_vmsnap.registry.address import RegistryAddress
 
-MOST_TAGS = 100_000
-
 
 class Registry(Protocol):
     """A repository of a registry; several threads may use it at once. Each method raises `RegistryError`."""
@@ -26,6 +24,3 @@ class Registry(Protocol):
 
     def put_manifest(self, tag: str, manifest: bytes) -> None:
         """Store a manifest under `tag`; its blobs are there already."""
-
-    def tags(self) -> list[str]:
-        """The tags of the repository, at most `MOST_TAGS`."""

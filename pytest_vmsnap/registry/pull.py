@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import shutil
@@ -12,15 +13,8 @@ from typing import TYPE_CHECKING
 
 from pytest_vmsnap.errors import RegistryError, StoreDamaged, StoreFull
 from pytest_vmsnap.host import MORE_ROOM
-from pytest_vmsnap.registry.artifact import (
-    TRAVELLING,
-    config_digest,
-    content_of,
-    digest_of,
-    parse_config,
-    tag_of,
-)
-from pytest_vmsnap.registry.find import find
+from pytest_vmsnap.registry.artifact import TRAVELLING, content_of, tag_of
+from pytest_vmsnap.registry.find import entry_at, find
 from pytest_vmsnap.registry.pieces import unpack
 from pytest_vmsnap.store import Fetched, checksum
 
@@ -29,20 +23,21 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_vmsnap.progress import Progress, Step
-    from pytest_vmsnap.registry.artifact import EntryInRegistry, FileInRegistry, Need, Piece
+    from pytest_vmsnap.registry.artifact import EntryInRegistry, Need, Part, Piece
     from pytest_vmsnap.registry.protocol import Registry
     from pytest_vmsnap.store import EntryName, Store
 
 log = logging.getLogger("pytest_vmsnap.registry")
 
 AT_ONCE = 4  # pieces
-JOURNAL = "pieces"  # in a partial entry: the digests of those that are written, one on a line
-FILES = "files"
+JOURNAL = "pieces"  # in a partial entry: the pieces that are written, one on a line
+REFUSED = "refused"  # in a partial entry: why it is not fetched again
 SMALL = 4 << 20  # bytes; of a smaller file the store takes the checksum itself
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Puller:
-    """A source of a store: what is missing there, `client`'s registry may have.
+    """A source of a store: what is missing there, the `registry` may have.
 
     `accept` is called with an entry's name, what it needs, and its directory, before it becomes part of the
     store, and raises `StoreDamaged` if it cannot be used. `pinned` are the digests that the manifests must
@@ -53,7 +48,7 @@ class Puller:
     def __init__(
         self,
         store: Store,
-        client: Registry,
+        registry: Registry,
         *,
         progress: Progress,
         accept: Callable[[EntryName, Sequence[EntryName], Path], None],
@@ -61,14 +56,14 @@ class Puller:
         build_instead: bool = True,
     ) -> None:
         self._store = store
-        self._client = client
+        self._registry = registry
         self._progress = progress
         self._accept = accept
         self._pinned = pinned
         self._build_instead = build_instead
         self._lost = False  # the registry, for this run
-        self._wanted: dict[EntryName, str] = {}  # manifests by what needs them
-        self.pulled: list[EntryName] = []
+        self._wanted: dict[EntryName, str] = {}  # the digests of manifests, of what is needed by another entry
+        self._under_way: set[EntryName] = set()
         self.received = 0  # bytes
 
     def fetch(self, name: EntryName, draft: Path, what: str) -> Fetched | None:
@@ -78,15 +73,31 @@ class Puller:
         try:
             return self._fetch(name, draft, what)
         except (RegistryError, StoreDamaged) as error:
-            if not self._build_instead or name in self._wanted:
-                raise  # what needs it reports it
-            self._empty(draft)
-            self._lost = isinstance(error, RegistryError) and error.is_lost
-            log.warning("%s cannot be pulled: %s", name, error)
-            self._progress.say(f"the {what} cannot be pulled, and will be built: {error.message}")
-            if error.hint:
-                self._progress.say(error.hint)
+            trouble = error
+        except OSError as error:
+            if error.errno in NO_ROOM:
+                raise
+            trouble = RegistryError(f"{tag_of(name)} of {self._registry.address}: {error}")
+        finally:
+            self._under_way.discard(name)
+        if not self._build_instead or name in self._wanted:
+            raise trouble  # what needs it reports it
+        self._empty(draft)
+        self._lost = isinstance(trouble, RegistryError) and trouble.is_lost
+        log.warning("%s cannot be pulled: %s", name, trouble)
+        self._progress.say(f"the {what} cannot be pulled, and will be built: {trouble.message}")
+        if trouble.hint:
+            self._progress.say(trouble.hint)
+        return None
+
+    def made_from(self, state: str) -> tuple[EntryName, Mapping[str, str]] | None:
+        """The entry that was pushed last as `state`, and what it was made from; None without one.
+
+        Raises `RegistryError`.
+        """
+        if self._lost or (found := find(self._registry, state)) is None:
             return None
+        return found.name, found.description.made_from
 
     def _fetch(self, name: EntryName, draft: Path, what: str) -> Fetched | None:
         wanted, tag = self._wanted.get(name), tag_of(name)
@@ -95,62 +106,56 @@ class Puller:
             log.info("%s is not pulled: the lock file does not list it", tag)
             return None
         if pin and wanted and pin != wanted:
-            raise RegistryError(f"{tag} must have the digest {pin}, which the lock file says, not {wanted}")
+            raise RegistryError(f"{tag} must have the digest {pin} (vmsnap.lock), not {wanted}")
         reference = pin or wanted or tag
-        manifest = self._client.manifest(reference)
-        if manifest is None:
+        found = entry_at(self._registry, reference)
+        if found is None:
             if reference == tag:
                 return None
-            raise RegistryError(f"{self._client.address} does not have {reference}, which {name} must be")
-        config = self._client.blob(*config_digest(manifest))
-        entry = parse_config(config, name)
+            raise RegistryError(
+                f"{self._registry.address} does not have {reference}, the digest that {tag} must have"
+            )
+        digest, entry = found
+        if entry.name != name:
+            raise RegistryError(f"{tag} of {self._registry.address}: it is {entry.name} under another name")
+        partial = self._store.partial / f"{tag}-{digest[7:23]}"
+        with suppress(FileNotFoundError):
+            raise StoreDamaged(f"it was refused before: {(partial / REFUSED).read_text()}")
+        self._under_way.add(name)
         for need in entry.needs:
             self._provide(need, entry)
-        with self._progress.step(f"pulling the {what} from {self._client.address}") as step:
-            partial = self._store.partial / f"{tag_of(name)}-{digest_of(config)[7:23]}"
-            download = _Download(self._client, entry, partial, step)
-            download.run()
+        with self._progress.step(f"pulling the {what} from {self._registry.address}") as step:
+            download = _Download(self._registry, entry, partial, step)
+            download.run(draft)
             self.received += download.received
-            for file in entry.files:
-                target = draft / file.name
-                target.parent.mkdir(parents=True, exist_ok=True)
-                (partial / FILES / file.name).rename(target)
-                target.chmod(file.mode or 0o400)
-            shutil.rmtree(partial, ignore_errors=True)
-            needs = tuple(need.name for need in entry.needs)
+        needs = tuple(need.name for need in entry.needs)
+        try:
             self._accept(name, needs, draft)
-        self.pulled.append(name)
+        except StoreDamaged as error:
+            partial.mkdir(mode=0o700, exist_ok=True)
+            (partial / REFUSED).write_text(error.message)
+            raise
         known = {file.name: file.checksum for file in entry.files if file.size > SMALL}
         return Fetched(needs=needs, checksums=known)
 
-    def made_from(self, state: str) -> tuple[EntryName, Mapping[str, str]] | None:
-        """The entry that was pushed last as `state`, and what it was made from; None without one."""
-        try:
-            if self._lost or (name := find(self._client, state)) is None:
-                return None
-            manifest = self._client.manifest(tag_of(name))
-            if manifest is None:
-                return None
-            return name, parse_config(self._client.blob(*config_digest(manifest)), name).description.made_from
-        except RegistryError as error:
-            log.info("what %s was made from is not known: %s", state, error)
-            return None
-
     def _provide(self, need: Need, above: EntryInRegistry) -> None:
         """See that the store has what an entry was built on, with the same content."""
-        title = above.description.title
+        if need.name in self._under_way:
+            raise RegistryError(f"the {above.title} needs {need.name}, which needs it")
 
         def refuse(draft: Path) -> None:  # noqa: ARG001 - as a store calls it
-            raise RegistryError(f"{self._client.address} does not have {need.name}, which {title} needs")
+            raise RegistryError(
+                f"{self._registry.address} does not have {need.name}, which {above.title} needs"
+            )
 
         self._wanted[need.name] = need.digest
         try:
             place = self._store.provide(need.name.kind, need.name.key, str(need.name), refuse)
         finally:
             del self._wanted[need.name]
-        if content_of(place, need.name) != need.content:
+        if content_of(place) != need.content:
             raise RegistryError(
-                f"{title} was built on other content of {need.name} than the store {self._store.path} has"
+                f"the {above.title} was built on other content of {need.name} than is in the store"
             )
 
     @staticmethod
@@ -165,43 +170,48 @@ class Puller:
 class _Download:
     """The pieces of one entry on their way to the directory `partial`, which may have some of them already."""
 
-    def __init__(self, client: Registry, entry: EntryInRegistry, partial: Path, step: Step) -> None:
-        self._client = client
+    def __init__(self, registry: Registry, entry: EntryInRegistry, partial: Path, step: Step) -> None:
+        self._registry = registry
         self._entry = entry
         self._partial = partial
         self._lock = threading.Lock()
-        self._size = sum(piece.size for piece in entry.pieces)
+        self._size = sum(piece.size for part in entry.parts for piece in part.pieces)
         self.received = 0
-        step.follow(lambda: f"{self.received >> 20} of {self._size >> 20} MB")
+        step.follow(lambda: f"{self.received / 1e6:.0f} of {self._size / 1e6:.0f} MB")
 
-    def run(self) -> None:
-        """Fetch what is missing; what a broken-off run fetched is checked, and used."""
+    def run(self, draft: Path) -> None:
+        """Fetch what is missing, and move all into `draft`; what an earlier run fetched is checked and used."""
         done = self._before()
-        self._expect_space(done)
-        (self._partial / FILES).mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not done:
+            self._expect_space()
+        self._partial.mkdir(parents=True, exist_ok=True, mode=0o700)
         with (self._partial / JOURNAL).open("a") as journal:
-            for file in self._entry.files:
-                self._file(file, done, journal)
+            for number, part in enumerate(self._entry.parts):
+                self._part(number, part, done, journal)
+        (self._partial / JOURNAL).unlink()
+        for number, part in enumerate(self._entry.parts):
+            self._move(number, part, draft)
+        shutil.rmtree(self._partial)
         if done:
-            self._check()
+            self._check(draft)
 
     def _before(self) -> set[str]:
         with suppress(OSError):
             return set((self._partial / JOURNAL).read_text().split())
+        shutil.rmtree(self._partial, ignore_errors=True)  # without a journal, it is of no use
         return set()
 
-    def _file(self, file: FileInRegistry, done: set[str], journal: object) -> None:
-        path = self._partial / FILES / file.name
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    def _part(self, number: int, part: Part, done: set[str], journal: object) -> None:
+        size = part.size
+        descriptor = os.open(self._partial / str(number), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         pool = ThreadPoolExecutor(AT_ONCE, "vmsnap-pull")
         try:
-            os.ftruncate(descriptor, file.size)
-            places = [
-                (piece, f"{file.name}:{number}:{piece.digest}") for number, piece in enumerate(file.pieces)
-            ]
-            missing = [(piece, mark) for piece, mark in places if mark not in done]
-            running = {pool.submit(self._piece, piece, descriptor, file.size): mark for piece, mark in missing}
+            os.ftruncate(descriptor, size)
+            marked = {f"{number}:{place}": piece for place, piece in enumerate(part.pieces)}
+            missing = {mark: piece for mark, piece in marked.items() if mark not in done}
+            running = {
+                pool.submit(self._piece, piece, descriptor, size): mark for mark, piece in missing.items()
+            }
             for each in as_completed(running):
                 each.result()
                 print(running[each], file=journal, flush=True)  # type: ignore[call-overload]
@@ -210,28 +220,44 @@ class _Download:
             os.close(descriptor)
 
     def _piece(self, piece: Piece, descriptor: int, size: int) -> None:
-        data = self._client.blob(piece.digest, piece.size)
+        data = self._registry.blob(piece.digest, piece.size)
         unpack(data, piece.length, descriptor, size)
         with self._lock:
             self.received += len(data)
 
-    def _check(self) -> None:
+    def _move(self, number: int, part: Part, draft: Path) -> None:
+        """Move the files of `part` to `draft`."""
+        source = self._partial / str(number)
+        if len(part.files) == 1:
+            self._place(draft, part.files[0].name).unlink(missing_ok=True)
+            source.rename(draft / part.files[0].name)
+        else:
+            with source.open("rb") as reading:
+                for file, at in part.places():
+                    reading.seek(at)
+                    self._place(draft, file.name).write_bytes(reading.read(file.size))
+        for file in part.files:
+            (draft / file.name).chmod(file.mode or 0o400)
+
+    @staticmethod
+    def _place(draft: Path, name: str) -> Path:
+        (draft / name).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return draft / name
+
+    def _check(self, draft: Path) -> None:
         """Prove that files which came in several runs are whole: a host may have lost power in between."""
         for file in self._entry.files:
-            if checksum(self._partial / FILES / file.name) != file.checksum:
-                shutil.rmtree(self._partial, ignore_errors=True)
+            if checksum(draft / file.name) != file.checksum:
                 raise RegistryError(
-                    f"{file.name} of {self._entry.description.title}, pulled in several parts, is not whole"
+                    f"{file.name} of the {self._entry.title}, pulled in several parts, is not whole"
                 )
 
-    def _expect_space(self, done: set[str]) -> None:
-        needed = sum(piece.length for file in self._entry.files for piece in file.pieces)
-        if done:
-            return  # a part of it is on the disk already
+    def _expect_space(self) -> None:
+        needed = sum(piece.length for part in self._entry.parts for piece in part.pieces)
         free = shutil.disk_usage(self._partial.parent).free
         if needed > free:
             raise StoreFull(
-                f"not enough space for {self._entry.description.title} in {self._partial.parent}: "
+                f"not enough space for the {self._entry.title} in {self._partial.parent}: "
                 f"it needs {needed >> 20} MiB, {free >> 20} MiB are free",
                 hint=MORE_ROOM,
             )

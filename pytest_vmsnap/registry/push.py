@@ -6,27 +6,28 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_vmsnap.errors import RegistryError
+from filelock import FileLock
+
+from pytest_vmsnap.errors import RegistryError, StoreDamaged
 from pytest_vmsnap.registry.artifact import (
-    MARKS,
     TRAVELLING,
     Description,
     EntryInRegistry,
     FileInRegistry,
     Need,
+    Part,
     Piece,
-    config_digest,
     content_of,
     digest_of,
-    parse_config,
+    padded,
     tag_of,
-    tag_of_title,
 )
-from pytest_vmsnap.registry.pieces import packed, spans
-from pytest_vmsnap.store import checksum, closure, needs_of, read_manifest
+from pytest_vmsnap.registry.find import digest_in_registry, entry_at
+from pytest_vmsnap.registry.pieces import PIECE_BYTES, packed, packed_data, spans
+from pytest_vmsnap.store import MARKS, checksum, closure, needs_of, read_manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from pytest_vmsnap.progress import Progress, Step
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from pytest_vmsnap.store import EntryName, Store
 
 AT_ONCE = 4  # pieces
+SMALL = 1 << 20  # bytes; smaller files are joined
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +49,7 @@ class Pushed:
 
 def push(
     store: Store,
-    client: Registry,
+    registry: Registry,
     name: EntryName,
     *,
     describe: Callable[[EntryName], Description],
@@ -55,105 +57,133 @@ def push(
 ) -> list[Pushed]:
     """Push the entry `name` and everything that it needs; what the registry has is not sent again.
 
-    `describe` says what a person is told of an entry. Raises `RegistryError` if the registry does not take it,
-    `StoreDamaged` if an entry is incomplete.
+    `describe` says what a person is told of an entry. If several processes push the same entry, one sends it.
+    Raises `RegistryError` if the registry does not take it, `StoreDamaged` if an entry is not what was saved.
     """
     names = closure(store.path, name)
     for each in names:
         if each.kind not in TRAVELLING:
             raise RegistryError(
-                f"{describe(name).title} cannot be pushed: it was made with {each}, which is only of this host"
+                f"the {describe(name).title} cannot be pushed: it needs {each}, which only this host has"
             )
         store.pins.add(each)
     done: dict[EntryName, Pushed] = {}
     while rest := [each for each in names if each not in done]:
         ready = [each for each in rest if all(below in done for below in needs_of(store.path, each))]
         for each in ready:
-            done[each] = _push_one(store, client, each, done, describe(each), progress)
-    return [done[each] for each in reversed(names)]
+            with FileLock(store.path / "locks" / f"push-{tag_of(each)}.lock", mode=0o600):
+                done[each] = _push_one(store, registry, each, done, describe(each), progress)
+    return [done[each] for each in names]
 
 
 def _push_one(
     store: Store,
-    client: Registry,
+    registry: Registry,
     name: EntryName,
     below: dict[EntryName, Pushed],
     description: Description,
     progress: Progress,
 ) -> Pushed:
+    if there := digest_in_registry(store, registry, name):
+        _, found = entry_at(registry, there) or (there, None)
+        if found:
+            _tag(registry, found, there)
+        return Pushed(name=name, digest=there, sent=0)
     entry = store.place(name)
-    there = client.manifest(tag_of(name))
-    if there is not None and _is_same(client, there, name, entry):
-        return Pushed(name=name, digest=digest_of(there), sent=0)
-    with (
-        progress.step(f"pushing {description.title}") as step,
-        ThreadPoolExecutor(AT_ONCE, "vmsnap-push") as pool,
-    ):
-        pushing = _Pushing(client, step, entry, pool)
-        try:
-            files = tuple(pushing.file(path) for path in files_of(entry))
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    with progress.step(f"pushing the {description.title}") as step:
+        parts, sent = _Pushing(registry, step, entry).run()
         needs = tuple(
-            Need(name=each, content=content_of(store.place(each), each), digest=below[each].digest)
+            Need(name=each, content=content_of(store.place(each)), digest=below[each].digest)
             for each in needs_of(store.path, name)
         )
-        found = EntryInRegistry(name=name, description=description, needs=needs, files=files)
+        found = EntryInRegistry(name=name, description=description, needs=needs, parts=parts)
         config = found.config()
-        client.put(digest_of(config), config)
-        manifest = found.manifest()
-        client.put_manifest(tag_of(name), manifest)
-        if by_title := tag_of_title(description.title):
-            client.put_manifest(by_title, manifest)
-    return Pushed(name=name, digest=digest_of(manifest), sent=pushing.sent)
+        registry.put(digest_of(config), config)
+        digest = digest_of(found.manifest())
+        _tag(registry, found, digest)
+    return Pushed(name=name, digest=digest, sent=sent)
+
+
+def _tag(registry: Registry, entry: EntryInRegistry, digest: str) -> None:
+    """Give the entry its tags, those that it does not have."""
+    manifest = entry.manifest()
+    if digest_of(manifest) != digest:
+        return  # another version wrote it
+    for tag in entry.tags:
+        there = registry.manifest(tag)
+        if there is None or digest_of(there) != digest:
+            registry.put_manifest(tag, manifest)
+
+
+class _Pushing:
+    """The files of one entry on their way."""
+
+    def __init__(self, registry: Registry, step: Step, entry: Path) -> None:
+        self._registry = registry
+        self._entry = entry
+        self._noted = read_manifest(entry)
+        self._sent = 0
+        step.follow(lambda: f"{self._sent / 1e6:.0f} MB sent")
+
+    def run(self) -> tuple[tuple[Part, ...], int]:
+        """Send what the registry lacks; returns the parts of the entry, and the number of bytes sent."""
+        pool = ThreadPoolExecutor(AT_ONCE, "vmsnap-push")
+        try:
+            files = [self._file(name) for name in files_of(self._entry)]
+            large = [file for file in files if file.size >= SMALL]
+            parts = [self._large(file, pool) for file in large]
+            joined = list(_joined([file for file in files if file.size < SMALL]))
+            parts += pool.map(self._small, joined)
+        finally:
+            pool.shutdown(cancel_futures=True)
+        return tuple(parts), self._sent
+
+    def _file(self, name: str) -> FileInRegistry:
+        """The file `name`; raises `StoreDamaged` if it is not what was saved, before others get it."""
+        path = self._entry / name
+        found, noted = path.stat(), self._noted[name].checksum
+        if noted is None:
+            raise StoreDamaged(f"{path} has no checksum, so its content cannot be checked")
+        if checksum(path) != noted:
+            raise StoreDamaged(f"the content of {path} changed after it was saved")
+        return FileInRegistry(name=name, size=found.st_size, mode=found.st_mode & 0o600, checksum=noted)
+
+    def _large(self, file: FileInRegistry, pool: ThreadPoolExecutor) -> Part:
+        path = self._entry / file.name
+        pieces = pool.map(lambda span: self._piece(packed(path, *span)), spans(path))
+        return Part(files=(file,), pieces=tuple(piece for piece in pieces if piece))
+
+    def _small(self, files: tuple[FileInRegistry, ...]) -> Part:
+        part = Part(files=files, pieces=())
+        piece = self._piece(
+            packed_data((at, (self._entry / file.name).read_bytes()) for file, at in part.places())
+        )
+        return Part(files=files, pieces=(piece,) if piece else ())
+
+    def _piece(self, found: tuple[bytes, int] | None) -> Piece | None:
+        if found is None:
+            return None
+        data, length = found
+        digest = digest_of(data)
+        if self._registry.put(digest, data):
+            self._sent += len(data)
+        return Piece(digest=digest, size=len(data), length=length)
+
+
+def _joined(files: list[FileInRegistry]) -> Iterator[tuple[FileInRegistry, ...]]:
+    """Small files in groups that a piece has room for."""
+    group: list[FileInRegistry] = []
+    size = 0
+    for file in files:
+        if group and size + padded(file.size) > PIECE_BYTES:
+            yield tuple(group)
+            group, size = [], 0
+        group.append(file)
+        size += padded(file.size)
+    if group:
+        yield tuple(group)
 
 
 def files_of(entry: Path) -> list[str]:
     """The names of the files of an entry that a registry gets."""
-    found = [str(path.relative_to(entry)) for path in entry.rglob("*") if path.is_file()]
-    return sorted(each for each in found if each not in MARKS and not each.startswith("."))
-
-
-def _is_same(client: Registry, manifest: bytes, name: EntryName, entry: Path) -> bool:
-    """Whether the registry has the entry with this content under this manifest."""
-    try:
-        config = parse_config(client.blob(*config_digest(manifest)), name)
-    except RegistryError:
-        return False  # it is replaced
-    return config.content == content_of(entry, name)
-
-
-class _Pushing:
-    """The pieces of one entry on their way; `sent` is the number of their bytes."""
-
-    def __init__(self, client: Registry, step: Step, entry: Path, pool: ThreadPoolExecutor) -> None:
-        self._client = client
-        self._step = step
-        self._entry = entry
-        self._pool = pool
-        self._noted = read_manifest(entry) if (entry / "manifest.json").exists() else {}
-        self.sent = 0
-        step.follow(lambda: f"{self.sent >> 20} MB sent")
-
-    def file(self, name: str) -> FileInRegistry:
-        path = self._entry / name
-        pieces = self._pool.map(lambda span: self._piece(path, *span), spans(path))
-        found = path.stat()
-        noted = self._noted[name].checksum if name in self._noted else None
-        return FileInRegistry(
-            name=name,
-            size=found.st_size,
-            mode=found.st_mode & 0o600,
-            checksum=checksum(path) if noted is None else noted,
-            pieces=tuple(piece for piece in pieces if piece),
-        )
-
-    def _piece(self, path: Path, start: int, end: int) -> Piece | None:
-        if (found := packed(path, start, end)) is None:
-            return None
-        data, length = found
-        digest = digest_of(data)
-        if self._client.put(digest, data):
-            self.sent += len(data)
-        return Piece(digest=digest, size=len(data), length=length)
+    return sorted(name for name in read_manifest(entry) if name not in MARKS)

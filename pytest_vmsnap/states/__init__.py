@@ -18,7 +18,7 @@ from pytest_vmsnap.states.entries import (
     seal_cluster,
     use,
 )
-from pytest_vmsnap.states.fleet import lock, pull_state, push_state, registry_source, title_of
+from pytest_vmsnap.states.from_registry import lock, pull_state, push_state, registry_source, title_of
 from pytest_vmsnap.states.function_source import source_parts
 from pytest_vmsnap.states.input_files import inputs_digest
 from pytest_vmsnap.states.library import Library

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 FORMAT = 1  # of a snapshot's entry in the store
 HIDDEN = "digest "
+SHOWN = (
+    *("format", "image", "qemu", "libvirt", "accelerator", "cpu"),
+    *(f"spec.{name}" for name in ("memory", "cpus", "network", "firmware", "tpm", "screen")),
+)
 LONGEST_SHOWN = 60  # characters of a part of a key; a longer one is shown as its digest
 STATE_FORMAT = 2  # of one that is saved while it runs: 2 has the firmware
 
@@ -71,18 +75,19 @@ def state_parts(declaration: Declaration, *, parent: str, root: Path) -> dict[st
 
 
 def outline(parts: Mapping[str, Any]) -> dict[str, str]:
-    """What `parts` consist of, to compare with another host's: short values, and digests of long ones, by name.
+    """What `parts` consist of, to compare with another host's, by name: values that may be shown, else digests.
 
-    What is made of named parts itself, such as the specification, has a name for each: ``spec.memory``.
+    What is made of named parts itself, such as the specification, has a name for each: ``spec.memory``. A
+    constant of the project or an address may be secret.
     """
     found: dict[str, str] = {}
     for name, part in parts.items():
         if isinstance(part, list) and part and all(isinstance(each, dict) for each in part):
             part = {inner: text for each in part for inner, text in each.items()}
         if isinstance(part, dict):
-            found |= {f"{name}.{inner}": _short(value) for inner, value in part.items()}
+            found |= {f"{name}.{inner}": _shown(f"{name}.{inner}", value) for inner, value in part.items()}
         else:
-            found[name] = _short(part)
+            found[name] = _shown(name, part)
     return found
 
 
@@ -94,17 +99,18 @@ def differences(there: Mapping[str, str], here: Mapping[str, str]) -> list[str]:
         if one == other:
             continue
         if one is None or other is None:
-            found.append(f"{name} is only {'there' if other is None else 'here'}")
+            found.append(f"{name} is {'gone' if other is None else 'new'}")
         elif one.startswith(HIDDEN) and other.startswith(HIDDEN):
             found.append(f"{name} differs")
         else:
-            found.append(f"{name} is {one} there, {other} here")
+            found.append(f"{name} is {one}, not {other}")
     return found
 
 
-def _short(value: object) -> str:
+def _shown(name: str, value: object) -> str:
     text = value if isinstance(value, str) else json.dumps(value, default=str)
-    return text if len(text) <= LONGEST_SHOWN and "\n" not in text else f"{HIDDEN}{digest({'text': text})}"
+    may_show = name in SHOWN and len(text) <= LONGEST_SHOWN and "\n" not in text
+    return text if may_show else HIDDEN + digest({"text": text})
 
 
 def key_of(parts: dict[str, Any]) -> str:

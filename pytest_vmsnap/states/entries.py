@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_vmsnap.errors import StoreDamaged
 from pytest_vmsnap.fork import Capabilities, ClusterSnapshot, FullMemory, LayeredMemory, Snapshot, rebase
 from pytest_vmsnap.model import GuestNotes, Image, MachineSpec
+from pytest_vmsnap.model.cluster import HOST_NAME
 from pytest_vmsnap.network import FaultSpec
 from pytest_vmsnap.store import EntryName, closure, expect_whole, read_manifest
 
@@ -105,6 +106,41 @@ def made_from(facts: Facts, image: str) -> dict[str, str]:
         "accelerator": facts.accelerator.name,
         "CPU": facts.guest_cpu,
     }
+
+
+def image_files_of(entry: Path) -> list[str]:
+    """The files of the image in the metadata of a machine's snapshot: relative to the store, or absolute.
+
+    Raises `StoreDamaged`.
+    """
+    image = _meta(entry).get("image", {})
+    return [image[name] for name in FILES if image.get(name)]
+
+
+def expect_readable(store: Store, meta: dict[str, Any]) -> None:
+    """Check that `meta` is metadata as this version writes it.
+
+    Raises `LookupError`, `TypeError`, `ValueError`, or `SpecError`.
+    """
+    origin = Origin(**meta["origin"])
+    if not isinstance(origin.name, str) or not isinstance(origin.created, float | int):
+        raise TypeError("its origin")
+    for named in (origin.made_from, origin.outline):
+        if not all(isinstance(text, str) for pair in named.items() for text in pair):
+            raise TypeError("its origin")
+    if (members := meta.get("members")) is not None:
+        for name, key in members.items():
+            if not HOST_NAME.fullmatch(name) or not key.isalnum():
+                raise ValueError(f"the machine {name} with the key {key}")
+        for fault in meta["faults"]:
+            FaultSpec.of(fault)
+        return
+    MachineSpec(**meta["spec"])
+    _image_of(store, meta["image"])
+    Capabilities(**meta["abilities"])
+    GuestNotes(**meta["guest"] | {"shells": tuple(meta["guest"]["shells"])})
+    if not all(isinstance(meta.get(name, False), bool) for name in ("bare_devices", "has_lan", "full")):
+        raise TypeError("its metadata")
 
 
 def is_full(entry: Path) -> bool:

@@ -32,9 +32,18 @@ from pytest_vmsnap.states.base_state import (
     image_request,
 )
 from pytest_vmsnap.states.clusters import ClusterBuilder, join_parts
-from pytest_vmsnap.states.fleet import push_state, title_of
+from pytest_vmsnap.states.from_registry import push_state, title_of
 from pytest_vmsnap.states.preparation import observed, run_preparation
-from pytest_vmsnap.store import EntryName, damage_of, remove_damaged, trim
+from pytest_vmsnap.store import (
+    PULLED,
+    Damage,
+    EntryName,
+    closure,
+    damage_of,
+    inode_of,
+    remove_damaged,
+    trim,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -51,7 +60,7 @@ if TYPE_CHECKING:
     from pytest_vmsnap.states.entries import Origin
     from pytest_vmsnap.states.preparation import PreparationHook
     from pytest_vmsnap.states.tree import StateTree
-    from pytest_vmsnap.store import Damage, Fingerprint, Kind, Store
+    from pytest_vmsnap.store import Fingerprint, Kind, Store
 
 log = logging.getLogger("pytest_vmsnap.states")
 
@@ -166,11 +175,24 @@ class Library:
             return None
         with self._progress.step(f"checking the state {state} in the store"):
             damaged = damage_of(self._store, EntryName(kind=entries.KIND, key=self.key(spec, state)))
+        damaged = damaged or self._unusable_pulled(spec, state)
         if not damaged:
             return None
         self._healed.add((spec, state))
         self._remove(damaged)
         return self.snapshot(spec, state)
+
+    def _unusable_pulled(self, spec: Spec, state: str) -> list[Damage]:
+        """The states from a registry that `state` is, or was made from, as damage.
+
+        They are whole, but do not load. They will be built on this host.
+        """
+        name = EntryName(kind=entries.KIND, key=self.key(spec, state))
+        found = [each for each in closure(self._store.path, name) if each.kind == entries.KIND]
+        pulled = [each for each in found if (self._store.place(each) / PULLED).exists()]
+        self._store.distrusted.update(pulled)
+        what = "it came from a registry, and cannot be used on this host"
+        return [Damage(name=each, what=what, inode=inode_of(self._store.place(each))) for each in pulled]
 
     def expect_unchanged(self) -> None:
         """Check that nothing wrote to the snapshots that machines of this run were made from.
@@ -342,12 +364,14 @@ class Library:
 
     def _push(self, name: EntryName) -> None:
         """Push the state unless it was pulled; a registry that does not take it is only reported."""
-        if self._registry is None or name in self._store.fetched:
+        if self._registry is None or (self._store.place(name) / PULLED).exists():
             return
         try:
             push_state(self._store, self._registry, name, progress=self._progress)
-        except (RegistryError, StoreDamaged) as error:
+        except (RegistryError, StoreDamaged, OSError) as error:
             self._progress.say(f"the {title_of(self._store, name)} was not pushed: {error}")
+            if isinstance(error, RegistryError) and error.is_lost:
+                self._registry = None
 
     def _opened(self, entry: Path) -> Saved:
         found = entries.load_any(self._store, entry)
@@ -360,7 +384,11 @@ class Library:
         """Say why the registry's state of this name is not used, if it has one and this run builds it."""
         if not isinstance(self._store.source, Puller):
             return
-        there = self._store.source.made_from(state)
+        try:
+            there = self._store.source.made_from(state)
+        except RegistryError as error:
+            log.info("what the registry's state %s was made from is not known: %s", state, error)
+            return
         if there is None or not there[1]:
             return
         if found := cache_key.differences(there[1], self._outlines[self.key(spec, state)]):

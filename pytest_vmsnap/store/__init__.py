@@ -6,10 +6,11 @@ from pytest_vmsnap.store.fingerprint import Fingerprint, checksum, extents, fing
 from pytest_vmsnap.store.hard_links import link_entries, link_or_copy
 from pytest_vmsnap.store.limit import EntryUsage, discard, entry_usages, trim
 from pytest_vmsnap.store.lock_owner import LockOwner
+from pytest_vmsnap.store.manifest import MARKS, PULLED
 from pytest_vmsnap.store.manifest import check as expect_whole
 from pytest_vmsnap.store.manifest import read as read_manifest
 from pytest_vmsnap.store.space import findings, share_blocks
-from pytest_vmsnap.store.verification import Damage, damage_of, has_checksums, remove_damaged
+from pytest_vmsnap.store.verification import Damage, damage_of, has_checksums, inode_of, remove_damaged
 
 __all__ = [
     "Store",
@@ -28,6 +29,8 @@ __all__ = [
     "checksum",
     "extents",
     "read_manifest",
+    "MARKS",
+    "PULLED",
     "share_blocks",
     "findings",
     "expect_whole",
@@ -36,6 +39,7 @@ __all__ = [
     "Damage",
     "damage_of",
     "has_checksums",
+    "inode_of",
     "remove_damaged",
     "link_entries",
     "link_or_copy",

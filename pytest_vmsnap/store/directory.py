@@ -79,6 +79,7 @@ class Store:
         self._fresh: set[EntryName] = set()  # checked or built in this run
         self.source: Source | None = None  # of entries that are missing; not of those to refresh
         self.fetched: set[EntryName] = set()  # from there, in this run
+        self.distrusted: set[EntryName] = set()  # what came from there, and could not be used
         try:
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
             for name in (*get_args(Kind), "locks", "runs", PARTIAL):
@@ -169,7 +170,8 @@ class Store:
                 return found
             self._clear(name, what)
             refreshed = rebuild or (self.refresh and name.kind != "downloads")
-            path = self._build(name, what, build, tuple(depends_on), None if refreshed else self.source)
+            source = None if refreshed or name in self.distrusted else self.source
+            path = self._build(name, what, build, tuple(depends_on), source)
             self._fresh.add(name)
             return path
 
@@ -270,7 +272,7 @@ class Store:
             if name.kind in WITH_MANIFEST:
                 known = fetched.checksums if fetched else None
                 manifest.write(draft, checksums=name.kind in WITH_CHECKSUMS, known=known)
-            for mark in (manifest.BUILT, manifest.USED):
+            for mark in (manifest.BUILT, manifest.USED, *([manifest.PULLED] if fetched else [])):
                 (draft / mark).touch(mode=0o600)
             with self._guard():
                 draft.rename(path)

@@ -18,6 +18,8 @@ NAME = "manifest.json"
 SMALL = 4 << 20  # bytes; reading them takes some milliseconds
 USED = "used"  # its mtime is when the entry was last used
 BUILT = "built"  # its mtime is when the entry was built
+PULLED = "pulled"  # it is there if the entry was not built on this host
+MARKS = (NAME, USED, BUILT, PULLED, "needs")  # what only the store itself writes
 
 
 def write(entry: Path, *, checksums: bool, known: Mapping[str, int] | None = None) -> None:
@@ -83,7 +85,9 @@ def read(entry: Path) -> dict[str, Fingerprint]:
 
 def _names(entry: Path) -> list[str]:
     found = (str(path.relative_to(entry)) for path in entry.rglob("*") if path.is_file())
-    return sorted(name for name in found if name not in (NAME, USED, BUILT) and not name.startswith(f".{NAME}"))
+    return sorted(
+        name for name in found if name not in (NAME, USED, BUILT, PULLED) and not name.startswith(f".{NAME}")
+    )
 
 
 def _write(entry: Path, fingerprints: dict[str, Fingerprint]) -> None:

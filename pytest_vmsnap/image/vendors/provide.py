@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from pytest_vmsnap.errors import ImageError
 from pytest_vmsnap.host import write_whole
-from pytest_vmsnap.image.checksum import Checksum
-from pytest_vmsnap.image.download import DISK, META, entry_key, fetch_into_store, read_text, without_secrets
+from pytest_vmsnap.image.checksum import DISK, META, Checksum
+from pytest_vmsnap.image.download import fetch_into_store, read_text, without_secrets
 from pytest_vmsnap.image.local_image import describe
 from pytest_vmsnap.image.vendors.names import parse_name
 from pytest_vmsnap.image.vendors.resolve import Published, resolve
@@ -72,7 +72,7 @@ def resolution_of(store: Store, name: VendorName) -> Resolution | None:
 
 def is_in_store(store: Store, checksum: Checksum) -> bool:
     """Whether the image with this checksum is in the store."""
-    return store.entry("images", entry_key(checksum)) is not None
+    return store.entry("images", checksum.key) is not None
 
 
 def _record(store: Store, name: VendorName) -> Path:
@@ -97,7 +97,7 @@ def _resolved(name: VendorName, mirror: str | None, store: Store, progress: Prog
 
 def _pinned(name: VendorName, pin: Checksum, mirror: str | None, store: Store) -> Published:
     """The image that a pin insists on: in the store, or what the vendor publishes now."""
-    if entry := store.entry("images", entry_key(pin)):
+    if entry := store.entry("images", pin.key):
         return Published(address=_address_in(entry), checksum=pin, sums="the name itself")
     published = resolve(name, read_text, mirror=mirror)
     if published.checksum != pin:

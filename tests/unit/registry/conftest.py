@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-IMAGE = EntryName(kind="images", key="image1")
-STATE = EntryName(kind="states", key="state1")
+IMAGE = EntryName(kind="images", key="image1image1")
+STATE = EntryName(kind="states", key="state1state1")
 
 
 @pytest.fixture(scope="module")

@@ -8,15 +8,20 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_vmsnap.errors import RegistryError
+from pytest_vmsnap.errors import RegistryError, StoreDamaged
 from pytest_vmsnap.progress import silent
 from pytest_vmsnap.registry import Description, find, push
+from pytest_vmsnap.registry.artifact import Need, digest_of
+from pytest_vmsnap.registry.find import entry_at
+from pytest_vmsnap.registry.pieces import zstd
 from pytest_vmsnap.store import EntryName, expect_whole
 
+from ...guest.memory import peak
 from ...registry_server import PASSWORD, auth_file, serving
 from .conftest import DATA, IMAGE, STATE, Host
 
@@ -31,7 +36,8 @@ if TYPE_CHECKING:
 
 
 def described(name: EntryName) -> Description:
-    return Description(title=f"state {name.key}", made_from={"base.cpu": "a model"})
+    state = name.key if name.kind == "states" else ""
+    return Description(title=f"state {name.key}", state=state, made_from={"base.cpu": "a model"})
 
 
 def pushed(host: Host, name: EntryName = STATE) -> list[Pushed]:
@@ -94,14 +100,18 @@ def test_zeros_and_holes_are_not_sent(tmp_path: Path, server: RegistryServer) ->
     entry = other.store.provide("images", "zeros", "image", build)
     assert (entry / "hole").stat().st_size == 1 << 40
     assert (entry / "zeros").read_bytes() == bytes(20 << 20)
-    assert other.puller.pulled
+    assert EntryName(kind="images", key="zeros") in other.store.fetched
 
 
-def test_a_state_is_found_by_its_name_and_by_the_start_of_its_key(first: Host) -> None:
-    assert find(first.registry, "state1") == STATE
-    assert find(first.registry, "any@sta") == STATE
-    assert find(first.registry, "none") is None
-    assert find(first.registry, "none@0") is None
+def test_a_state_is_found_by_its_name_and_by_its_key(first: Host) -> None:
+    for written in (STATE.key, f"{STATE.key}@{STATE.key}", f"{STATE.key}@{STATE.key[:8]}"):
+        found = find(first.registry, written)
+        assert found
+        assert found.name == STATE
+    for written in ("none", f"none@{STATE.key}", f"{STATE.key}@{STATE.key}0", f"{STATE.key}@12345678"):
+        assert find(first.registry, written) is None
+    with pytest.raises(RegistryError, match="at least 8 digits"):
+        find(first.registry, f"{STATE.key}@{STATE.key[:4]}")
 
 
 def test_other_content_under_the_state_is_not_mixed_with_it(
@@ -114,7 +124,7 @@ def test_other_content_under_the_state_is_not_mixed_with_it(
     host.store.source = host.puller
     host.state()
     assert host.built == [IMAGE, STATE]
-    assert any("was built on other content of images/image1" in line for line in host.said)
+    assert any("was built on other content of images/image1image1" in line for line in host.said)
 
 
 def test_without_a_registry_it_is_built_and_said_once(tmp_path: Path) -> None:
@@ -239,7 +249,7 @@ def cut_off(handler: BaseHTTPRequestHandler) -> bool:
     handler.send_response(200)
     handler.send_header("Content-Length", "1000000")
     handler.end_headers()
-    handler.wfile.write(b"x" * 1000)
+    handler.wfile.write(b"x" * 100)
     handler.close_connection = True
     return True
 
@@ -381,13 +391,13 @@ def test_a_manifest_of_another_state_is_refused(tmp_path: Path, fresh_server: Re
     host = Host(tmp_path / "first", fresh_server.address)
     host.state()
     pushed(host)
-    manifest = host.registry.manifest("images-image1")
+    manifest = host.registry.manifest("images-image1image1")
     assert manifest
-    host.registry.put_manifest("states-state1", manifest)
+    host.registry.put_manifest("states-state1state1", manifest)
     second = Host(tmp_path / "second", fresh_server.address)
     second.state()
     assert STATE in second.built
-    assert any("it is images/image1 under the name of states/state1" in line for line in second.said)
+    assert any("it is images/image1image1 under another name" in line for line in second.said)
 
 
 def test_a_lock_pins_what_is_pulled(tmp_path: Path, server: RegistryServer, first: Host) -> None:
@@ -397,7 +407,7 @@ def test_a_lock_pins_what_is_pulled(tmp_path: Path, server: RegistryServer, firs
     exact.state()
     assert exact.built == []
     other = Host(tmp_path / "other", server.address)
-    other.puller._pinned = digests | {"states-state1": f"sha256:{'0' * 64}"}
+    other.puller._pinned = digests | {"states-state1state1": f"sha256:{'0' * 64}"}
     other.state()
     assert STATE in other.built
     nothing = Host(tmp_path / "nothing", server.address)
@@ -405,3 +415,157 @@ def test_a_lock_pins_what_is_pulled(tmp_path: Path, server: RegistryServer, firs
     nothing.state()
     assert nothing.built == [IMAGE, STATE]
     assert nothing.said == []
+
+
+def test_an_entry_that_needs_itself_is_refused(tmp_path: Path, fresh_server: RegistryServer) -> None:
+    host = Host(tmp_path / "first", fresh_server.address)
+    host.state()
+    pushed(host)
+    found = find(host.registry, STATE.key)
+    assert found
+    circle = replace(found, needs=(Need(name=STATE, content="", digest=f"sha256:{'0' * 64}"),))
+    config = circle.config()
+    host.registry.put(digest_of(config), config)
+    host.registry.put_manifest(f"states-{STATE.key}", circle.manifest())
+    second = Host(tmp_path / "second", fresh_server.address)
+    second.state()
+    assert STATE in second.built
+    assert any("needs states/state1state1, which needs it" in line for line in second.said)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("../../escape", "leads outside of the entry"),
+        ("/etc/passwd", "leads outside of the entry"),
+        (".hidden", "leads outside of the entry"),
+        ("needs", "which only the store itself writes"),
+        ("manifest.json", "which only the store itself writes"),
+        ("ram/below", "its list of files"),
+    ],
+)
+def test_a_file_that_leads_outside_is_refused(
+    tmp_path: Path, fresh_server: RegistryServer, name: str, said: str
+) -> None:
+    host = Host(tmp_path / "first", fresh_server.address)
+    host.state()
+    pushed(host)
+    found = find(host.registry, STATE.key)
+    assert found
+    part = found.parts[0]
+    extra = replace(part, files=(replace(part.files[0], name=name),))
+    wrong = replace(found, parts=(*found.parts, extra))
+    config = wrong.config()
+    host.registry.put(digest_of(config), config)
+    host.registry.put_manifest(f"states-{STATE.key}", wrong.manifest())
+    second = Host(tmp_path / "second", fresh_server.address)
+    second.state()
+    assert STATE in second.built
+    assert any(said in line for line in second.said), second.said
+    assert not (tmp_path / "escape").exists()
+
+
+def test_a_bomb_of_zeros_is_not_unpacked(tmp_path: Path, fresh_server: RegistryServer) -> None:
+    host = Host(tmp_path / "first", fresh_server.address)
+    host.image()
+    pushed(host, IMAGE)
+    _, found = entry_at(host.registry, f"images-{IMAGE.key}") or pytest.fail("it was not pushed")
+    bomb = zstd.compress(bytes(1 << 30))  # a GiB in some 30 KiB
+    host.registry.put(digest_of(bomb), bomb)
+    piece = replace(found.parts[0].pieces[0], digest=digest_of(bomb), size=len(bomb))
+    wrong = replace(found, parts=(replace(found.parts[0], pieces=(piece,)), *found.parts[1:]))
+    config = wrong.config()
+    host.registry.put(digest_of(config), config)
+    host.registry.put_manifest(f"images-{IMAGE.key}", wrong.manifest())
+    second = Host(tmp_path / "second", fresh_server.address)
+    with peak() as most:
+        second.image()
+    assert second.built == [IMAGE]
+    assert most.mib < 200
+    assert any("a piece does not have the" in line for line in second.said)
+
+
+def test_what_is_refused_is_not_fetched_again(tmp_path: Path, relay: Relay) -> None:
+    def refuse(*_: object) -> None:
+        raise StoreDamaged("it is not sound")
+
+    host = Host(tmp_path / "first", relay.address)
+    host.store.source = None
+    host.state()
+    pushed(host)
+    second = Host(tmp_path / "second", relay.address, accept=refuse)
+    second.image()
+    third = Host(tmp_path / "second", relay.address, accept=refuse)
+    third.store.remove(IMAGE)
+    relay.asked.clear()
+    third.image()
+    assert len([each for each in relay.asked if "/blobs/" in each]) == 1  # the configuration
+    assert any("it was refused before: it is not sound" in line for line in third.said)
+
+
+def test_damaged_content_is_not_pushed(tmp_path: Path, fresh_server: RegistryServer) -> None:
+    host = Host(tmp_path / "first", fresh_server.address)
+    host.store.source = None
+    disk = host.image() / "disk"
+    times = disk.stat()
+    disk.chmod(0o600)
+    with disk.open("r+b") as file:
+        file.seek(5 << 20)
+        file.write(b"flipped")
+    os.utime(disk, ns=(times.st_atime_ns, times.st_mtime_ns))
+    with pytest.raises(StoreDamaged, match="changed after it was saved"):
+        pushed(host, IMAGE)
+
+
+def test_a_repository_that_does_not_exist_is_no_success(tmp_path: Path, relay: Relay) -> None:
+    host = Host(tmp_path / "first", relay.address)
+    host.store.source = None
+    host.image()
+    relay.answer = lambda handler: handler.command == "POST" and status(404)(handler)
+    with pytest.raises(RegistryError, match="it answers 404"):
+        pushed(host, IMAGE)
+
+
+def test_thousands_of_small_files_travel_in_few_pieces(tmp_path: Path, server: RegistryServer) -> None:
+    """A layer of memory is a directory with a file for each range that changed."""
+    name = EntryName(kind="images", key="many")
+
+    def build(draft: Path) -> None:
+        (draft / "pages").mkdir()
+        for number in range(3000):
+            (draft / "pages" / f"{number:012x}").write_bytes(os.urandom(10) * (1 + number % 900))
+            (draft / "pages" / f"{number:012x}").chmod(0o400)
+
+    first = Host(tmp_path / "first", server.address)
+    first.store.source = None
+    first.store.provide("images", name.key, "image", build)
+    pushed(first, name)
+    _, found = entry_at(first.registry, "images-many") or pytest.fail("it was not pushed")
+    assert len(found.pieces) < 5
+    second = Host(tmp_path / "second", server.address)
+    place = second.store.provide("images", name.key, "image", build)
+    assert name in second.store.fetched
+    for number in range(3000):
+        file = f"pages/{number:012x}"
+        assert (place / file).read_bytes() == (first.store.place(name) / file).read_bytes()
+    expect_whole(place)
+
+
+SOAK = """\
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[3])
+from tests.unit.registry.soak import work
+work(Path(sys.argv[1]), sys.argv[2], int(sys.argv[4]))
+"""
+
+
+@pytest.mark.thorough
+def test_fifty_pushes_and_pulls_by_four_processes_lose_nothing(tmp_path: Path, server: RegistryServer) -> None:
+    root = str(pytest_root())
+    command = [sys.executable, "-c", SOAK]
+    processes = [
+        subprocess.Popen([*command, str(tmp_path / f"store{number}"), server.address, root, str(number)])
+        for number in range(4)
+    ]
+    assert [process.wait(timeout=1200) for process in processes] == [0] * 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_vmsnap.errors import StoreDamaged, StoreError
+from pytest_vmsnap.image.checksum import Checksum
 from pytest_vmsnap.model import MachineSpec
 from pytest_vmsnap.progress import silent
 from pytest_vmsnap.states import differences, read_lock, registry_source, write_lock
@@ -58,8 +60,20 @@ def state(store: Store) -> Path:
     meta = {
         "origin": {"name": "base", "project": "/elsewhere", "parent": None, "made_from": {}, "created": 0.0},
         "spec": MachineSpec(memory=128).as_dict(),
-        "image": {"disk": "images/image1/disk.qcow2", "kernel": None, "initrd": None, "modules": None},
+        "image": {
+            "key": "image1",
+            "origin": "debian:trixie",
+            "format": "qcow2",
+            "disk": "images/image1/disk.qcow2",
+            "kernel": None,
+            "initrd": None,
+            "modules": None,
+        },
         "disks": ["disk0.qcow2"],
+        "abilities": {"file_address": False, "sealed_memory": False},
+        "guest": {"reseeder": "kernel", "boot": "", "shells": [1, 2]},
+        "bare_devices": False,
+        "has_lan": False,
         "full": True,
     }
     (draft / "meta.json").write_text(json.dumps(meta))
@@ -111,28 +125,79 @@ def test_an_image_that_refers_to_a_file_is_refused(store: Store, tmp_path: Path)
         source._accept(EntryName(kind="images", key="i"), (), draft)
 
 
+OUTSIDE, LACKS, UNREADABLE = "outside of what it was built on", "it lacks its file", "this version can read"
+
+
 @pytest.mark.parametrize(
-    "change",
+    ("change", "said"),
     [
-        lambda meta: meta["image"].update(initrd="/etc/shadow"),
-        lambda meta: meta["image"].update(kernel="../secret"),
-        lambda meta: meta.update(disks=["../../../secret"]),
-        lambda meta: meta.update(disks=["missing.qcow2"]),
-        lambda meta: meta["spec"].update(memory=256),
-        lambda meta: meta["spec"].update(unknown=1),
-        lambda meta: meta.pop("spec"),
-        lambda meta: meta.update(full=False, layers=["../pages"]),
-        lambda meta: (meta.update(full=False, layers=[]), meta["origin"].update(parent="other")),
-        lambda meta: meta.update(members={"one": "unknown"}),
+        (lambda meta: meta["image"].update(initrd="/etc/shadow"), OUTSIDE),
+        (lambda meta: meta["image"].update(kernel="../secret"), OUTSIDE),
+        (lambda meta: meta.update(disks=["../../../secret"]), LACKS),
+        (lambda meta: meta.update(disks=["missing.qcow2"]), LACKS),
+        (lambda meta: meta["spec"].update(memory=256), "its memory has less than 256 MiB"),
+        (lambda meta: meta["spec"].update(unknown=1), UNREADABLE),
+        (lambda meta: meta["spec"].update(memory=1), UNREADABLE),
+        (lambda meta: meta["origin"].update(unknown=1), UNREADABLE),
+        (lambda meta: meta["origin"].update(made_from={"QEMU": 7}), UNREADABLE),
+        (lambda meta: meta.update(full="yes"), UNREADABLE),
+        (lambda meta: meta.pop("spec"), UNREADABLE),
+        (lambda meta: meta.pop("abilities"), UNREADABLE),
+        (lambda meta: meta.update(full=False, layers=["../pages"]), LACKS),
+        (lambda meta: meta.update(full=False, layers=["pages"]), "its memory has more than 128 MiB"),
+        (lambda meta: meta.update(full=False, layers=[]), "based on a state that it does not need"),
+        (lambda meta: meta.update(members={"one": "unknown"}, faults=[]), "machines that it does not need"),
+        (lambda meta: meta.update(members={"../one": "unknown"}, faults=[]), UNREADABLE),
     ],
 )
 def test_metadata_that_leads_elsewhere_is_refused(
-    store: Store, change: Callable[[dict[str, Any]], None]
+    store: Store, change: Callable[[dict[str, Any]], None], said: str
 ) -> None:
     draft = state(store)
+    (draft / "pages").mkdir()
+    (draft / "pages" / f"{127 << 20:012x}").write_bytes(bytes(2 << 20))
     changed(draft, change)
-    with pytest.raises(StoreDamaged):
+    with pytest.raises(StoreDamaged, match=said):
         accept(store, draft)
+
+
+def test_a_layer_of_memory_is_accepted(store: Store) -> None:
+    parent = EntryName(kind="states", key="parent")
+    store.provide("states", parent.key, "state", lambda draft: (draft / "ram").touch(), depends_on=[IMAGE])
+    draft = state(store)
+    (draft / "pages").mkdir()
+    (draft / "pages" / f"{126 << 20:012x}").write_bytes(bytes(2 << 20))
+
+    def layered(meta: dict[str, Any]) -> None:
+        meta.update(full=False, layers=["pages"], on_parent=True)
+        meta["origin"]["parent"] = parent.key
+
+    changed(draft, layered)
+    accept(store, draft, needs=(parent,))  # the image is what the parent needs
+
+
+def test_a_disk_that_no_metadata_names_is_checked_too(store: Store) -> None:
+    draft = state(store)
+    qcow2(draft / "hidden", "-F", "raw", "-b", "/etc/hostname")
+    with pytest.raises(StoreDamaged, match="hidden refers to a file outside"):
+        accept(store, draft)
+
+
+def test_a_downloaded_image_has_the_checksum_of_its_key(store: Store, tmp_path: Path) -> None:
+    draft = tmp_path / "draft"
+    draft.mkdir()
+    (draft / "disk").write_bytes(b"content")
+    checksum = Checksum("sha256", hashlib.sha256(b"content").hexdigest())
+    (draft / "meta.json").write_text(json.dumps({"sha256": checksum.digest}))
+    registry: Any = None
+    source = registry_source(store, registry, root=tmp_path, progress=silent(), pinned=None)
+    source._accept(EntryName(kind="images", key=checksum.key), (), draft)
+    (draft / "disk").write_bytes(b"another")
+    with pytest.raises(StoreDamaged, match="not the image with the checksum"):
+        source._accept(EntryName(kind="images", key=checksum.key), (), draft)
+    (draft / "meta.json").write_text(json.dumps({"sha256": hashlib.sha256(b"another").hexdigest()}))
+    with pytest.raises(StoreDamaged, match="not the image with the checksum"):
+        source._accept(EntryName(kind="images", key=checksum.key), (), draft)
 
 
 def test_a_state_on_an_image_that_it_does_not_need_is_refused(store: Store) -> None:
@@ -159,5 +224,13 @@ def test_what_differs_is_named_by_its_part() -> None:
     one = outline({"spec": {"memory": 512}, "cpu": "maximum", "prepare": [{"conftest.f": "def f():\n  one"}]})
     other = outline({"spec": {"memory": 512}, "cpu": "EPYC", "prepare": [{"conftest.f": "def f():\n  two"}]})
     assert differences(one, one) == []
-    assert differences(one, other) == ["cpu is maximum there, EPYC here", "prepare.conftest.f differs"]
-    assert differences({}, {"qemu": "7.2"}) == ["qemu is only here"]
+    assert differences(one, other) == ["cpu is maximum, not EPYC", "prepare.conftest.f differs"]
+    assert differences({}, {"qemu": "7.2"}) == ["qemu is new"]
+
+
+def test_a_constant_of_the_project_is_not_shown() -> None:
+    """It may be a password, and goes into the registry and into logs."""
+    found = outline({"source": {"conftest.TOKEN": "'hunter2'"}, "spec": {"image": "https://me:hunter2@host/i"}})
+    assert "hunter2" not in str(found)
+    other = outline({"source": {"conftest.TOKEN": "'hunter3'"}, "spec": {"image": "https://me:hunter2@host/i"}})
+    assert differences(found, other) == ["source.conftest.TOKEN differs"]
