@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
+
+from pytest_vmsnap import image
+from pytest_vmsnap.progress import Progress, silent
+from pytest_vmsnap.states import image_request
+from pytest_vmsnap.store import Store, checksum
 
 from ..registry_server import PASSWORD, RegistryServer, auth_file, serving
 
@@ -15,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from pytest_vmsnap import MachineSpec
+    from pytest_vmsnap.session import VmsnapSession
 
 CONFTEST = """
 from pytest_vmsnap import state
@@ -41,113 +49,162 @@ def test_base(vm):
 """
 
 
-@pytest.fixture
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryServer]:
-    with serving(tmp_path_factory.mktemp("registry"), tls=True, login=True) as found:
-        yield found
+class Suite:
+    """A project in `path`, the registry `server`, and as many stores as tests ask for.
+
+    `first` is a store with the image, so that no test has to build it; the first run with it makes the states.
+    """
+
+    def __init__(self, path: Path, server: RegistryServer, environment: dict[str, str], stores: Path) -> None:
+        self.path = path
+        self.server = server
+        self.environment = environment
+        self.first = stores / "first"
+        self._stores = stores
+        self._count = 0
+
+    def store(self) -> Path:
+        """An empty store."""
+        self._count += 1
+        return self._stores / str(self._count)
+
+    def run(self, store: Path, *arguments: str) -> str:
+        """Run the tests with this store, and return what pytest printed."""
+        done = self._start("-m", "pytest", f"--vmsnap-store={store}", *arguments)
+        assert "2 passed" in done.stdout, done.stdout + done.stderr
+        assert PASSWORD not in done.stdout + done.stderr
+        return done.stdout
+
+    def vmsnap(self, store: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = "import sys; from pytest_vmsnap.cli import main; sys.exit(main())"
+        return self._start("-c", command, "--store", str(store), *arguments)
+
+    def _start(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, *arguments],
+            cwd=self.path,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
 
 
-@pytest.fixture
-def suite(
-    project: pytest.Pytester,
-    server: RegistryServer,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    light: tuple[str, ...],
-) -> pytest.Pytester:
-    project.makeconftest(CONFTEST)
-    project.makepyfile(test_it=TESTS)
-    project.makeini("[pytest]\naddopts = " + " ".join(light))
-    monkeypatch.setenv("VMSNAP_REGISTRY", server.address)
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(server.certificate))
-    monkeypatch.setenv("REGISTRY_AUTH_FILE", str(auth_file(tmp_path / "auth.json", server.host)))
-    return project
+@pytest.fixture(scope="module")
+def suite(vmsnap: VmsnapSession, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
+    path, stores = tmp_path_factory.mktemp("project"), tmp_path_factory.mktemp("stores")
+    (path / "conftest.py").write_text(CONFTEST)
+    (path / "test_it.py").write_text(TESTS)
+    (path / "pytest.ini").write_text("[pytest]\n")
+    request = image_request(vmsnap.settings.spec(), root=vmsnap.settings.root)
+    built = image.provide(request, store=vmsnap.store, progress=Progress(print))
+    Store(stores / "first", progress=silent())
+    assert built.disk
+    shutil.copytree(built.disk.parent, stores / "first" / "images" / built.disk.parent.name)
+    with serving(tmp_path_factory.mktemp("registry"), tls=True, login=True) as server:
+        environment = os.environ | {
+            "VMSNAP_URI": vmsnap.facts.uri.uri,
+            "VMSNAP_REGISTRY": server.address,
+            "REQUESTS_CA_BUNDLE": str(server.certificate),
+            "REGISTRY_AUTH_FILE": str(auth_file(path / "auth.json", server.host)),
+            "PYTEST_ADDOPTS": "-p no:randomly -p no:cacheprovider",
+        }
+        yield Suite(path, server, environment, stores)
 
 
-def run(project: pytest.Pytester, store: Path, *arguments: str) -> str:
-    """Run the suite with a store of its own, and return what it printed."""
-    result = project.run(sys.executable, "-m", "pytest", f"--vmsnap-store={store}", *arguments)
-    result.assert_outcomes(passed=2)
-    said = result.stdout.str() + result.stderr.str()
-    assert PASSWORD not in said
-    return said
-
-
-def vmsnap(project: pytest.Pytester, store: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pytest_vmsnap.cli", "--store", str(store), *arguments]
-    return subprocess.run(command, cwd=project.path, capture_output=True, text=True, check=False)
-
-
-def test_what_one_store_pushes_another_runs_on(
-    suite: pytest.Pytester, tmp_path: Path, vm_spec: MachineSpec
-) -> None:
-    first = run(suite, tmp_path / "first", "--vmsnap-push")
+def test_what_one_store_pushes_another_runs_on(suite: Suite) -> None:
+    first = suite.run(suite.first, "--vmsnap-push")
     assert "booting" in first
-    second = run(suite, tmp_path / "second")
+    store = suite.store()
+    second = suite.run(store)
     assert "booting" not in second
     assert "preparing" not in second
+    assert "building" not in second
     assert "2 states from the registry" in second
-    third = run(suite, tmp_path / "second")
-    assert "2 states from the store" in third
-    assert vmsnap(suite, tmp_path / "second", "verify").stdout.endswith("no damage found\n")
+    assert "2 states from the store" in suite.run(store)
+    assert suite.vmsnap(store, "verify").stdout.endswith("no damage found\n")
+    assert "0 states" not in suite.vmsnap(store, "states").stdout
 
 
-def test_states_are_pushed_pulled_and_locked_by_hand(suite: pytest.Pytester, tmp_path: Path) -> None:
-    first, second = tmp_path / "first", tmp_path / "second"
-    run(suite, first)
-    pushed = vmsnap(suite, first, "push", "two")
+def test_states_are_pushed_pulled_and_locked_by_hand(suite: Suite) -> None:
+    suite.run(suite.first)
+    pushed = suite.vmsnap(suite.first, "push", "two")
     assert pushed.returncode == 0, pushed.stderr
-    assert "MB sent" in pushed.stdout
-    assert "it was there already" in vmsnap(suite, first, "push", "two").stdout
-    assert "no state nothing" in vmsnap(suite, second, "pull", "nothing").stderr
-    pulled = vmsnap(suite, second, "pull", "two")
+    assert "it was there already" in suite.vmsnap(suite.first, "push", "two").stdout
+    store = suite.store()
+    nothing = suite.vmsnap(store, "pull", "nothing")
+    assert (nothing.returncode, "has no state nothing" in nothing.stderr) == (1, True)
+    pulled = suite.vmsnap(store, "pull", "two")
     assert pulled.returncode == 0, pulled.stderr
     assert "MB received" in pulled.stdout
-    assert "booting" not in run(suite, second)
-    assert "in the registry, two@" in vmsnap(suite, second, "states", "--why", "two").stdout
+    assert "it was in the store already" in suite.vmsnap(store, "pull", "two").stdout
+    why = suite.vmsnap(suite.first, "states", "--why", "two").stdout
+    assert re.search(r"in the store, two@\w+: fits\nin the registry, two@\w+: fits", why), why
 
-    locked = vmsnap(suite, first, "lock")
-    assert locked.returncode == 0, locked.stderr
-    third = tmp_path / "third"
-    assert "booting" not in run(suite, third)
     lock = suite.path / "vmsnap.lock"
-    lock.write_text(lock.read_text().replace('"sha256:', '"sha256:0000').replace("0000", "", 0)[:-6] + '"\n')
-    wrong = vmsnap(suite, tmp_path / "fourth", "pull", "two")
-    assert wrong.returncode == 1
-    assert "vmsnap.lock" in wrong.stderr
+    try:
+        locked = suite.vmsnap(suite.first, "lock")
+        assert locked.returncode == 0, locked.stderr
+        assert suite.vmsnap(suite.store(), "pull", "two").returncode == 0
+        lock.write_text(re.sub(r"sha256:\w{4}", "sha256:0000", lock.read_text()))
+        wrong = suite.vmsnap(suite.store(), "pull", "two")
+        assert wrong.returncode == 1
+        assert "does not have sha256:0000" in wrong.stderr
+    finally:
+        lock.unlink(missing_ok=True)
 
 
-def test_what_does_not_fit_is_said_with_the_part_that_differs(suite: pytest.Pytester, tmp_path: Path) -> None:
-    run(suite, tmp_path / "first", "--vmsnap-push")
-    suite.makeconftest(CONFTEST.replace("echo 2", "echo  2"))
-    said = run(suite, tmp_path / "second")
-    assert "the registry's state two does not fit: two.source" in said
-    assert "booting" not in said  # its parent fits
-    why = vmsnap(suite, tmp_path / "second", "states", "--why", "two").stdout
-    assert "does not fit" in why
-    assert "two.source" in why
-    assert "fits" in why
+@pytest.mark.thorough
+def test_what_does_not_fit_is_said_with_the_part_that_differs(suite: Suite) -> None:
+    suite.run(suite.first, "--vmsnap-push")
+    store = suite.store()
+    try:
+        (suite.path / "conftest.py").write_text(CONFTEST.replace("echo 2", "echo  2"))
+        said = suite.run(store)
+        assert "the registry's state two does not fit: two.source.conftest.py::two differs" in said
+        assert "booting" not in said  # its parent fits
+        why = suite.vmsnap(store, "states", "--why", "two").stdout
+        assert re.search(r"in the registry, two@\w+: does not fit\n  two\.source\.\S+ differs", why), why
+    finally:
+        (suite.path / "conftest.py").write_text(CONFTEST)
 
 
-def test_a_disk_that_leads_outside_is_refused(
-    suite: pytest.Pytester, tmp_path: Path, server: RegistryServer
-) -> None:
-    """A state whose disk names a file of the host, as somebody who may push could make one."""
-    first = tmp_path / "first"
-    run(suite, first)
-    secret = tmp_path / "secret"
-    secret.write_bytes(b"secret" * 1000)
-    states = {
-        json.loads((path / "meta.json").read_text())["origin"]["name"]: path
-        for path in (first / "states").iterdir()
-    }
-    meta_path = states["one"] / "meta.json"
-    meta = json.loads(meta_path.read_text())
-    meta["image"]["initrd"] = str(secret)
-    meta_path.chmod(0o600)
-    meta_path.write_text(json.dumps(meta))
-    pushed = vmsnap(suite, first, "push", "one")
-    assert pushed.returncode == 0, pushed.stderr
-    said = run(suite, tmp_path / "second")
-    assert "refers to a file outside of what it was built on" in said
-    assert "the state one cannot be pulled, and will be built" in said
+@pytest.mark.thorough
+def test_a_state_that_names_a_file_of_the_host_is_refused(suite: Suite) -> None:
+    """As somebody who may push could make one."""
+    suite.run(suite.first)
+    (one,) = [
+        path
+        for path in (suite.first / "states").glob("*/meta.json")
+        if json.loads(path.read_text())["origin"]["name"] == "one"
+    ]
+    before = one.read_text()
+    meta = json.loads(before)
+    meta["image"]["initrd"] = "../../../../../../etc/passwd"
+    try:
+        one.write_text(json.dumps(meta))
+        record = one.parent / "manifest.json"
+        noted = json.loads(record.read_text())
+        noted["meta.json"] = [one.stat().st_size, one.stat().st_mtime_ns, checksum(one)]
+        record.write_text(json.dumps(noted))
+        # another repository, which has no sound one yet
+        suite.environment["VMSNAP_REGISTRY"] = suite.server.address + "/evil"
+        pushed = suite.vmsnap(suite.first, "push", "one")
+        assert pushed.returncode == 0, pushed.stderr
+        said = suite.run(suite.store())
+        assert "the state one cannot be pulled, and will be built: it refers to a file outside" in said
+    finally:
+        suite.environment["VMSNAP_REGISTRY"] = suite.server.address
+        one.write_text(before)
+
+
+@pytest.mark.thorough
+def test_a_state_on_a_file_of_this_host_is_not_pushed(suite: Suite, vmsnap: VmsnapSession) -> None:
+    kernel = next((suite.first / "images").glob("*/kernel"))
+    own = suite.path / "own-kernel"
+    shutil.copy(kernel, own)
+    store = suite.store()
+    shutil.copytree(suite.first / "images", store / "images")
+    shutil.copy(suite.first / "format", store)
+    said = suite.run(store, f"--vmsnap-kernel={own}", "--vmsnap-push")
+    assert f"cannot be pushed: it was made from {own}, a file of this host" in said
