@@ -169,33 +169,56 @@ def test_what_does_not_fit_is_said_with_the_part_that_differs(suite: Suite) -> N
         (suite.path / "conftest.py").write_text(CONFTEST)
 
 
-@pytest.mark.thorough
-def test_a_state_that_names_a_file_of_the_host_is_refused(suite: Suite) -> None:
-    """As somebody who may push could make one."""
+@pytest.fixture
+def changed(suite: Suite, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """The entry of the state `one` in the first store, to be changed and pushed to another repository.
+
+    As somebody who may push could make one: the store's own record of the files fits them.
+    """
     suite.run(suite.first)
     (one,) = [
-        path
+        path.parent
         for path in (suite.first / "states").glob("*/meta.json")
         if json.loads(path.read_text())["origin"]["name"] == "one"
     ]
-    before = one.read_text()
-    meta = json.loads(before)
+    aside = suite.first / "aside"
+    shutil.copytree(one, aside)
+    suite.environment["VMSNAP_REGISTRY"] = f"{suite.server.address}/{request.node.name.lower()}"
+    yield one
+    suite.environment["VMSNAP_REGISTRY"] = suite.server.address
+    shutil.rmtree(one)
+    aside.rename(one)
+
+
+def push_changed(suite: Suite, entry: Path, name: str, content: bytes) -> None:
+    """Give the file `name` of the entry another `content`, and push the entry."""
+    file, record = entry / name, entry / "manifest.json"
+    file.chmod(0o600)
+    file.write_bytes(content)
+    noted = json.loads(record.read_text())
+    noted[name] = [file.stat().st_size, file.stat().st_mtime_ns, checksum(file)]
+    record.write_text(json.dumps(noted))
+    pushed = suite.vmsnap(suite.first, "push", "one")
+    assert pushed.returncode == 0, pushed.stderr
+
+
+@pytest.mark.thorough
+def test_a_state_that_names_a_file_of_the_host_is_refused(suite: Suite, changed: Path) -> None:
+    meta = json.loads((changed / "meta.json").read_text())
     meta["image"]["initrd"] = "../../../../../../etc/passwd"
-    try:
-        one.write_text(json.dumps(meta))
-        record = one.parent / "manifest.json"
-        noted = json.loads(record.read_text())
-        noted["meta.json"] = [one.stat().st_size, one.stat().st_mtime_ns, checksum(one)]
-        record.write_text(json.dumps(noted))
-        # another repository, which has no sound one yet
-        suite.environment["VMSNAP_REGISTRY"] = suite.server.address + "/evil"
-        pushed = suite.vmsnap(suite.first, "push", "one")
-        assert pushed.returncode == 0, pushed.stderr
-        said = suite.run(suite.store())
-        assert "the state one cannot be pulled, and will be built: it refers to a file outside" in said
-    finally:
-        suite.environment["VMSNAP_REGISTRY"] = suite.server.address
-        one.write_text(before)
+    push_changed(suite, changed, "meta.json", json.dumps(meta).encode())
+    said = suite.run(suite.store())
+    assert "the state one cannot be pulled, and will be built: it refers to a file outside" in said
+
+
+@pytest.mark.thorough
+def test_a_pulled_state_that_does_not_load_is_built_instead(suite: Suite, changed: Path) -> None:
+    push_changed(suite, changed, "device-state", b"no device state" * 1000)
+    store = suite.store()
+    said = suite.run(store)
+    assert "it came from a registry, and cannot be used on this host" in said
+    assert "preparing the state one" in said or "states built" in said
+    assert "from the store" in suite.run(store)
 
 
 @pytest.mark.thorough
