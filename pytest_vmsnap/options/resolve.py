@@ -142,6 +142,8 @@ def _check_combinations(values: dict[str, Any], origins: dict[str, Origin], raw:
             hint="its publisher lists it (often in SHA256SUMS next to the image); for a file that you trust, "
             "`sha256sum FILE` prints it",
         )
+    if values["push"] and values["registry"] is None:
+        raise OptionError(f"{BY_NAME['push'].flag} needs a registry to push to: set {_names('registry')}")
     if values["image"] is None and values["kernel"] is None:
         written = _named(BY_NAME["image"], origins["image"], raw["image"])
         raise OptionError(f"{written}: a machine without an image needs {_names('kernel')}")

@@ -13,7 +13,7 @@ from pytest_vmsnap.host import choose_uri, default_store, open_host
 from pytest_vmsnap.machine import Deadlines
 from pytest_vmsnap.pool import Allocation, HostBudget, OwnBudget, Pool, Provisioner
 from pytest_vmsnap.registry import open_registry, parse_address
-from pytest_vmsnap.states import Library, PreparationHook, read_lock, registry_source
+from pytest_vmsnap.states import Exchange, Library, PreparationHook, read_lock, registry_source
 from pytest_vmsnap.store import Store
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class Engine:
             progress=progress,
             note_use=timings.note_state,
             observe=observe,
-            registry=registry if settings.push else None,
+            exchange=Exchange(self.store, target=registry if settings.push else None, progress=progress),
         )
 
     @property

@@ -18,6 +18,7 @@ from pytest_vmsnap.states.entries import (
     seal_cluster,
     use,
 )
+from pytest_vmsnap.states.exchange import Exchange
 from pytest_vmsnap.states.from_registry import lock, pull_state, push_state, registry_source, title_of
 from pytest_vmsnap.states.function_source import source_parts
 from pytest_vmsnap.states.input_files import inputs_digest
@@ -39,6 +40,7 @@ __all__ = [
     "source_parts",
     "inputs_digest",
     "Library",
+    "Exchange",
     "PreparationHook",
     "image_request",
     "BASE",

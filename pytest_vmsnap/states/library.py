@@ -13,7 +13,6 @@ from pytest_vmsnap.errors import (
     BootError,
     ChannelError,
     HostError,
-    RegistryError,
     RevertError,
     StoreDamaged,
 )
@@ -21,7 +20,6 @@ from pytest_vmsnap.fork import ClusterSnapshot
 from pytest_vmsnap.guest import stop_calendar_timers
 from pytest_vmsnap.machine import History, Machine
 from pytest_vmsnap.model import ClusterSpec, MachineSpec
-from pytest_vmsnap.registry import Puller
 from pytest_vmsnap.states import cache_key, entries, wanted
 from pytest_vmsnap.states.base_state import (
     BASE,
@@ -32,15 +30,10 @@ from pytest_vmsnap.states.base_state import (
     image_request,
 )
 from pytest_vmsnap.states.clusters import ClusterBuilder, join_parts
-from pytest_vmsnap.states.from_registry import push_state, title_of
 from pytest_vmsnap.states.preparation import observed, run_preparation
 from pytest_vmsnap.store import (
-    PULLED,
-    Damage,
     EntryName,
-    closure,
     damage_of,
-    inode_of,
     remove_damaged,
     trim,
 )
@@ -55,17 +48,16 @@ if TYPE_CHECKING:
     from pytest_vmsnap.model import Image, Settings
     from pytest_vmsnap.pool import ClusterLease, Lease, Provisioner
     from pytest_vmsnap.progress import Progress
-    from pytest_vmsnap.registry import Registry
     from pytest_vmsnap.states.declarations import Declaration
     from pytest_vmsnap.states.entries import Origin
+    from pytest_vmsnap.states.exchange import Exchange
     from pytest_vmsnap.states.preparation import PreparationHook
     from pytest_vmsnap.states.tree import StateTree
-    from pytest_vmsnap.store import Fingerprint, Kind, Store
+    from pytest_vmsnap.store import Damage, Fingerprint, Kind, Store
 
 log = logging.getLogger("pytest_vmsnap.states")
 
 Spec = MachineSpec | ClusterSpec
-MOST_DIFFERENCES = 3  # that are said of a state in the registry
 
 
 class Library:
@@ -74,8 +66,8 @@ class Library:
     `prepare` is ``pytest_vmsnap_prepare``, `prepare_cluster` is ``pytest_vmsnap_prepare_cluster``. `note_use`
     is called once for each state that is used, with its name, its key, the seconds that it took to build (None
     if it was not built), and whether it was pulled from a registry. `observe` is called with the history of a
-    machine whose state could not be made, before the machine ends. What the run uses is pushed to the
-    `registry`, if there is one.
+    machine whose state could not be made, before the machine ends. `exchange` is that with a
+    registry.
     """
 
     def __init__(
@@ -93,7 +85,7 @@ class Library:
         progress: Progress,
         note_use: Callable[[str, str, float | None, bool], None],
         observe: Callable[[History], None],
-        registry: Registry | None = None,
+        exchange: Exchange,
     ) -> None:
         self._settings = settings
         self._tree = tree
@@ -108,7 +100,7 @@ class Library:
         self._note_use = note_use
         self._build_seconds: dict[str, float] = {}  # by key
         self._observe = observe
-        self._registry = registry
+        self._exchange = exchange
         self._found: dict[tuple[Spec, str], Saved] = {}
         self._images: dict[MachineSpec, Image] = {}
         self._keys: dict[tuple[Spec, str], str] = {}
@@ -157,7 +149,7 @@ class Library:
                 self._keys.clear()
                 entry = self._entry(spec, state)
             self._found[spec, state] = self._opened(entry)
-            self._push(EntryName(kind=entries.KIND, key=entry.name))
+            self._exchange.push(EntryName(kind=entries.KIND, key=entry.name))
             pulled = EntryName(kind=entries.KIND, key=entry.name) in self._store.fetched
             self._note_use(state, self.key(spec, state), self._build_seconds.get(self.key(spec, state)), pulled)
             trim(self._store, self._settings.store_limit)
@@ -175,24 +167,12 @@ class Library:
             return None
         with self._progress.step(f"checking the state {state} in the store"):
             damaged = damage_of(self._store, EntryName(kind=entries.KIND, key=self.key(spec, state)))
-        damaged = damaged or self._unusable_pulled(spec, state)
+        damaged = damaged or self._exchange.distrust(EntryName(kind=entries.KIND, key=self.key(spec, state)))
         if not damaged:
             return None
         self._healed.add((spec, state))
         self._remove(damaged)
         return self.snapshot(spec, state)
-
-    def _unusable_pulled(self, spec: Spec, state: str) -> list[Damage]:
-        """The states from a registry that `state` is, or was made from, as damage.
-
-        They are whole, but do not load. They will be built on this host.
-        """
-        name = EntryName(kind=entries.KIND, key=self.key(spec, state))
-        found = [each for each in closure(self._store.path, name) if each.kind == entries.KIND]
-        pulled = [each for each in found if (self._store.place(each) / PULLED).exists()]
-        self._store.distrusted.update(pulled)
-        what = "it came from a registry, and cannot be used on this host"
-        return [Damage(name=each, what=what, inode=inode_of(self._store.place(each))) for each in pulled]
 
     def expect_unchanged(self) -> None:
         """Check that nothing wrote to the snapshots that machines of this run were made from.
@@ -285,7 +265,7 @@ class Library:
 
         def build(draft: Path) -> Iterable[EntryName]:
             __tracebackhide__ = True
-            self._say_what_differs(spec, state)
+            self._exchange.say_what_differs(state, self._outlines[self.key(spec, state)])
             prepare: Callable[..., object] | None = declaration.function if declaration else None
             if not declaration and self._prepare_cluster.implementations:
                 prepare = partial(self._prepare_cluster.call, spec=spec)
@@ -362,17 +342,6 @@ class Library:
         found = [self._factory.host.reachable(disk)] if disk else []
         return [path for path in found if path.is_relative_to(self._store.path)]
 
-    def _push(self, name: EntryName) -> None:
-        """Push the state unless it was pulled; a registry that does not take it is only reported."""
-        if self._registry is None or (self._store.place(name) / PULLED).exists():
-            return
-        try:
-            push_state(self._store, self._registry, name, progress=self._progress)
-        except (RegistryError, StoreDamaged, OSError) as error:
-            self._progress.say(f"the {title_of(self._store, name)} was not pushed: {error}")
-            if isinstance(error, RegistryError) and error.is_lost:
-                self._registry = None
-
     def _opened(self, entry: Path) -> Saved:
         found = entries.load_any(self._store, entry)
         for snapshot in found.members:
@@ -380,25 +349,9 @@ class Library:
             entries.open_to(self._factory.host, snapshot)
         return found
 
-    def _say_what_differs(self, spec: Spec, state: str) -> None:
-        """Say why the registry's state of this name is not used, if it has one and this run builds it."""
-        if not isinstance(self._store.source, Puller):
-            return
-        try:
-            there = self._store.source.made_from(state)
-        except RegistryError as error:
-            log.info("what the registry's state %s was made from is not known: %s", state, error)
-            return
-        if there is None or not there[1]:
-            return
-        if found := cache_key.differences(there[1], self._outlines[self.key(spec, state)]):
-            shown = "; ".join(found[:MOST_DIFFERENCES])
-            rest = f"; {len(found) - MOST_DIFFERENCES} more" if len(found) > MOST_DIFFERENCES else ""
-            self._progress.say(f"the registry's state {state} does not fit: {shown}{rest}")
-
     def _build_base(self, draft: Path, spec: MachineSpec) -> None:
         __tracebackhide__ = True
-        self._say_what_differs(spec, BASE)
+        self._exchange.say_what_differs(BASE, self._outlines[self.key(spec, BASE)])
         started = time.monotonic()
         snapshot = build_base(
             self._factory,
@@ -431,7 +384,8 @@ class Library:
 
     def _build(self, draft: Path, spec: MachineSpec, declaration: Declaration) -> None:
         __tracebackhide__ = True
-        self._say_what_differs(spec, declaration.name)
+        name = declaration.name
+        self._exchange.say_what_differs(name, self._outlines[self.key(spec, name)])
         source = (spec, declaration.parent)
         lease = cast("Lease", self._made([source], lambda: self.snapshot(*source)))
         started = time.monotonic()

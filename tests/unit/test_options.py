@@ -387,3 +387,11 @@ def test_the_native_table_is_read_with_its_types(
     (tmp_path / name).write_text(content)
     assert native_table(tmp_path / name) == table
     assert native_table(None) == {}
+
+
+def test_a_push_needs_a_registry() -> None:
+    said = refusal({"vmsnap_push": True})
+    assert "--vmsnap-push needs a registry to push to" in said
+    assert "vmsnap_registry" in said
+    address = "oci://registry.example.org/team/states"
+    assert read({"vmsnap_push": True}, environment={"VMSNAP_REGISTRY": address}).push
