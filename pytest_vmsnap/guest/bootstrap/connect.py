@@ -82,6 +82,8 @@ def _try(methods: Sequence[BootstrapMethod], failed: dict[str, str], script: str
             failed[method.name] = error.message
             log.info("installing by %s: %s", method.name, error.message)
             continue
+        finally:
+            method.close()  # it is tried once
         failed[method.name] = "the install script ran, but nothing answered"
         log.info("installed by %s", method.name)
         return

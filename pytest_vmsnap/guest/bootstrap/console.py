@@ -24,6 +24,8 @@ LOGIN = re.compile(rb"login: *\Z")
 PASSWORD = re.compile(rb"[Pp]assword: *\Z")
 REFUSED = re.compile(rb"[Ll]ogin incorrect|Authentication failure|Login timed out")
 PROMPT = re.compile(rb"[#$%>] *(\x1b\[[0-9;?]*[a-zA-Z])*\Z")
+# of a boot loader, which draws on the whole screen: what ends a piece of that is no prompt
+BOOT_MENU = re.compile(rb"GNU GRUB|highlighted entry|[Pp]ress enter to boot|[Bb]oot [Mm]anager")
 # what is typed is echoed, so the expected answer must differ from it
 HELLO, HELLO_ANSWER = b"echo vmsnap-$((40+2))\n", b"vmsnap-42"
 
@@ -53,9 +55,15 @@ class ViaConsole:
         """Whether there is a prompt: that of login(1) if a user is given, or that of a shell.
 
         Nothing is typed where a boot has come to a dead end: a firmware or an initramfs has a shell too.
+        Without a prompt, the console is left again: a guest stops at its output if a connected reader does not
+        read (measured: after some hundred bytes, since each write takes up a whole buffer of the socket).
         """
-        if self._is_stuck():
-            return False
+        is_ready = not self._is_stuck() and self._has_prompt()
+        if not is_ready:
+            self.close()
+        return is_ready
+
+    def _has_prompt(self) -> bool:
         try:
             if self._socket is None:
                 self._socket = socket.socket(socket.AF_UNIX)
@@ -63,10 +71,12 @@ class ViaConsole:
             self._send(b"\n")
             self._read(QUIET_SECONDS)
         except OSError as error:
-            self.close()
             self._problem = f"it cannot be reached: {error}"
             return False
         if self._is_stuck():
+            return False
+        if BOOT_MENU.search(self._seen):
+            self._problem = "it shows the menu of a boot loader"
             return False
         if LOGIN.search(self._seen):
             self._problem = "it asks for a login: set vmsnap_console_user and vmsnap_console_password"

@@ -27,7 +27,7 @@ def flooding(tmp_path: Path) -> Iterator[Path]:
         connection, _ = listening.accept()
         with connection, suppress(OSError):
             while not ended.is_set():
-                connection.sendall(b"\x1b[2J  Boot Manager Menu  \r\n")
+                connection.sendall(b"\x1b[2J  load average: 0.10  \r\n")
                 ended.wait(0.05)
 
     with socket.socket(socket.AF_UNIX) as listening:
@@ -48,8 +48,49 @@ def test_a_console_that_never_pauses_is_not_waited_for_without_end(flooding: Pat
     asking.start()
     asking.join(60)
     assert answers == [False]
-    assert "Boot Manager Menu" in method.problem()
+    assert "load average" in method.problem()
     method.close()
+
+
+class Console:
+    """A guest's console: it prints `answer` to a reader that connects, and notes what that types."""
+
+    def __init__(self, path: Path, answer: bytes) -> None:
+        self.typed = b""
+        self.ended = threading.Event()
+        self._answer = answer
+        self._listening = socket.socket(socket.AF_UNIX)
+        self._listening.bind(str(path))
+        self._listening.listen()
+        threading.Thread(target=self._serve, name="console", daemon=True).start()
+
+    def _serve(self) -> None:
+        connection, _ = self._listening.accept()
+        self._listening.close()
+        with connection:
+            connection.sendall(self._answer)
+            while data := connection.recv(1000):
+                self.typed += data
+        self.ended.set()
+
+
+@pytest.mark.parametrize(
+    "printed",
+    [
+        b"\x1b[H  GNU GRUB  version 2.06\r\n Press enter to boot the selected OS\x1b[5;3H*Linux >",
+        b"The highlighted entry will be executed automatically in 1s. \x1b[5;3H%",
+        b"[    1.000000] pci 0000:00:03.0: [1af4:1003] type 00",
+        b"guest login: ",
+    ],
+)
+def test_a_console_without_a_prompt_is_left_again(tmp_path: Path, printed: bytes) -> None:
+    """A guest stops at its output if a connected reader does not read."""
+    console = Console(tmp_path / "serial", printed)
+    domain: Any = SimpleNamespace(serial=tmp_path / "serial", console_end=lambda size: ""[:size])
+    method = ViaConsole(lambda: domain, ConsoleLogin())
+    assert not method.is_ready()
+    assert console.ended.wait(60)
+    assert console.typed == b"\n"
 
 
 @pytest.mark.parametrize("printed_before", [True, False])
@@ -76,7 +117,6 @@ def test_nothing_is_run_in_the_shell_of_a_firmware(tmp_path: Path, *, printed_be
         )
         method = ViaConsole(lambda: domain, ConsoleLogin())
         assert not method.is_ready()
-        method.close()
         if not printed_before:
             thread.join(60)
     assert typed == ([] if printed_before else [b"\n", b""])
