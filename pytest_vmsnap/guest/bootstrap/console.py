@@ -17,13 +17,15 @@ if TYPE_CHECKING:
 
     from pytest_vmsnap.host import Domain
 
+HELLO_SECONDS = 5.0  # for what may be a prompt to answer
 ANSWER_SECONDS = 20.0  # login(1) may take a while to check a password
 QUIET_SECONDS = 0.7  # without output: what came last is a prompt
 LONGEST_READ_SECONDS = 2.0
 LOGIN = re.compile(rb"login: *\Z")
 PASSWORD = re.compile(rb"[Pp]assword: *\Z")
 REFUSED = re.compile(rb"[Ll]ogin incorrect|Authentication failure|Login timed out")
-PROMPT = re.compile(rb"[#$%>] *(\x1b\[[0-9;?]*[a-zA-Z])*\Z")
+# a number before % is how far something is, such as the relabelling of a file system
+PROMPT = re.compile(rb"(?:[#$>]|(?<!\d)%) *(\x1b\[[0-9;?]*[a-zA-Z])*\Z")
 # of a boot loader, which draws on the whole screen: what ends a piece of that is no prompt
 BOOT_MENU = re.compile(rb"GNU GRUB|highlighted entry|[Pp]ress enter to boot|[Bb]oot [Mm]anager")
 # what is typed is echoed, so the expected answer must differ from it
@@ -84,14 +86,24 @@ class ViaConsole:
         self._problem = "it shows no prompt; its last line: " + repr(
             self._seen.rstrip().rpartition(b"\n")[2].decode(errors="replace")
         )
-        return bool(PROMPT.search(self._seen))
+        if not PROMPT.search(self._seen):
+            return False
+        try:
+            self._ask(HELLO, HELLO_ANSWER, HELLO_SECONDS, "what looks like a prompt is none")
+        except ChannelError as error:
+            self._problem = error.message
+        except OSError as error:
+            self._problem = f"it cannot be reached: {error}"
+        else:
+            return True
+        return False
 
     def run_as_root(self, script: str, *, timeout: float) -> None:
         deadline = time.monotonic() + timeout
         try:
             if LOGIN.search(self._seen):
                 self._log_in()
-            self._ask(HELLO, HELLO_ANSWER, ANSWER_SECONDS, "no shell answers")
+                self._ask(HELLO, HELLO_ANSWER, ANSWER_SECONDS, "no shell answers")
             self._run(script, max(ANSWER_SECONDS, deadline - time.monotonic()))
             if self._logged_in:
                 self._send(b"exit\n")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_vmsnap.guest.bootstrap import console
 from pytest_vmsnap.guest.bootstrap.console import ConsoleLogin, ViaConsole
 
 if TYPE_CHECKING:
@@ -53,9 +54,13 @@ def test_a_console_that_never_pauses_is_not_waited_for_without_end(flooding: Pat
 
 
 class Console:
-    """A guest's console: it prints `answer` to a reader that connects, and notes what that types."""
+    """A guest's console: it prints `answer` to a reader that connects, and notes what that types.
 
-    def __init__(self, path: Path, answer: bytes) -> None:
+    After the first of the texts `after` was typed, it prints the second.
+    """
+
+    def __init__(self, path: Path, answer: bytes, after: tuple[bytes, bytes] = (b"", b"")) -> None:
+        self._asked, self._reply = after
         self.typed = b""
         self.ended = threading.Event()
         self._answer = answer
@@ -69,8 +74,12 @@ class Console:
         self._listening.close()
         with connection:
             connection.sendall(self._answer)
-            while data := connection.recv(1000):
-                self.typed += data
+            with suppress(ConnectionResetError):  # the reader left what it had not read
+                while data := connection.recv(1000):
+                    self.typed += data
+                    if self._asked and self._asked in self.typed:
+                        connection.sendall(self._reply)
+                        self._asked = b""
         self.ended.set()
 
 
@@ -81,31 +90,33 @@ class Console:
         b"The highlighted entry will be executed automatically in 1s. \x1b[5;3H%",
         b"[    1.000000] pci 0000:00:03.0: [1af4:1003] type 00",
         b"guest login: ",
+        b"Relabeling / 12.5%",
     ],
 )
 def test_a_console_without_a_prompt_is_left_again(tmp_path: Path, printed: bytes) -> None:
     """A guest stops at its output if a connected reader does not read."""
-    console = Console(tmp_path / "serial", printed)
+    guest = Console(tmp_path / "serial", printed)
     domain: Any = SimpleNamespace(serial=tmp_path / "serial", console_end=lambda size: ""[:size])
     method = ViaConsole(lambda: domain, ConsoleLogin())
     assert not method.is_ready()
-    assert console.ended.wait(60)
-    assert console.typed == b"\n"
+    assert guest.ended.wait(60)
+    assert guest.typed == b"\n"
 
 
 @pytest.mark.parametrize("printed_before", [True, False])
 def test_nothing_is_run_in_the_shell_of_a_firmware(tmp_path: Path, *, printed_before: bool) -> None:
     shell = "UEFI Interactive Shell v2.2\r\nPress ESC in 1 seconds to skip startup.nsh\r\nShell> "
-    console = [shell] if printed_before else []
+    shown = [shell] if printed_before else []
     typed: list[bytes] = []
 
     def answer() -> None:
         connection, _ = listening.accept()
         with connection:
             typed.append(connection.recv(100))
-            console.append(shell)
+            shown.append(shell)
             connection.sendall(shell.encode())
-            typed.append(connection.recv(100))
+            with suppress(ConnectionResetError):  # the reader left what it had not read
+                typed.append(connection.recv(100))
 
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(tmp_path / "serial"))
@@ -113,11 +124,28 @@ def test_nothing_is_run_in_the_shell_of_a_firmware(tmp_path: Path, *, printed_be
         thread = threading.Thread(target=answer, name="answer", daemon=True)
         thread.start()
         domain: Any = SimpleNamespace(
-            serial=tmp_path / "serial", console_end=lambda size: "".join(console)[-size:]
+            serial=tmp_path / "serial", console_end=lambda size: "".join(shown)[-size:]
         )
         method = ViaConsole(lambda: domain, ConsoleLogin())
         assert not method.is_ready()
         if not printed_before:
             thread.join(60)
-    assert typed == ([] if printed_before else [b"\n", b""])
+    assert b"".join(typed) == (b"" if printed_before else b"\n")
     assert "own shell" in method.problem()
+
+
+def test_what_only_looks_like_a_prompt_is_asked_again_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "HELLO_SECONDS", 0.5)
+    method = ViaConsole(lambda: domain, ConsoleLogin())
+    domain: Any = SimpleNamespace(serial=tmp_path / "first", console_end=lambda size: ""[:size])
+    first = Console(tmp_path / "first", b"[ OK ] Mounted /proc/<pid>")
+    assert not method.is_ready()
+    assert "what looks like a prompt is none" in method.problem()
+    assert first.ended.wait(60)
+    domain = SimpleNamespace(serial=tmp_path / "second", console_end=lambda size: ""[:size])
+    second = Console(tmp_path / "second", b"guest:~# ", after=(b"40+2", b"\r\nvmsnap-42\r\nguest:~# "))
+    assert method.is_ready()
+    method.close()
+    assert second.ended.wait(60)
