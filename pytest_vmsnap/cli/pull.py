@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pytest_vmsnap import states
 from pytest_vmsnap.cli import stored_states
-from pytest_vmsnap.errors import UnknownState
+from pytest_vmsnap.errors import ImageError, UnknownState
 from pytest_vmsnap.image.vendors import is_vendor_name, parse_name
 from pytest_vmsnap.progress import Progress
 
@@ -37,6 +37,12 @@ def run(settings: Settings, arguments: argparse.Namespace) -> int:
     for written in arguments.names:
         if is_vendor_name(written):
             _pull_image(settings, written)
+        elif ":" in written or settings.registry is None:  # the name of a state has no colon
+            raise ImageError(
+                f"{written!r} is not a vendor's image",
+                hint="`vmsnap images` lists the names; to pull a state, set vmsnap_registry (VMSNAP_REGISTRY) to "
+                "oci://HOST/REPOSITORY, and give its name",
+            )
         else:
             _pull_state(settings, written)
     return 0
