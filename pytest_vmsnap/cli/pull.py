@@ -40,8 +40,8 @@ def run(settings: Settings, arguments: argparse.Namespace) -> int:
         elif ":" in written or settings.registry is None:  # the name of a state has no colon
             raise ImageError(
                 f"{written!r} is not a vendor's image",
-                hint="`vmsnap images` lists the names; to pull a state, set vmsnap_registry (VMSNAP_REGISTRY) to "
-                "oci://HOST/REPOSITORY, and give its name",
+                hint="`vmsnap images` lists the names; to pull a state by its name, set vmsnap_registry "
+                "(VMSNAP_REGISTRY) to oci://HOST/REPOSITORY",
             )
         else:
             _pull_state(settings, written)

@@ -168,9 +168,11 @@ def test_workers_keep_evidence_too_of_all_tests_or_of_none_as_is_asked(
         test_it="""
         def test_passes(vm):
             vm.succeed("echo words of one >/dev/console")
+            vm.wait_for_console_text("words of one")
 
         def test_fails(vm):
             vm.succeed("echo words of two >/dev/console")
+            vm.wait_for_console_text("words of two")
             assert 0
         """
     )

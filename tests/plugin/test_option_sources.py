@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_vmsnap.model import Shard
 from pytest_vmsnap.options import BY_NAME, OPTIONS
 from pytest_vmsnap.session import SETTINGS_KEY
 
@@ -66,6 +67,10 @@ SAMPLES = [
     Sample(name="cpus", text="4", value=4, native="4"),
     Sample(name="network", text="isolated", value="isolated"),
     Sample(name="firmware", text="uefi", value="uefi"),
+    Sample(name="cpu", text="x86-64-v3", value="x86-64-v3"),
+    Sample(name="registry", text="oci://registry.example.org/team", value="oci://registry.example.org/team"),
+    Sample(name="push", text="", value=True, beside={"registry": "oci://registry.example.org/team"}),
+    Sample(name="shard", text="2/3", value=Shard(index=2, count=3)),
     Sample(name="uri", text="qemu:///session", value="qemu:///session"),
     Sample(name="accel", text="tcg", value="tcg"),
     Sample(name="channel", text="agent", value="agent"),
