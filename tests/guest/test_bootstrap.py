@@ -55,6 +55,7 @@ def test_cluster(vm_cluster):
     server.succeed(f"perl -MIO::Socket::INET -e '$s = {listen}; sleep' >/dev/null 2>&1 &")
     client.wait_for_open_port(7, address="server", timeout=60)
 """
+GUEST_HOME = "/root"  # of the guest's root
 FIRST_BOOT = ("-k", "not reboot")  # what is installed is the same, by whichever way
 
 
@@ -112,8 +113,9 @@ def test_an_image_with_ssh_alone_is_reached_with_the_given_key(
     project: pytest.Pytester, runner: list[str], base_image: Image, tmp_path: Path
 ) -> None:
     login = SshLogin(directory=tmp_path / "ssh")
-    keys = {"/root/.ssh/authorized_keys": login.public() + "\n"}
-    disk = without(base_image, tmp_path / "disk", [*SHELL, *AGENT], keys, directories=["/root/.ssh"])
+    place = f"{GUEST_HOME}/.ssh"
+    keys = {f"{place}/authorized_keys": login.public() + "\n"}
+    disk = without(base_image, tmp_path / "disk", [*SHELL, *AGENT], keys, directories=[place])
     result = project.run(
         *runner,
         *FIRST_BOOT,

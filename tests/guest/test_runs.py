@@ -327,7 +327,7 @@ def test_each_machine_is_proved_clean_where_that_is_asked_for(
 
         @pytest.mark.parametrize("number", range(3))
         def test_it_has_its_own_nonce_and_no_other(vm, number):
-            nonces = vm.succeed("cat /run/.vmsnap-nonce /root/.vmsnap-nonce").split()
+            nonces = vm.succeed("cd /root && cat /run/.vmsnap-nonce .vmsnap-nonce").split()
             assert len(set(nonces)) == 1
             assert nonces[0].startswith(vm.name + ":")
         """

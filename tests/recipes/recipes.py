@@ -21,6 +21,7 @@ set -e
 echo 'APT::Get::Assume-Yes "true";' | sudo tee /etc/apt/apt.conf.d/90yes
 sudo apt-get update
 """
+RUNNER_HOME = "/home/runner"  # of a hosted runner's user; see `root`
 CI = Path(__file__).parents[2] / "example_project" / "ci"
 
 
@@ -58,7 +59,7 @@ def github(text: str, *, shard: int) -> Recipe:
     Raises `ValueError` for an expression that is not known here.
     """
     job = yaml.safe_load(text)["jobs"]["tests"]
-    project = "/home/runner/work/notesd"
+    project = f"{RUNNER_HOME}/work/notesd"
     known = {"github.workspace": project, "matrix.shard": str(shard)}
 
     def filled(written: str) -> str:
@@ -154,7 +155,7 @@ def tutorial() -> Recipe:
             shown.append(command)
     return Recipe(
         user="runner",
-        project="/home/runner",
+        project=RUNNER_HOME,
         environment={},
         steps=[
             Step(name="what a person has done before", script=PERSON),
