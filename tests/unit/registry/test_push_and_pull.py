@@ -16,7 +16,7 @@ import pytest
 from pytest_vmsnap.errors import RegistryError, StoreDamaged
 from pytest_vmsnap.progress import silent
 from pytest_vmsnap.registry import Description, find, push
-from pytest_vmsnap.registry.artifact import Need, digest_of
+from pytest_vmsnap.registry.artifact import EntryInRegistry, Need, digest_of, tag_of
 from pytest_vmsnap.registry.find import entry_at
 from pytest_vmsnap.registry.pieces import zstd
 from pytest_vmsnap.store import EntryName, expect_whole
@@ -417,6 +417,13 @@ def test_a_lock_pins_what_is_pulled(tmp_path: Path, server: RegistryServer, firs
     assert nothing.said == []
 
 
+def put_in_place(host: Host, entry: EntryInRegistry) -> None:
+    """Push an entry that no store has, as somebody who may push could."""
+    config = entry.config()
+    host.registry.put(digest_of(config), config)
+    host.registry.put_manifest(tag_of(entry.name), entry.manifest())
+
+
 def test_an_entry_that_needs_itself_is_refused(tmp_path: Path, fresh_server: RegistryServer) -> None:
     host = Host(tmp_path / "first", fresh_server.address)
     host.state()
@@ -424,9 +431,7 @@ def test_an_entry_that_needs_itself_is_refused(tmp_path: Path, fresh_server: Reg
     found = find(host.registry, STATE.key)
     assert found
     circle = replace(found, needs=(Need(name=STATE, content="", digest=f"sha256:{'0' * 64}"),))
-    config = circle.config()
-    host.registry.put(digest_of(config), config)
-    host.registry.put_manifest(f"states-{STATE.key}", circle.manifest())
+    put_in_place(host, circle)
     second = Host(tmp_path / "second", fresh_server.address)
     second.state()
     assert STATE in second.built
@@ -455,9 +460,7 @@ def test_a_file_that_leads_outside_is_refused(
     part = found.parts[0]
     extra = replace(part, files=(replace(part.files[0], name=name),))
     wrong = replace(found, parts=(*found.parts, extra))
-    config = wrong.config()
-    host.registry.put(digest_of(config), config)
-    host.registry.put_manifest(f"states-{STATE.key}", wrong.manifest())
+    put_in_place(host, wrong)
     second = Host(tmp_path / "second", fresh_server.address)
     second.state()
     assert STATE in second.built
@@ -474,9 +477,7 @@ def test_a_bomb_of_zeros_is_not_unpacked(tmp_path: Path, fresh_server: RegistryS
     host.registry.put(digest_of(bomb), bomb)
     piece = replace(found.parts[0].pieces[0], digest=digest_of(bomb), size=len(bomb))
     wrong = replace(found, parts=(replace(found.parts[0], pieces=(piece,)), *found.parts[1:]))
-    config = wrong.config()
-    host.registry.put(digest_of(config), config)
-    host.registry.put_manifest(f"images-{IMAGE.key}", wrong.manifest())
+    put_in_place(host, wrong)
     second = Host(tmp_path / "second", fresh_server.address)
     with peak() as most:
         second.image()
