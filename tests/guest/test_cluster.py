@@ -22,7 +22,7 @@ pytestmark = pytest.mark.vm_cluster(server={}, client={})
 
 ECHO = (
     "perl -MIO::Socket::INET -e '$s = IO::Socket::INET->new(LocalPort => 7, Listen => 5, ReuseAddr => 1);"
-    " while ($c = $s->accept) { while (<$c>) { print $c $_ } }' >/dev/null 2>&1 &"
+    " while ($c = $s->accept) { next if fork; while (<$c>) { print $c $_ } exit }' >/dev/null 2>&1 &"
 )
 TALK = """
 cat >/root/talk.pl <<'END'
@@ -40,25 +40,25 @@ perl /root/talk.pl >/root/trouble 2>&1 &
 """
 
 
-def talk(cluster: Cluster) -> None:
-    """Begin a connection that carries data all the time; its client notes each answer."""
+def talk(cluster: Cluster, name: str = "client") -> None:
+    """Begin a connection that carries data all the time; its client, the machine `name`, notes each answer."""
     cluster["server"].succeed(ECHO)
-    cluster["client"].wait_for_open_port(7, address="server")
-    cluster["client"].succeed(TALK)
-    goes_on(cluster)
+    cluster[name].wait_for_open_port(7, address="server")
+    cluster[name].succeed(TALK)
+    goes_on(cluster[name])
 
 
-def answers(cluster: Cluster) -> int:
-    return int(cluster["client"].succeed("cat /root/log 2>/dev/null | wc -l"))
+def answers(client: Machine) -> int:
+    return int(client.succeed("cat /root/log 2>/dev/null | wc -l"))
 
 
-def goes_on(cluster: Cluster) -> None:
+def goes_on(client: Machine) -> None:
     """The connection that was begun carries more, the same one: its answers are in order, without a gap."""
-    before = answers(cluster)
-    cluster["client"].wait_until_succeeds(f"[ $(wc -l </root/log) -gt {before + 2} ]", timeout=60)
-    log = cluster["client"].succeed("cat /root/log").split()
+    before = answers(client)
+    client.wait_until_succeeds(f"[ $(wc -l </root/log) -gt {before + 2} ]", timeout=60)
+    log = client.succeed("cat /root/log").split()
     assert log == [str(number) for number in range(len(log))]
-    assert cluster["client"].succeed("cat /root/trouble") == ""
+    assert client.succeed("cat /root/trouble") == ""
 
 
 def device(machine: Machine) -> str:
@@ -114,15 +114,28 @@ def test_a_machine_that_lost_its_power_comes_back_on_the_network(vm_cluster: Clu
 def test_a_connection_goes_on_where_it_was_after_a_revert(vm_cluster: Cluster) -> None:
     talk(vm_cluster)
     vm_cluster.snapshot("talking")
-    goes_on(vm_cluster)
+    goes_on(vm_cluster["client"])
     for _ in range(2):
         vm_cluster.revert("talking")
-        goes_on(vm_cluster)
+        goes_on(vm_cluster["client"])
     vm_cluster.snapshot("later")
     vm_cluster.revert("later")
-    goes_on(vm_cluster)
+    goes_on(vm_cluster["client"])
     vm_cluster.revert()
     assert vm_cluster["client"].succeed("ls /root/log 2>/dev/null; true") == ""
+
+
+@pytest.mark.thorough
+@pytest.mark.vm_cluster(server={}, client={}, third={})
+def test_connections_go_on_after_each_of_many_reverts(vm_cluster: Cluster) -> None:
+    """`VMSNAP_SOAK` is how many; the server talks with both others, each over a connection of its own."""
+    talk(vm_cluster, "client")
+    vm_cluster["third"].succeed(TALK)
+    vm_cluster.snapshot("talking")
+    for _ in range(int(os.environ.get("VMSNAP_SOAK", "8"))):
+        vm_cluster.revert("talking")
+        for name in ("client", "third"):
+            goes_on(vm_cluster[name])
 
 
 def test_a_rollback_is_of_all_machines(vm_cluster: Cluster) -> None:
@@ -150,11 +163,11 @@ def test_a_partition_ends_with_its_block_and_a_cut_when_it_is_healed(vm_cluster:
     with vm_cluster.network.partition({"server"}, {"client"}) as fault:
         assert vm_cluster.network.faults == (fault,)
         stalled(vm_cluster)
-    goes_on(vm_cluster)
+    goes_on(vm_cluster["client"])
     cut = vm_cluster.network.cut("client")
     stalled(vm_cluster)
     cut.heal()
-    goes_on(vm_cluster)
+    goes_on(vm_cluster["client"])
     assert vm_cluster.network.faults == ()
     assert vm_cluster.network.evidence(None)[-1] == "fault, ended: cut('client')"
 
@@ -162,9 +175,9 @@ def test_a_partition_ends_with_its_block_and_a_cut_when_it_is_healed(vm_cluster:
 def stalled(cluster: Cluster) -> None:
     """No answer comes any more, but for one that was on its way."""
     cluster["client"].succeed("sleep 1")
-    before = answers(cluster)
+    before = answers(cluster["client"])
     cluster["client"].succeed("sleep 1.5")
-    assert answers(cluster) == before
+    assert answers(cluster["client"]) == before
 
 
 @pytest.mark.thorough
@@ -202,7 +215,7 @@ def test_tcp_survives_loss_duplicates_and_disorder(vm_cluster: Cluster) -> None:
     talk(vm_cluster)
     network = vm_cluster.network
     with network.loss(0.2, seed=1), network.duplicate(0.3, seed=2), network.reorder(0.3, seed=3):
-        goes_on(vm_cluster)
+        goes_on(vm_cluster["client"])
     assert repr(network.loss(0.1, "client", seed=5)) == "loss(0.1, 'client', seed=5)"
 
 
@@ -213,17 +226,17 @@ def test_a_revert_ends_faults_and_a_snapshot_has_those_of_its_moment(vm_cluster:
     vm_cluster.snapshot("cut off")
     vm_cluster.revert("whole")
     assert vm_cluster.network.faults == ()
-    goes_on(vm_cluster)
+    goes_on(vm_cluster["client"])
     vm_cluster.revert("cut off")
     stalled(vm_cluster)
     vm_cluster.network.heal()
-    goes_on(vm_cluster)
+    goes_on(vm_cluster["client"])
 
 
 def test_a_capture_has_what_was_said(vm_cluster: Cluster, tmp_path: Path) -> None:
     talk(vm_cluster)
     with vm_cluster.network.capture(tmp_path / "talk.pcapng"):
-        goes_on(vm_cluster)
+        goes_on(vm_cluster["client"])
     captured = (tmp_path / "talk.pcapng").read_bytes()
     assert captured.startswith(b"\x0a\x0d\x0d\x0a")
     assert captured.count(b"\x00\x07") > 2  # the port
@@ -269,4 +282,4 @@ def test_a_dead_switch_is_an_error_that_says_so_and_a_revert_has_a_new_one(vm_cl
     with pytest.raises(SwitchGone):
         vm_cluster.snapshot("again")
     vm_cluster.revert("talking")
-    goes_on(vm_cluster)
+    goes_on(vm_cluster["client"])
