@@ -1,28 +1,20 @@
-"""States in a registry: what is pushed of them, and what is checked before a pulled one is used.
-
-What a registry returns is somebody else's: QEMU parses its disks and its device state, so every file that it
-names must be one of its own, or of an entry that it was built on.
-"""
+"""States in a registry: what is pushed of them, and where they are pulled from."""
 
 from __future__ import annotations
 
-import json
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from pytest_vmsnap.errors import HostError, RegistryError, SpecError, StoreDamaged
-from pytest_vmsnap.fork import QCOW2_MAGIC, references_of
-from pytest_vmsnap.image import DISK, expect_own_checksum
-from pytest_vmsnap.model import MachineSpec
+from pytest_vmsnap.errors import RegistryError
 from pytest_vmsnap.registry import Description, Puller, digest_in_registry, find, push, tag_of
 from pytest_vmsnap.states import entries
-from pytest_vmsnap.states.entries import DEVICES, KIND, META, PAGES, RAM
+from pytest_vmsnap.states.acceptance import acceptance
+from pytest_vmsnap.states.entries import KIND
 from pytest_vmsnap.states.lock_file import FILE as LOCK_FILE
 from pytest_vmsnap.store import closure
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
     from pytest_vmsnap.progress import Progress
     from pytest_vmsnap.registry import Pushed, Registry
@@ -40,17 +32,14 @@ def registry_source(
 ) -> Puller:
     """The registry of `client` as a source of `store`, for the project at `root`; see `Puller`."""
 
-    def accept(name: EntryName, needs: Sequence[EntryName], draft: Path) -> None:
-        try:
-            _expect_own_files(store, needs, draft)
-            if name.kind == KIND:
-                _adopt(store, needs, draft, project=str(root))
-            elif (draft / DISK).exists():
-                expect_own_checksum(draft, name.key)
-        except HostError as error:
-            raise StoreDamaged(error.message) from error
-
-    return Puller(store, client, progress=progress, accept=accept, pinned=pinned, build_instead=build_instead)
+    return Puller(
+        store,
+        client,
+        progress=progress,
+        accept=acceptance(store, project=root),
+        pinned=pinned,
+        build_instead=build_instead,
+    )
 
 
 def push_state(store: Store, client: Registry, name: EntryName, *, progress: Progress) -> list[Pushed]:
@@ -131,71 +120,3 @@ def _expect_no_own_image(store: Store, name: EntryName) -> None:
             f"the {title_of(store, name)} cannot be pushed: it was made from {outside[0]}, a file of this host",
             hint="use an image from an address or by a vendor's name, or debian:SUITE",
         )
-
-
-def _adopt(store: Store, needs: Sequence[EntryName], draft: Path, *, project: str) -> None:
-    """Check the metadata of the state in the directory `draft`, and make it one of `project`."""
-    states = {each.key for each in needs if each.kind == KIND}
-    try:
-        meta: dict[str, Any] = json.loads((draft / META).read_text())
-        entries.expect_readable(store, meta)
-        if "members" in meta:
-            if not set(meta["members"].values()) <= states:
-                raise StoreDamaged("it names machines that it does not need")
-        else:
-            _expect_files(meta, draft)
-            within = _places(store, needs)
-            for written in entries.image_files_of(draft):
-                _expect_within(store.path / written, within, "it")
-            parent = meta["origin"]["parent"]
-            if not meta["full"] and meta.get("on_parent", True) and parent not in states:
-                raise StoreDamaged("its memory is based on a state that it does not need")
-        meta["origin"]["project"] = project
-    except (OSError, SpecError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise StoreDamaged(f"it is not a state that this version can read: {error!r}") from error
-    target = draft / META
-    target.chmod(0o600)
-    target.write_text(json.dumps(meta, indent=1) + "\n")
-
-
-def _expect_files(meta: dict[str, Any], draft: Path) -> None:
-    """Raise `StoreDamaged` unless the state has the files that its metadata names."""
-    size = MachineSpec(**meta["spec"]).memory << 20
-    layers = [] if meta["full"] else meta.get("layers", [PAGES])
-    for name in (DEVICES, *([RAM] if meta["full"] else []), *meta["disks"], *layers):
-        if not isinstance(name, str) or "/" in name or not (draft / name).exists():
-            raise StoreDamaged(f"it lacks its file {name!r}")
-    if meta["full"] and (draft / RAM).stat().st_size < size:
-        raise StoreDamaged(f"its memory has less than {size >> 20} MiB")
-    for layer in layers:
-        for path in (draft / layer).iterdir():  # named by its offset: see LayeredMemory
-            if int(path.name, 16) + path.stat().st_size > size:
-                raise StoreDamaged(f"its memory has more than {size >> 20} MiB")
-
-
-def _expect_own_files(store: Store, needs: Sequence[EntryName], draft: Path) -> None:
-    """Raise `StoreDamaged` if a disk in `draft` refers to a file that is not in one of `needs`."""
-    within = _places(store, needs)
-    for path in draft.rglob("*"):
-        if path.is_file() and _is_qcow2(path):
-            for written in references_of(path):
-                if ":" in written:  # of another protocol, or in JSON
-                    raise StoreDamaged(f"{path.name} refers to a file outside of it: {written}")
-                # an entry of the store is a directory two levels below the store, as the draft is
-                _expect_within(path.parent / written, within, path.name)
-
-
-def _is_qcow2(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(len(QCOW2_MAGIC)) == QCOW2_MAGIC
-
-
-def _places(store: Store, needs: Sequence[EntryName]) -> list[Path]:
-    """The directories of `needs`, and of what these need."""
-    return [store.place(each) for need in needs for each in closure(store.path, need)]
-
-
-def _expect_within(path: Path, within: Sequence[Path], what: str) -> None:
-    found = os.path.realpath(path)
-    if not any(found.startswith(os.path.realpath(place) + os.sep) for place in within):
-        raise StoreDamaged(f"{what} refers to a file outside of what it was built on: {path}")
