@@ -66,10 +66,9 @@ def sentence(found: Totals) -> str:
     words = []
     if found.built:
         words.append(f"{_counted(found.built, 'state')} built ({_time(found.build_seconds)})")
-    if found.pulled:
-        words.append(f"{found.pulled if words else _counted(found.pulled, 'state')} from the registry")
-    if found.reused:
-        words.append(f"{found.reused if words else _counted(found.reused, 'state')} from the store")
+    for count, place in ((found.pulled, "registry"), (found.shared, "system store"), (found.reused, "store")):
+        if count:
+            words.append(f"{count if words else _counted(count, 'state')} from the {place}")
     if found.median is not None:
         words.append(_counted(found.reverts, "revert"))
         words.append(f"{_time(found.median)} at the median")
@@ -82,6 +81,7 @@ def properties(found: Totals) -> Iterable[tuple[str, object]]:
     yield "vmsnap_states_built", found.built
     yield "vmsnap_build_seconds", f"{found.build_seconds:.3f}"
     yield "vmsnap_states_from_registry", found.pulled
+    yield "vmsnap_states_from_system_store", found.shared
     yield "vmsnap_states_from_store", found.reused
     yield "vmsnap_reverts", found.reverts
     if found.median is not None:
@@ -107,7 +107,7 @@ def tables(states: Sequence[StateUse], reverts: Sequence[Revert]) -> list[str]:
 
 def _state_rows(states: Sequence[StateUse], reverts: Sequence[Revert]) -> list[tuple[str, ...]]:
     builds: dict[str, list[float]] = defaultdict(list)
-    pulled = {use.state for use in states if use.pulled}
+    sources = {use.state: use.source for use in states if use.source}
     for use in states:
         builds[use.state] += [] if use.seconds is None else [use.seconds]
     groups: dict[str, list[Revert]] = {use.state: [] for use in states}
@@ -115,7 +115,7 @@ def _state_rows(states: Sequence[StateUse], reverts: Sequence[Revert]) -> list[t
         groups.setdefault(revert.state or WITHIN, []).append(revert)
     rows: list[tuple[str, ...]] = []
     for state, group in sorted(groups.items(), key=lambda pair: -sum(builds[pair[0]])):
-        source = "the registry" if state in pulled else "the store"
+        source = f"the {sources.get(state, 'store')}"
         built = _time(sum(builds[state])) if builds[state] else "" if state == WITHIN else source
         waits = [revert.seconds for revert in group]
         middle, most = (_time(statistics.median(waits)), _time(max(waits))) if waits else ("", "")

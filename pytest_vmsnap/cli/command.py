@@ -23,6 +23,7 @@ from pytest_vmsnap.cli import (
     prune,
     pull,
     push,
+    share,
     states,
     verify,
 )
@@ -34,7 +35,10 @@ if TYPE_CHECKING:
 
     from pytest_vmsnap.model import Settings
 
-VERBS = (open_, kept, drop, states, export, import_, flatten, prune, verify, images, push, pull, lock, doctor)
+VERBS = (
+    *(open_, kept, drop, states, export, import_, flatten, prune, verify),
+    *(images, push, pull, lock, share, doctor),
+)
 FAILED = 1
 
 

@@ -8,15 +8,12 @@ from typing import TYPE_CHECKING
 
 from pytest_vmsnap import states
 from pytest_vmsnap.cli import stored_states
-from pytest_vmsnap.errors import UnknownState
 from pytest_vmsnap.progress import Progress
 
 if TYPE_CHECKING:
     import argparse
 
-    from pytest_vmsnap.cli.stored_states import StoredState
     from pytest_vmsnap.model import Settings
-    from pytest_vmsnap.store import Store
 
 NAME = "push"
 
@@ -29,22 +26,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run)
 
 
-def _state(store: Store, settings: Settings, written: str) -> StoredState:
-    """The state that `written` names, of this project unless a key is given. Raises `UnknownState`."""
-    found = stored_states.find_state(store, settings, written, newest=True)
-    if "@" not in written and found.origin.project != str(settings.root):
-        raise UnknownState(
-            f"this project has no state {written!r} in the store {store.path}",
-            hint=f"another has: {found.title} (of {found.origin.project})",
-        )
-    return found
-
-
 def run(settings: Settings, arguments: argparse.Namespace) -> int:
     """Push each state. Raises `UnknownState`, `RegistryError`, `SpecError` without a registry."""
     registry = stored_states.registry(settings)
     store = stored_states.open_store(settings)
-    found = [_state(store, settings, written) for written in arguments.states]
+    found = [stored_states.find_own_state(store, settings, written) for written in arguments.states]
     for state in found:
         pushed = states.push_state(store, registry, state.usage.name, progress=Progress(print))
         sent = sum(each.sent for each in pushed)

@@ -137,6 +137,17 @@ def find_state(store: Store, settings: Settings, written: str, *, newest: bool =
     )
 
 
+def find_own_state(store: Store, settings: Settings, written: str) -> StoredState:
+    """As `find_state`, with a state of this project unless a key is given: the newest of that name."""
+    found = find_state(store, settings, written, newest=True)
+    if "@" not in written and found.origin.project != str(settings.root):
+        raise UnknownState(
+            f"this project has no state {written!r} in the store {store.path}",
+            hint=f"another has: {found.title} (of {found.origin.project})",
+        )
+    return found
+
+
 def entry(store: Store, state: StoredState) -> Path:
     """The directory of a state in the store."""
     return store.place(state.usage.name)

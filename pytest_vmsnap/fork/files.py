@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_vmsnap.errors import HostError, SpecError
+from pytest_vmsnap.host import copy_file
 
 
 def overlay(path: Path, *, backing: Path, backing_format: str) -> Path:
@@ -42,11 +43,7 @@ def copy_onto(path: Path, target: Path, *, backing: Path) -> Path:
 
     `backing` must have the same content as the backing file of `path`.
     """
-    _run(
-        ["cp", "--reflink=auto", "--sparse=always", "--no-preserve=mode", str(path), str(target)],
-        f"cannot copy {path}",
-    )
-    target.chmod(0o600)
+    copy_file(path, target)
     backing_format = _information(path)["backing-filename-format"]
     relative = os.path.relpath(backing, target.parent)
     command = ["qemu-img", "rebase", "-u", "-F", backing_format, "-b", relative, str(target)]

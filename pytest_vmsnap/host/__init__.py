@@ -4,6 +4,7 @@ from pytest_vmsnap.host.atomic_files import replacing, write_whole
 from pytest_vmsnap.host.connect import open_host
 from pytest_vmsnap.host.domain_xml import MAIN_MEMORY, DomainConfig, Flash, LanPort, Memory, describe, netdev_of
 from pytest_vmsnap.host.facts import Facts
+from pytest_vmsnap.host.file_copy import NO_ROOM, copy_file
 from pytest_vmsnap.host.firmware import INSTALL_UEFI, UefiFirmware, uefi_firmware
 from pytest_vmsnap.host.forwards import Forward, Protocol, add_forward, forwards, remove_forward
 from pytest_vmsnap.host.host import MORE_ROOM, Host, space_for
@@ -50,5 +51,7 @@ __all__ = [
     "is_stopped",
     "replacing",
     "write_whole",
+    "copy_file",
+    "NO_ROOM",
     "silence_taint_warnings",
 ]

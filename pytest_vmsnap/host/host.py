@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-import subprocess
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Self
 from pytest_vmsnap.errors import StoreFull
 from pytest_vmsnap.host import accelerator
 from pytest_vmsnap.host.domain_xml import SECURE_MACHINE_TYPE
+from pytest_vmsnap.host.file_copy import copy_file
 from pytest_vmsnap.host.processes import end_qemus
 from pytest_vmsnap.host.run_directory import libvirt_logs
 
@@ -97,8 +97,7 @@ class Host:
             log.info("QEMU's user cannot read %s: copied", path)
             draft = self.run.data / copy.parent.name
             draft.mkdir(mode=0o700)
-            command = ["cp", "--reflink=auto", "--sparse=always", "--no-preserve=all", str(path), str(draft)]
-            subprocess.run(command, check=True)
+            copy_file(path, draft / path.name)
             with suppress(OSError):  # another run was faster
                 draft.rename(copy.parent)
         return self.reachable(copy)

@@ -75,6 +75,7 @@ class Settings:
     order: Order = "state"
     shard: Shard | None = None
     store: Path | None = None
+    system_store: Path | None = Path("/var/lib/pytest-vmsnap")
     registry: str | None = None
     push: bool = False
     store_limit: int = 20480

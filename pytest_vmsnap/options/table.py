@@ -196,6 +196,14 @@ OPTIONS: tuple[Option, ...] = (
         help="the maximum size of the snapshots in the store",
     ),
     Option(
+        name="system_store",
+        parse=values.text_or_none,
+        make_absolute=values.path,
+        default=Path("/var/lib/pytest-vmsnap"),
+        allowed="a directory, or none",
+        help="states that all users of this host share; `vmsnap share` adds to it",
+    ),
+    Option(
         name="registry",
         parse=values.registry,
         allowed=REGISTRY,

@@ -22,6 +22,12 @@ def text(value: object) -> str | None:
     return value.strip() or None
 
 
+def text_or_none(value: object) -> str | None:
+    """Return text without surrounding space; None if it is empty or ``none``."""
+    found = text(value)
+    return None if found == "none" else found
+
+
 def texts(value: object) -> tuple[str, ...]:
     """Return the items of a list with commas or new lines between them."""
     items: list[str] = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import shutil
@@ -12,7 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pytest_vmsnap.errors import RegistryError, StoreDamaged, StoreFull
-from pytest_vmsnap.host import MORE_ROOM
+from pytest_vmsnap.host import MORE_ROOM, NO_ROOM
 from pytest_vmsnap.registry.artifact import TRAVELLING, content_of, tag_of
 from pytest_vmsnap.registry.find import entry_at, find
 from pytest_vmsnap.registry.pieces import unpack
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from pytest_vmsnap.progress import Progress, Step
     from pytest_vmsnap.registry.artifact import EntryInRegistry, Need, Part, Piece
     from pytest_vmsnap.registry.protocol import Registry
-    from pytest_vmsnap.store import EntryName, Store
+    from pytest_vmsnap.store import EntryName, SourceTitle, Store
 
 log = logging.getLogger("pytest_vmsnap.registry")
 
@@ -33,7 +32,6 @@ AT_ONCE = 4  # pieces
 JOURNAL = "pieces"  # in a partial entry: the pieces that are written, one on a line
 REFUSED = "refused"  # in a partial entry: why it is not fetched again
 SMALL = 4 << 20  # bytes; of a smaller file the store takes the checksum itself
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Puller:
@@ -44,6 +42,8 @@ class Puller:
     have, by tag; with them, nothing else is pulled. With `build_instead`, a failure is a line of `progress`,
     and the caller builds; else it is an error.
     """
+
+    title: SourceTitle = "registry"
 
     def __init__(
         self,

@@ -13,7 +13,7 @@ from pytest_vmsnap.host import choose_uri, default_store, open_host
 from pytest_vmsnap.machine import Deadlines
 from pytest_vmsnap.pool import Allocation, HostBudget, OwnBudget, Pool, Provisioner
 from pytest_vmsnap.registry import open_registry, parse_address
-from pytest_vmsnap.states import Exchange, Library, PreparationHook, read_lock, registry_source
+from pytest_vmsnap.states import Exchange, Library, PreparationHook, SystemStore, read_lock, registry_source
 from pytest_vmsnap.store import Store
 
 if TYPE_CHECKING:
@@ -76,11 +76,13 @@ class Engine:
             scaled=self._scaled,
         )
         self.store.pins.run = self.host.run.data
+        self._add_system_store(progress)
         registry = open_registry(parse_address(settings.registry)) if settings.registry else None
         if registry:
-            self.store.source = registry_source(
+            puller = registry_source(
                 self.store, registry, root=settings.root, progress=progress, pinned=read_lock(settings.root)
             )
+            self.store.sources.append(puller)
         provisioner = Provisioner(
             factory=factory,
             channel_factory=self.channel_factory,
@@ -102,6 +104,24 @@ class Engine:
             note_use=timings.note_state,
             observe=observe,
             exchange=Exchange(self.store, target=registry if settings.push else None, progress=progress),
+        )
+
+    def _add_system_store(self, progress: Progress) -> None:
+        path = self.settings.system_store
+        if path is None or path == self.store.path:
+            return
+        if not path.is_dir():
+            if self.settings.origins.get("system_store", "default") != "default":
+                progress.say(f"the system store {path} does not exist; `vmsnap share` makes it")
+            return
+        self.store.sources.append(
+            SystemStore(
+                path,
+                self.store,
+                project=self.settings.root,
+                links=self.host.permissions.user is None,
+                progress=progress,
+            )
         )
 
     @property

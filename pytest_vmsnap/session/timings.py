@@ -10,19 +10,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pytest_vmsnap.store import SourceTitle
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateUse:
     """A state that a process used: `seconds` is the time to build it, None if it was in the store.
 
-    `key` is its key in the store, which distinguishes states of the same name for different machines. `pulled`
-    says whether this run has it from the registry.
+    `key` is its key in the store, which distinguishes states of the same name for different machines. `source`
+    says where this run has it from, if it was not in the store.
     """
 
     state: str
     key: str
     seconds: float | None
-    pulled: bool = False
+    source: SourceTitle | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,9 +72,11 @@ class Timings:
         """Assign the following reverts to the test with this node id."""
         self._test = test
 
-    def note_state(self, state: str, key: str, seconds: float | None, pulled: bool = False) -> None:
+    def note_state(
+        self, state: str, key: str, seconds: float | None, source: SourceTitle | None = None
+    ) -> None:
         """Record that this process uses a state; see `StateUse`."""
-        self._note(StateUse(state=state, key=key, seconds=seconds, pulled=pulled))
+        self._note(StateUse(state=state, key=key, seconds=seconds, source=source))
 
     def note_revert(self, state: str, seconds: float, ahead: bool) -> None:
         """Record that the current test got a machine; see `Revert`."""
@@ -99,13 +103,13 @@ class Timings:
 
     @property
     def states(self) -> list[StateUse]:
-        """Each state that was used, once: as built if any process built it, then as pulled, then as found."""
+        """Each state that was used, once: as built if any process built it, then as fetched, then as found."""
         with self._lock:
             used = [record for record in self._records if isinstance(record, StateUse)]
         found: dict[str, StateUse] = {}
         for use in used:
             known = found.get(use.key)
-            if known is None or (known.seconds is None and (use.seconds is not None or not known.pulled)):
+            if known is None or (known.seconds is None and (use.seconds is not None or not known.source)):
                 found[use.key] = use
             elif known.seconds is not None and use.seconds is not None:  # it was damaged, and rebuilt
                 found[use.key] = StateUse(state=use.state, key=use.key, seconds=known.seconds + use.seconds)
@@ -120,12 +124,17 @@ class Timings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Totals:
-    """The figures of a whole run: counts, and times in seconds; `median` is None without reverts."""
+    """The figures of a whole run: counts, and times in seconds; `median` is None without reverts.
+
+    States that were not built were in the store (`reused`), or came from the registry (`pulled`) or the system
+    store (`shared`).
+    """
 
     built: int
     build_seconds: float
     reused: int
     pulled: int
+    shared: int
     reverts: int
     median: float | None
     ahead: int
@@ -137,12 +146,14 @@ def totals(timings: Timings) -> Totals | None:
     if not states and not reverts:
         return None
     built = [use.seconds for use in states if use.seconds is not None]
+    found = [use.source for use in states if use.seconds is None]
     waits = [revert.seconds for revert in reverts]
     return Totals(
         built=len(built),
         build_seconds=sum(built),
-        reused=sum(use.seconds is None and not use.pulled for use in states),
-        pulled=sum(use.seconds is None and use.pulled for use in states),
+        reused=found.count(None),
+        pulled=found.count("registry"),
+        shared=found.count("system store"),
         reverts=len(reverts),
         median=statistics.median(waits) if waits else None,
         ahead=sum(revert.ahead for revert in reverts),

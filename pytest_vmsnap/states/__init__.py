@@ -16,15 +16,17 @@ from pytest_vmsnap.states.entries import (
     origin_of,
     seal,
     seal_cluster,
+    title_of,
     use,
 )
 from pytest_vmsnap.states.exchange import Exchange
-from pytest_vmsnap.states.from_registry import lock, pull_state, push_state, registry_source, title_of
+from pytest_vmsnap.states.from_registry import lock, pull_state, push_state, registry_source
 from pytest_vmsnap.states.function_source import source_parts
 from pytest_vmsnap.states.input_files import inputs_digest
 from pytest_vmsnap.states.library import Library
 from pytest_vmsnap.states.lock_file import read_lock, write_lock
 from pytest_vmsnap.states.preparation import PreparationHook
+from pytest_vmsnap.states.system_store import SystemStore, share_state
 from pytest_vmsnap.states.tree import NO_STATES, StateTree, collect
 from pytest_vmsnap.states.verification import damaged_memory
 from pytest_vmsnap.states.wanted import Wanted
@@ -62,6 +64,8 @@ __all__ = [
     "read_lock",
     "write_lock",
     "title_of",
+    "SystemStore",
+    "share_state",
     "export",
     "import_",
     "extract_disk",

@@ -7,7 +7,6 @@ its own, or of an entry that it was built on.
 from __future__ import annotations
 
 import json
-import os
 from typing import TYPE_CHECKING, Any
 
 from pytest_vmsnap.errors import HostError, SpecError, StoreDamaged
@@ -108,6 +107,7 @@ def _places(store: Store, needs: Sequence[EntryName]) -> list[Path]:
 
 
 def _expect_within(path: Path, within: Sequence[Path], what: str) -> None:
-    found = os.path.realpath(path)
-    if not any(found.startswith(os.path.realpath(place) + os.sep) for place in within):
+    # the file itself may be a link to one of the system store
+    found = path.parent.resolve() / path.name
+    if not any(found.is_relative_to(place.resolve()) for place in within):
         raise StoreDamaged(f"{what} refers to a file outside of what it was built on: {path}")

@@ -7,6 +7,7 @@ import json
 import os
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_vmsnap.errors import StoreDamaged
@@ -18,7 +19,6 @@ from pytest_vmsnap.store import EntryName, closure, expect_whole, read_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from pytest_vmsnap.fork import Saved, SavedMemory
     from pytest_vmsnap.host import Facts, Host
@@ -28,6 +28,7 @@ META = "meta.json"
 RAM, PAGES, DEVICES = "ram", "pages", "device-state"
 KIND: Kind = "states"
 FILES = ("disk", "kernel", "initrd", "modules")  # of an image
+IMAGE_FOR_OTHERS = "use an image from an address or by a vendor's name, or debian:SUITE"  # a hint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +116,24 @@ def image_files_of(entry: Path) -> list[str]:
     """
     image = _meta(entry).get("image", {})
     return [image[name] for name in FILES if image.get(name)]
+
+
+def title_of(store: Store, name: EntryName) -> str:
+    """What a person calls the entry `name` of the store."""
+    if name.kind == KIND:
+        return f"state {origin_of(store.place(name)).name}"
+    return f"{name.kind.removesuffix('s')} {name.key}"
+
+
+def own_image_of(store: Store, name: EntryName) -> str | None:
+    """The file outside of the store that the state `name` was made from; None without one."""
+    written = image_files_of(store.place(name))
+    return next((path for path in written if Path(path).is_absolute()), None)
+
+
+def is_memory_read_only(entry: Path) -> bool:
+    """Whether QEMU opens the snapshot's memory file only for reading; raises `StoreDamaged`."""
+    return bool(_meta(entry).get("abilities", {}).get("sealed_memory", True))
 
 
 def expect_readable(store: Store, meta: dict[str, Any]) -> None:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from pytest_vmsnap.errors import RegistryError, StoreDamaged
 from pytest_vmsnap.registry import Puller
 from pytest_vmsnap.states import cache_key
-from pytest_vmsnap.states.entries import KIND
-from pytest_vmsnap.states.from_registry import push_state, title_of
+from pytest_vmsnap.states.entries import KIND, title_of
+from pytest_vmsnap.states.from_registry import push_state
 from pytest_vmsnap.store import PULLED, Damage, closure, inode_of
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Exchange:
         self._progress = progress
 
     def push(self, name: EntryName) -> None:
-        """Push the state unless it was pulled."""
+        """Push the state unless it came from another store."""
         if self._target is None or (self._store.place(name) / PULLED).exists():
             return
         try:
@@ -51,10 +51,11 @@ class Exchange:
 
         `outline` is that of the state that is needed (see `cache_key.outline`).
         """
-        if not isinstance(self._store.source, Puller):
+        puller = next((each for each in self._store.sources if isinstance(each, Puller)), None)
+        if puller is None:
             return
         try:
-            there = self._store.source.made_from(state)
+            there = puller.made_from(state)
         except RegistryError as error:
             log.info("what the registry's state %s was made from is not known: %s", state, error)
             return
@@ -66,12 +67,12 @@ class Exchange:
             self._progress.say(f"the registry's state {state} does not fit: {shown}{rest}")
 
     def distrust(self, name: EntryName) -> list[Damage]:
-        """The states from a registry that `name` is, or was made from, as damage.
+        """The states from other stores that `name` is, or was made from, as damage.
 
         They are whole, but do not load. They will be built on this host.
         """
         found = [each for each in closure(self._store.path, name) if each.kind == KIND]
         pulled = [each for each in found if (self._store.place(each) / PULLED).exists()]
         self._store.distrusted.update(pulled)
-        what = "it came from a registry, and cannot be used on this host"
+        what = "it came from another store, and cannot be used on this host"
         return [Damage(name=each, what=what, inode=inode_of(self._store.place(each))) for each in pulled]

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_vmsnap.errors import RegistryError
 from pytest_vmsnap.registry import Description, Puller, digest_in_registry, find, push, tag_of
 from pytest_vmsnap.states import entries
 from pytest_vmsnap.states.acceptance import acceptance
-from pytest_vmsnap.states.entries import KIND
+from pytest_vmsnap.states.entries import KIND, title_of
 from pytest_vmsnap.states.lock_file import FILE as LOCK_FILE
 from pytest_vmsnap.store import closure
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from pathlib import Path
 
     from pytest_vmsnap.progress import Progress
     from pytest_vmsnap.registry import Pushed, Registry
@@ -48,8 +48,12 @@ def push_state(store: Store, client: Registry, name: EntryName, *, progress: Pro
     A state that needs a file outside of the store cannot be pushed: another host does not have it.
     """
     for each in closure(store.path, name):
-        if each.kind == KIND:
-            _expect_no_own_image(store, each)
+        if each.kind == KIND and (outside := entries.own_image_of(store, each)):
+            raise RegistryError(
+                f"the {title_of(store, each)} cannot be pushed: "
+                f"it was made from {outside}, a file of this host",
+                hint=entries.IMAGE_FOR_OTHERS,
+            )
     return push(store, client, name, describe=lambda each: _described(store, each), progress=progress)
 
 
@@ -70,7 +74,7 @@ def pull_state(
     if (found := find(registry, written)) is None:
         return None
     source = registry_source(store, registry, root=root, progress=progress, pinned=pinned, build_instead=False)
-    store.source = source
+    store.sources = [source]
 
     def refuse(draft: Path) -> None:  # noqa: ARG001 - as a store calls it
         if pinned is None:
@@ -104,19 +108,3 @@ def _described(store: Store, name: EntryName) -> Description:
         return Description(title=title_of(store, name))
     origin = entries.origin_of(store.place(name))
     return Description(title=title_of(store, name), state=origin.name, made_from=origin.outline)
-
-
-def title_of(store: Store, name: EntryName) -> str:
-    """What a person calls the entry `name` of the store."""
-    if name.kind == KIND:
-        return f"state {entries.origin_of(store.place(name)).name}"
-    return f"{name.kind.removesuffix('s')} {name.key}"
-
-
-def _expect_no_own_image(store: Store, name: EntryName) -> None:
-    written = entries.image_files_of(store.place(name))
-    if outside := [path for path in written if Path(path).is_absolute()]:
-        raise RegistryError(
-            f"the {title_of(store, name)} cannot be pushed: it was made from {outside[0]}, a file of this host",
-            hint="use an image from an address or by a vendor's name, or debian:SUITE",
-        )

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from pytest_vmsnap.states.exchange import Exchange
     from pytest_vmsnap.states.preparation import PreparationHook
     from pytest_vmsnap.states.tree import StateTree
-    from pytest_vmsnap.store import Damage, Fingerprint, Kind, Store
+    from pytest_vmsnap.store import Damage, Fingerprint, Kind, SourceTitle, Store
 
 log = logging.getLogger("pytest_vmsnap.states")
 
@@ -65,9 +65,9 @@ class Library:
 
     `prepare` is ``pytest_vmsnap_prepare``, `prepare_cluster` is ``pytest_vmsnap_prepare_cluster``. `note_use`
     is called once for each state that is used, with its name, its key, the seconds that it took to build (None
-    if it was not built), and whether it was pulled from a registry. `observe` is called with the history of a
-    machine whose state could not be made, before the machine ends. `exchange` is that with a
-    registry.
+    if it was not built), and the title of the source that this run has it from, None without one. `observe` is
+    called with the history of a machine whose state could not be made, before the machine ends. `exchange` is
+    that with a registry.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Library:
         prepare: PreparationHook,
         prepare_cluster: PreparationHook,
         progress: Progress,
-        note_use: Callable[[str, str, float | None, bool], None],
+        note_use: Callable[[str, str, float | None, SourceTitle | None], None],
         observe: Callable[[History], None],
         exchange: Exchange,
     ) -> None:
@@ -150,8 +150,8 @@ class Library:
                 entry = self._entry(spec, state)
             self._found[spec, state] = self._opened(entry)
             self._exchange.push(EntryName(kind=entries.KIND, key=entry.name))
-            pulled = EntryName(kind=entries.KIND, key=entry.name) in self._store.fetched
-            self._note_use(state, self.key(spec, state), self._build_seconds.get(self.key(spec, state)), pulled)
+            source = self._store.fetched.get(EntryName(kind=entries.KIND, key=entry.name))
+            self._note_use(state, self.key(spec, state), self._build_seconds.get(self.key(spec, state)), source)
             trim(self._store, self._settings.store_limit)
         return self._found[spec, state]
 

@@ -1,13 +1,14 @@
 """The directory for what outlives a run: entries that appear complete or not at all."""
 
 from pytest_vmsnap.store.dependencies import EntryName, Kind, closure, needs_of
-from pytest_vmsnap.store.directory import Fetched, Source, Store
+from pytest_vmsnap.store.directory import Fetched, Source, SourceTitle, Store
 from pytest_vmsnap.store.fingerprint import Fingerprint, checksum, extents, fingerprint, stat_fingerprint
 from pytest_vmsnap.store.hard_links import link_entries, link_or_copy
 from pytest_vmsnap.store.limit import EntryUsage, discard, entry_usages, trim
 from pytest_vmsnap.store.lock_owner import LockOwner
 from pytest_vmsnap.store.manifest import MARKS, PULLED
 from pytest_vmsnap.store.manifest import check as expect_whole
+from pytest_vmsnap.store.manifest import expect_whole as expect_foreign_whole
 from pytest_vmsnap.store.manifest import read as read_manifest
 from pytest_vmsnap.store.space import findings, share_blocks
 from pytest_vmsnap.store.verification import Damage, damage_of, has_checksums, inode_of, remove_damaged
@@ -15,6 +16,7 @@ from pytest_vmsnap.store.verification import Damage, damage_of, has_checksums, i
 __all__ = [
     "Store",
     "Source",
+    "SourceTitle",
     "Fetched",
     "LockOwner",
     "Kind",
@@ -34,6 +36,7 @@ __all__ = [
     "share_blocks",
     "findings",
     "expect_whole",
+    "expect_foreign_whole",
     "closure",
     "needs_of",
     "Damage",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import shutil
@@ -11,19 +10,19 @@ import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, get_args
+from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 from filelock import BaseFileLock, FileLock, Timeout
 
 from pytest_vmsnap.errors import StoreDamaged, StoreError, StoreFormat, StoreFull
-from pytest_vmsnap.host import MORE_ROOM, write_whole
+from pytest_vmsnap.host import MORE_ROOM, NO_ROOM, write_whole
 from pytest_vmsnap.store import dependencies, manifest
 from pytest_vmsnap.store.dependencies import EntryName, Kind
 from pytest_vmsnap.store.lock_owner import LockOwner
 from pytest_vmsnap.store.pins import Pins
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from pytest_vmsnap.progress import Progress
 
@@ -39,6 +38,7 @@ WITH_CHECKSUMS: tuple[Kind, ...] = (
     "images",
 )  # ... with checksums: they cannot be rebuilt in a moment
 WAIT_SECONDS = 1.0
+SourceTitle = Literal["registry", "system store"]
 LOOK_SECONDS = 0.25  # how often to look which process builds
 
 
@@ -51,7 +51,9 @@ class Fetched:
 
 
 class Source(Protocol):
-    """Where a store may have an entry from, instead of building it."""
+    """Where a store may have an entry from, instead of building it; `title` names it to the user."""
+
+    title: SourceTitle
 
     def fetch(self, name: EntryName, draft: Path, what: str) -> Fetched | None:
         """Fill the directory `draft` with the entry `name`; None, and an empty `draft`, if it cannot."""
@@ -77,8 +79,8 @@ class Store:
         self.refresh = refresh
         self._damaged: set[EntryName] = set()
         self._fresh: set[EntryName] = set()  # checked or built in this run
-        self.source: Source | None = None  # of entries that are missing; not of those to refresh
-        self.fetched: set[EntryName] = set()  # from there, in this run
+        self.sources: list[Source] = []  # of entries that are missing, tried in order; not of those to refresh
+        self.fetched: dict[EntryName, SourceTitle] = {}  # the titles of their sources, in this run
         self.distrusted: set[EntryName] = set()  # what came from there, and could not be used
         try:
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -170,8 +172,8 @@ class Store:
                 return found
             self._clear(name, what)
             refreshed = rebuild or (self.refresh and name.kind != "downloads")
-            source = None if refreshed or name in self.distrusted else self.source
-            path = self._build(name, what, build, tuple(depends_on), source)
+            sources = [] if refreshed or name in self.distrusted else self.sources
+            path = self._build(name, what, build, tuple(depends_on), sources)
             self._fresh.add(name)
             return path
 
@@ -257,14 +259,19 @@ class Store:
         what: str,
         build: Callable[[Path], Iterable[EntryName] | None],
         depends_on: tuple[EntryName, ...],
-        source: Source | None,
+        sources: Sequence[Source],
     ) -> Path:
         path = self.place(name)
         for half in path.parent.glob(f".{path.name}.*"):  # we hold the lock, so their builders are dead
             shutil.rmtree(half, ignore_errors=True)
         draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
         try:
-            if fetched := source.fetch(name, draft, what) if source else None:
+            fetched = None
+            for source in sources:
+                if fetched := source.fetch(name, draft, what):
+                    self.fetched[name] = source.title
+                    break
+            if fetched:
                 depends_on = fetched.needs
             else:
                 depends_on += tuple(build(draft) or ())
@@ -279,7 +286,7 @@ class Store:
                 for each in (name, *depends_on):
                     self.pins.add(each)
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno in NO_ROOM:
                 free = shutil.disk_usage(self.path).free >> 20
                 raise StoreFull(
                     f"not enough space for the {what} in the store {self.path} ({free} MiB free)",
@@ -288,8 +295,6 @@ class Store:
             raise
         finally:
             shutil.rmtree(draft, ignore_errors=True)
-        if fetched:
-            self.fetched.add(name)
         return path
 
     @contextmanager

@@ -48,6 +48,20 @@ def check(entry: Path) -> None:
     if not (entry / NAME).exists():
         return
     noted = read(entry)
+    found = _renewed(entry, noted)
+    if found != noted:
+        _write(entry, found)
+
+
+def expect_whole(entry: Path) -> dict[str, Fingerprint]:
+    """As `check`, for an entry of another store, in which nothing is written; returns the fingerprints.
+
+    Raises `StoreDamaged` with what is wrong, or without a manifest.
+    """
+    return _renewed(entry, read(entry))
+
+
+def _renewed(entry: Path, noted: Mapping[str, Fingerprint]) -> dict[str, Fingerprint]:
     if strangers := set(_names(entry)) - set(noted):
         raise StoreDamaged(
             f"{entry} contains {', '.join(sorted(strangers))}, which the plugin did not save there"
@@ -56,8 +70,7 @@ def check(entry: Path) -> None:
     for each in found.values():
         if each.size <= SMALL:
             each.expect_content()
-    if found != noted:
-        _write(entry, found)
+    return found
 
 
 def verify(entry: Path) -> None:

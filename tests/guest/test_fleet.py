@@ -154,6 +154,28 @@ def test_states_are_pushed_pulled_and_locked_by_hand(suite: Suite) -> None:
         lock.unlink(missing_ok=True)
 
 
+def test_a_state_in_the_system_store_is_built_by_nobody_else(suite: Suite, tmp_path: Path) -> None:
+    suite.run(suite.first)
+    suite.environment["VMSNAP_SYSTEM_STORE"] = str(tmp_path / "system")
+    store = suite.store()
+    try:
+        for how in ("shared in", "it was shared already in"):
+            shared = suite.vmsnap(suite.first, "share", "two", "base")
+            assert f"{how} {tmp_path / 'system'}" in shared.stdout, shared.stderr
+        said = suite.run(store)
+        assert "2 states from the system store" in said
+        assert "booting" not in said
+        assert "preparing" not in said
+        assert "2 states from the store" in suite.run(store)
+        assert suite.vmsnap(store, "verify").stdout.endswith("no damage found\n")
+        exported = suite.vmsnap(store, "export", "two", str(tmp_path / "two.vmsnap"))
+        assert exported.returncode == 0, exported.stderr
+        imported = suite.vmsnap(suite.store(), "import", str(tmp_path / "two.vmsnap"))
+        assert imported.returncode == 0, imported.stderr
+    finally:
+        del suite.environment["VMSNAP_SYSTEM_STORE"]
+
+
 @pytest.mark.thorough
 def test_what_does_not_fit_is_said_with_the_part_that_differs(suite: Suite) -> None:
     suite.run(suite.first, "--vmsnap-push")

@@ -69,6 +69,7 @@ SAMPLES = [
     Sample(name="firmware", text="uefi", value="uefi"),
     Sample(name="cpu", text="x86-64-v3", value="x86-64-v3"),
     Sample(name="registry", text="oci://registry.example.org/team", value="oci://registry.example.org/team"),
+    Sample(name="system_store", text="/srv/states", value=Path("/srv/states")),
     Sample(name="push", text="", value=True, beside={"registry": "oci://registry.example.org/team"}),
     Sample(name="shard", text="2/3", value=Shard(index=2, count=3)),
     Sample(name="uri", text="qemu:///session", value="qemu:///session"),

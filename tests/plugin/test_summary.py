@@ -70,6 +70,7 @@ def test_tables_and_junit_have_them_by_test(project: pytest.Pytester, workers: t
         "vmsnap_states_built": "1",
         "vmsnap_build_seconds": "20.000",
         "vmsnap_states_from_registry": "0",
+        "vmsnap_states_from_system_store": "0",
         "vmsnap_states_from_store": "0",
         "vmsnap_reverts": "4",
         "vmsnap_revert_seconds_median": "0.2500",

@@ -7,19 +7,23 @@ from pytest_vmsnap.summary import sentence, tables
 
 
 def test_the_line_says_what_was_built_and_what_tests_waited() -> None:
-    found = Totals(built=2, build_seconds=34.2, reused=2, pulled=0, reverts=40, median=0.008, ahead=38)
+    found = Totals(
+        built=2, build_seconds=34.2, reused=2, pulled=0, shared=0, reverts=40, median=0.008, ahead=38
+    )
     assert sentence(found) == (
         "2 states built (34 s), 2 from the store, 40 reverts, 8 ms at the median, 38 of 40 made ahead"
     )
 
 
 def test_what_there_was_none_of_is_not_said() -> None:
-    warm = Totals(built=0, build_seconds=0.0, reused=1, pulled=0, reverts=1, median=1.26, ahead=0)
+    warm = Totals(built=0, build_seconds=0.0, reused=1, pulled=0, shared=0, reverts=1, median=1.26, ahead=0)
     assert sentence(warm) == "1 state from the store, 1 revert, 1.3 s at the median, 0 of 1 made ahead"
-    failed = Totals(built=1, build_seconds=9.0, reused=0, pulled=0, reverts=0, median=None, ahead=0)
+    failed = Totals(built=1, build_seconds=9.0, reused=0, pulled=0, shared=0, reverts=0, median=None, ahead=0)
     assert sentence(failed) == "1 state built (9.0 s)"
-    pulled = Totals(built=0, build_seconds=0.0, reused=0, pulled=2, reverts=0, median=None, ahead=0)
+    pulled = Totals(built=0, build_seconds=0.0, reused=0, pulled=2, shared=0, reverts=0, median=None, ahead=0)
     assert sentence(pulled) == "2 states from the registry"
+    shared = Totals(built=1, build_seconds=9.0, reused=2, pulled=0, shared=1, reverts=0, median=None, ahead=0)
+    assert sentence(shared) == "1 state built (9.0 s), 1 from the system store, 2 from the store"
 
 
 def test_the_tables_have_the_slowest_first_in_columns() -> None:

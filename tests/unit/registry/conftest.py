@@ -59,7 +59,7 @@ class Host:
             pinned=None,
             **options,  # type: ignore[arg-type]
         )
-        self.store.source = self.puller
+        self.store.sources = [self.puller]
 
     def image(self, data: bytes = b"") -> Path:
         """Provide the image: 40 MiB with data at three places, and `data` at the start."""

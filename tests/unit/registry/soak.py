@@ -31,9 +31,10 @@ def work(directory: Path, address: str, own: int) -> None:
     registry = open_registry(parse_address(address))
     mine = Store(directory / "mine", progress=silent())
     theirs = Store(directory / "theirs", progress=silent())
-    theirs.source = Puller(
+    puller = Puller(
         theirs, registry, progress=silent(), accept=lambda *_: None, pinned=None, build_instead=False
     )
+    theirs.sources = [puller]
     for number in range(TIMES):
         name = name_of(own, number)
         mine.provide(

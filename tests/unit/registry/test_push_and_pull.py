@@ -76,7 +76,7 @@ def test_a_state_and_its_image_are_pulled_instead_of_built(
 def test_what_the_registry_has_is_not_sent_again(tmp_path: Path, server: RegistryServer, first: Host) -> None:
     assert [each.sent for each in pushed(first)] == [0, 0]
     other = Host(tmp_path / "other", server.address)
-    other.store.source = None
+    other.store.sources = []
     other.store.provide(
         "images", "image2", "image two", lambda draft: (draft / "disk").write_bytes(DATA) and None
     )
@@ -119,9 +119,9 @@ def test_other_content_under_the_state_is_not_mixed_with_it(
 ) -> None:
     """The image was built anew here, so the pushed state does not fit it."""
     host = Host(tmp_path / "host", server.address)
-    host.store.source = None
+    host.store.sources = []
     host.image(b"other")
-    host.store.source = host.puller
+    host.store.sources = [host.puller]
     host.state()
     assert host.built == [IMAGE, STATE]
     assert any("was built on other content of images/image1image1" in line for line in host.said)
@@ -302,7 +302,7 @@ def test_a_registry_that_fails_is_said_and_the_run_builds(
     monkeypatch.setattr(client, "ANSWER_SECONDS", 0.5)
     monkeypatch.setattr(client, "PAUSE_SECONDS", 0.01)
     host = Host(tmp_path / "first", relay.address)
-    host.store.source = None
+    host.store.sources = []
     host.state()
     pushed(host)
     relay.answer = lambda handler: handler.path != "/v2/" and fault(handler)
@@ -322,7 +322,7 @@ def test_one_failure_in_passing_is_survived(
 
     monkeypatch.setattr(client, "PAUSE_SECONDS", 0.01)
     host = Host(tmp_path / "first", relay.address)
-    host.store.source = None
+    host.store.sources = []
     host.state()
     pushed(host)
     seen: set[str] = set()
@@ -350,7 +350,7 @@ Host(Path(sys.argv[1]), sys.argv[2]).image()
 
 def test_what_a_killed_run_has_pulled_is_not_pulled_again(tmp_path: Path, relay: Relay) -> None:
     host = Host(tmp_path / "first", relay.address)
-    host.store.source = None
+    host.store.sources = []
     host.image()
     pushed(host, IMAGE)
     layers = []
@@ -491,7 +491,7 @@ def test_what_is_refused_is_not_fetched_again(tmp_path: Path, relay: Relay) -> N
         raise StoreDamaged("it is not sound")
 
     host = Host(tmp_path / "first", relay.address)
-    host.store.source = None
+    host.store.sources = []
     host.state()
     pushed(host)
     second = Host(tmp_path / "second", relay.address, accept=refuse)
@@ -506,7 +506,7 @@ def test_what_is_refused_is_not_fetched_again(tmp_path: Path, relay: Relay) -> N
 
 def test_damaged_content_is_not_pushed(tmp_path: Path, fresh_server: RegistryServer) -> None:
     host = Host(tmp_path / "first", fresh_server.address)
-    host.store.source = None
+    host.store.sources = []
     disk = host.image() / "disk"
     times = disk.stat()
     disk.chmod(0o600)
@@ -520,7 +520,7 @@ def test_damaged_content_is_not_pushed(tmp_path: Path, fresh_server: RegistrySer
 
 def test_a_repository_that_does_not_exist_is_no_success(tmp_path: Path, relay: Relay) -> None:
     host = Host(tmp_path / "first", relay.address)
-    host.store.source = None
+    host.store.sources = []
     host.image()
     relay.answer = lambda handler: handler.command == "POST" and status(404)(handler)
     with pytest.raises(RegistryError, match="it answers 404"):
@@ -538,7 +538,7 @@ def test_thousands_of_small_files_travel_in_few_pieces(tmp_path: Path, server: R
             (draft / "pages" / f"{number:012x}").chmod(0o400)
 
     first = Host(tmp_path / "first", server.address)
-    first.store.source = None
+    first.store.sources = []
     first.store.provide("images", name.key, "image", build)
     pushed(first, name)
     _, found = entry_at(first.registry, "images-many") or pytest.fail("it was not pushed")

@@ -1,0 +1,225 @@
+"""States that all users of a host share: their files are used where they are, if only their owner can write."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_vmsnap.errors import StoreError
+from pytest_vmsnap.progress import Progress, silent
+from pytest_vmsnap.states import SystemStore, share_state
+from pytest_vmsnap.store import EntryName, Store, closure, damage_of, link_entries
+
+from .saved_state import IMAGE, qcow2, state
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+STATE = EntryName(kind="states", key="state1")
+PAGE = b"page" * 1024
+
+
+class User:
+    """A store of its own, with the system store at `path`; `said` are its lines, `built` counts its builds."""
+
+    def __init__(self, path: Path, own: Path, *, links: bool = True) -> None:
+        self.said: list[str] = []
+        self.built = 0
+        progress = Progress(self.said.append)
+        self.store = Store(own, progress=progress)
+        source = SystemStore(path, self.store, project=own / "project", links=links, progress=progress)
+        self.store.sources = [source]
+
+    def provide(self) -> Path:
+        def build(draft: Path) -> None:
+            self.built += 1
+            (draft / "device-state").write_bytes(b"built here")
+
+        return self.store.provide("states", STATE.key, "state base", build)
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Path:
+    """A system store with a state and its image."""
+    store = Store(tmp_path / "admin", progress=silent())
+    store.provide("images", IMAGE.key, "image", lambda draft: qcow2(draft / "disk.qcow2"))
+
+    def build(draft: Path) -> None:
+        made = state(store)
+        with (made / "ram").open("r+b") as ram:
+            ram.write(PAGE)
+        for path in made.iterdir():
+            path.rename(draft / path.name)
+        (draft / "pages").mkdir()
+        (draft / "pages" / "000000001000").write_bytes(PAGE)
+        made.rmdir()
+
+    store.provide("states", STATE.key, "state base", build, depends_on=[IMAGE])
+    path = tmp_path / "system"
+    assert share_state(store, STATE, path, progress=silent())
+    assert not share_state(store, STATE, path, progress=silent())
+    return path
+
+
+def sealed(shared: Path, sealed: bool) -> None:
+    """Say in the shared state whether QEMU opens its memory only for reading."""
+    meta = shared / "states" / STATE.key / "meta.json"
+    text = meta.read_text().replace('"sealed_memory": false', f'"sealed_memory": {str(sealed).lower()}')
+    meta.chmod(0o644)
+    meta.write_text(text)
+    manifest = meta.with_name("manifest.json")
+    noted = json.loads(manifest.read_text())
+    found = meta.stat()
+    noted["meta.json"] = (found.st_size, found.st_mtime_ns, None)
+    manifest.chmod(0o644)
+    manifest.write_text(json.dumps(noted))
+
+
+def test_all_users_can_read_what_is_shared_and_only_its_owner_can_write(shared: Path) -> None:
+    for path in (shared, *(shared / "states").rglob("*"), *(shared / "images").rglob("*")):
+        assert path.stat().st_mode & 0o777 == (0o755 if path.is_dir() else 0o444), path
+    assert (shared / "locks").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_shared_state_is_used_where_it_is(shared: Path, tmp_path: Path) -> None:
+    user = User(shared, tmp_path / "own")
+    entry = user.provide()
+    assert user.built == 0
+    assert user.store.fetched == {STATE: "system store", IMAGE: "system store"}
+    assert (entry / "disk0.qcow2").readlink() == shared / "states" / STATE.key / "disk0.qcow2"
+    assert (entry / "pages" / "000000001000").is_symlink()
+    assert (user.store.place(IMAGE) / "disk.qcow2").is_symlink()
+    assert closure(user.store.path, STATE) == [STATE, IMAGE]
+    assert damage_of(user.store, STATE) == []
+    assert json.loads((entry / "meta.json").read_text())["origin"]["project"] == str(
+        tmp_path / "own" / "project"
+    )
+
+
+@pytest.mark.parametrize("read_only", [True, False])
+def test_memory_that_qemu_opens_for_writing_is_a_copy(shared: Path, tmp_path: Path, read_only: bool) -> None:
+    sealed(shared, read_only)
+    ram = User(shared, tmp_path / "own").provide() / "ram"
+    assert ram.is_symlink() == read_only
+    assert os.access(ram, os.W_OK) != read_only or os.geteuid() == 0
+    assert ram.read_bytes()[: len(PAGE)] == PAGE
+    assert ram.stat().st_blocks * 512 < 1 << 20 < ram.stat().st_size  # its holes are holes
+
+
+def test_all_files_are_copies_where_qemu_runs_as_a_user_of_its_own(shared: Path, tmp_path: Path) -> None:
+    user = User(shared, tmp_path / "own", links=False)
+    entry = user.provide()
+    assert user.built == 0
+    assert not [path for path in (*entry.rglob("*"), *user.store.place(IMAGE).rglob("*")) if path.is_symlink()]
+    assert damage_of(user.store, STATE) == []
+
+
+def writable(entry: Path) -> None:
+    (entry / "device-state").chmod(0o666)
+
+
+def writable_directory(entry: Path) -> None:
+    entry.parent.chmod(0o777)
+
+
+def link(entry: Path) -> None:
+    (entry / "device-state").unlink()
+    (entry / "device-state").symlink_to("/etc/hostname")
+
+
+def changed(entry: Path) -> None:
+    (entry / "device-state").chmod(0o600)
+    (entry / "device-state").write_bytes(b"stat3")
+
+
+def added(entry: Path) -> None:
+    (entry / "more").touch()
+
+
+def unreadable(entry: Path) -> None:
+    (entry / "manifest.json").unlink()
+
+
+def without_image(entry: Path) -> None:
+    image = entry.parents[1] / "images" / IMAGE.key
+    image.rename(image.with_name(".gone"))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (writable, "others than its owner can write to"),
+        (writable_directory, "others than its owner can write to"),
+        (link, "is a symbolic link"),
+        (changed, "the content of .* changed after it was saved"),
+        (added, "more, which the plugin did not save there"),
+        (unreadable, "cannot be read"),
+        (without_image, "what it was built on is missing"),
+    ],
+)
+def test_what_may_not_be_what_was_shared_is_said_and_built(
+    shared: Path, tmp_path: Path, change: Callable[[Path], None], reason: str
+) -> None:
+    change(shared / "states" / STATE.key)
+    user = User(shared, tmp_path / "own")
+    entry = user.provide()
+    assert user.built == 1
+    assert (entry / "device-state").read_bytes() == b"built here"
+    [said] = [line for line in user.said if "state base in the system store" in line]
+    assert "is not used" in said
+    assert re.search(reason, said), said
+
+
+def test_what_belongs_to_somebody_else_is_not_used(
+    shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user = User(shared, tmp_path / "own")
+    entry = shared / "states" / STATE.key
+    if os.geteuid() == 0:
+        os.chown(entry, 12345, 12345)
+    else:  # only root can give a file away; instead, this is somebody else
+        monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    user.provide()
+    assert user.built == 1
+    assert any("belongs neither to root nor to you" in line for line in user.said)
+
+
+def test_a_state_that_is_removed_from_the_system_store_is_built(shared: Path, tmp_path: Path) -> None:
+    User(shared, tmp_path / "own").provide()
+    for kind in ("states", "images"):
+        (shared / kind).rename(shared / f"no-{kind}")
+        (shared / kind).mkdir()
+    user = User(shared, tmp_path / "own")
+    assert (user.provide() / "device-state").read_bytes() == b"built here"
+    assert any("is damaged and will be rebuilt" in line for line in user.said)
+
+
+def test_what_is_kept_of_it_is_a_copy(shared: Path, tmp_path: Path) -> None:
+    user = User(shared, tmp_path / "own")
+    user.provide()
+    kept = Store(tmp_path / "kept", progress=silent())
+    link_entries(user.store, STATE, kept)
+    assert not [path for path in kept.path.rglob("*") if path.is_symlink()]
+    assert damage_of(kept, STATE) == []
+
+
+def test_a_state_of_an_image_of_its_own_is_not_shared(tmp_path: Path) -> None:
+    store = Store(tmp_path / "admin", progress=silent())
+    store.provide("images", IMAGE.key, "image", lambda draft: qcow2(draft / "disk.qcow2"))
+
+    def build(draft: Path) -> None:
+        for path in state(store).iterdir():
+            path.rename(draft / path.name)
+        meta = json.loads((draft / "meta.json").read_text())
+        meta["image"]["disk"] = "/home/me/disk.qcow2"
+        (draft / "meta.json").write_text(json.dumps(meta))
+
+    store.provide("states", STATE.key, "state base", build, depends_on=[IMAGE])
+    with pytest.raises(StoreError, match=r"cannot be shared: it was made from /home/me/disk\.qcow2"):
+        share_state(store, STATE, tmp_path / "system", progress=silent())
+    assert not (tmp_path / "system").exists()
