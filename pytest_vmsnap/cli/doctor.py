@@ -18,7 +18,7 @@ from pytest_vmsnap.errors import HostError, VmsnapError
 from pytest_vmsnap.host import choose_uri, default_store, doctor, install_hints, space_for
 from pytest_vmsnap.model import Finding, not_checked, worst
 from pytest_vmsnap.pool import budget
-from pytest_vmsnap.states import image_request
+from pytest_vmsnap.states import image_request, system_store_finding
 
 if TYPE_CHECKING:
     import argparse
@@ -71,6 +71,8 @@ def _findings(settings: Settings) -> Iterator[Finding]:
     ahead = budget.most_standbys(settings.standby)
     yield doctor.memory(settings.memory, ahead=ahead, has_room=lambda: budget.has_room(settings.memory))
     yield from store.findings(path, limit_mib=settings.store_limit, needed_mib=space_for(settings.memory))
+    if settings.system_store:
+        yield system_store_finding(settings.system_store)
     try:
         request = image_request(settings.spec(), root=settings.root, mirror=settings.image_mirror)
     except VmsnapError as error:

@@ -27,6 +27,7 @@ from pytest_vmsnap.states.library import Library
 from pytest_vmsnap.states.lock_file import read_lock, write_lock
 from pytest_vmsnap.states.preparation import PreparationHook
 from pytest_vmsnap.states.system_store import SystemStore, share_state
+from pytest_vmsnap.states.system_store import finding as system_store_finding
 from pytest_vmsnap.states.tree import NO_STATES, StateTree, collect
 from pytest_vmsnap.states.verification import damaged_memory
 from pytest_vmsnap.states.wanted import Wanted
@@ -66,6 +67,7 @@ __all__ = [
     "title_of",
     "SystemStore",
     "share_state",
+    "system_store_finding",
     "export",
     "import_",
     "extract_disk",

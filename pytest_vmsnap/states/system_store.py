@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from pytest_vmsnap.errors import HostError, StoreDamaged, StoreError
 from pytest_vmsnap.host import NO_ROOM, copy_file
+from pytest_vmsnap.model import Finding, ok
 from pytest_vmsnap.states import entries
 from pytest_vmsnap.states.acceptance import acceptance
 from pytest_vmsnap.states.entries import KIND, META, RAM, title_of
@@ -27,6 +28,7 @@ from pytest_vmsnap.store import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from pytest_vmsnap.progress import Progress
@@ -63,7 +65,7 @@ class SystemStore:
         try:
             if name.kind not in SHARED or not entry.is_dir():
                 return None
-            self._expect_rights(entry)
+            expect_rights([self._path, entry.parent, entry, *entry.rglob("*")])
             noted = expect_foreign_whole(entry)
             needs = tuple(needs_of(self._path, name))
             for need in needs:
@@ -102,17 +104,37 @@ class SystemStore:
             self._refused.add(line)
             self._progress.say(line)
 
-    def _expect_rights(self, entry: Path) -> None:
-        """Raise `StoreDamaged` unless only root, this user, or the store's owner can change the entry."""
-        owners = {0, os.geteuid()}
-        for path in (self._path, entry.parent, entry, *entry.rglob("*")):
-            found = path.lstat()
-            if stat.S_ISLNK(found.st_mode):
-                raise StoreDamaged(f"{path} is a symbolic link")
-            if found.st_uid not in owners:
-                raise StoreDamaged(f"{path} belongs neither to root nor to you, but to the user {found.st_uid}")
-            if found.st_mode & OTHERS_MAY_WRITE:
-                raise StoreDamaged(f"others than its owner can write to {path}")
+
+def finding(path: Path) -> Finding:
+    """What `vmsnap doctor` reports about the system store at `path`, which need not exist."""
+    name = "system-store"
+    if not path.is_dir():
+        return ok(name, f"{path} does not exist")
+    try:
+        for kind in SHARED:
+            expect_rights([path, path / kind, *(path / kind).iterdir()])
+        count = sum(1 for entry in (path / KIND).iterdir() if not entry.name.startswith("."))
+    except StoreDamaged as error:
+        advice = "change its owner or mode, or set vmsnap_system_store to none"
+        return Finding(name=name, status="warning", found=f"{error.message}: not used", advice=advice)
+    except OSError as error:
+        advice = "set vmsnap_system_store to another directory, or none"
+        found = f"{error.filename} cannot be read ({error.strerror}): not used"
+        return Finding(name=name, status="warning", found=found, advice=advice)
+    return ok(name, f"{path}: {count} state{'' if count == 1 else 's'}")
+
+
+def expect_rights(paths: Iterable[Path]) -> None:
+    """Raise `StoreDamaged` unless `paths` belong to root or this user, and only their owner can change them."""
+    owners = {0, os.geteuid()}
+    for path in paths:
+        found = path.lstat()
+        if stat.S_ISLNK(found.st_mode):
+            raise StoreDamaged(f"{path} is a symbolic link")
+        if found.st_uid not in owners:
+            raise StoreDamaged(f"{path} belongs neither to root nor to you, but to the user {found.st_uid}")
+        if found.st_mode & OTHERS_MAY_WRITE:
+            raise StoreDamaged(f"others than its owner can write to {path}")
 
 
 def share_state(store: Store, name: EntryName, path: Path, *, progress: Progress) -> bool:

@@ -21,7 +21,7 @@ NAMES = [
     *("python", "libvirt-python", "uri", "daemon", "libvirt"),
     *("qemu", "qemu-snapshots", "qemu-network", "qemu-img", "firmware"),
     *("kvm-device", "kvm-cpu", "kvm-permission", "accelerator"),
-    *("memory", "store", "reflink", "image", "image-tools"),
+    *("memory", "store", "reflink", "system-store", "image", "image-tools"),
 ]
 
 

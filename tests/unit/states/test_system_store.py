@@ -11,7 +11,7 @@ import pytest
 
 from pytest_vmsnap.errors import StoreError
 from pytest_vmsnap.progress import Progress, silent
-from pytest_vmsnap.states import SystemStore, share_state
+from pytest_vmsnap.states import SystemStore, share_state, system_store_finding
 from pytest_vmsnap.store import EntryName, Store, closure, damage_of, link_entries
 
 from .saved_state import IMAGE, qcow2, state
@@ -223,3 +223,12 @@ def test_a_state_of_an_image_of_its_own_is_not_shared(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"cannot be shared: it was made from /home/me/disk\.qcow2"):
         share_state(store, STATE, tmp_path / "system", progress=silent())
     assert not (tmp_path / "system").exists()
+
+
+def test_the_doctor_counts_what_is_shared_and_says_why_it_is_not_used(shared: Path, tmp_path: Path) -> None:
+    assert system_store_finding(tmp_path / "none").found == f"{tmp_path / 'none'} does not exist"
+    assert system_store_finding(shared).found == f"{shared}: 1 state"
+    (shared / "images" / IMAGE.key).chmod(0o777)
+    found = system_store_finding(shared)
+    assert (found.status, "others than its owner can write to" in found.found) == ("warning", True)
+    assert system_store_finding(tmp_path).status == "warning"  # it is no store
