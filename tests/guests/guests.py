@@ -49,6 +49,11 @@ GUESTS = {
     "sysvinit-uefi": Guest(system="sysvinit", options=(*LOGIN, "--vmsnap-firmware=uefi")),
     "openrc": Guest(system="openrc", options=LOGIN),
     "runit": Guest(system="runit", options=LOGIN),
+    "apparmor": Guest(
+        image="debian:trixie",
+        options=("--vmsnap-packages=apparmor",),
+        more_tests=("tests/guests/test_apparmor.py",),
+    ),
     "selinux": Guest(system="selinux", options=(*LOGIN, "--vmsnap-memory=1G")),
 }
 
