@@ -41,6 +41,7 @@ def test_what_the_shell_cannot_parse_harms_nobody(shell: Machine, command: str) 
     assert shell.succeed("echo well") == "well\n"
 
 
+@pytest.mark.thorough
 def test_hundreds_of_commands_are_exact(shell: Machine) -> None:
     seed = random.randrange(1 << 32)
     chance = random.Random(seed)

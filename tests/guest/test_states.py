@@ -220,7 +220,15 @@ def test_a_state_that_fails_is_told_once_and_never_kept_and_others_run(stated: p
     assert len(entries()) == 2
 
 
-@pytest.mark.parametrize("fault", ["truncated memory", "changed overlay", "lost parent", "no metadata"])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param("truncated memory", marks=pytest.mark.thorough),
+        pytest.param("changed overlay", marks=pytest.mark.thorough),
+        "lost parent",
+        pytest.param("no metadata", marks=pytest.mark.thorough),
+    ],
+)
 def test_a_damaged_entry_is_noticed_before_a_test_runs_on_it_and_made_anew(
     kept: pytest.Pytester, fault: str
 ) -> None:
@@ -261,7 +269,14 @@ def test_two_runs_at_once_build_a_state_once(
     assert any(re.search(words, output) for output in outputs)
 
 
-@pytest.mark.parametrize("moment", ["base", "database", "service"])
+@pytest.mark.parametrize(
+    "moment",
+    [
+        pytest.param("base", marks=pytest.mark.thorough),
+        pytest.param("database", marks=pytest.mark.thorough),
+        "service",
+    ],
+)
 def test_a_build_that_is_killed_leaves_nothing_that_is_used(
     kept: pytest.Pytester, runner: list[str], wait_for: Callable[..., None], moment: str
 ) -> None:
