@@ -42,12 +42,16 @@ def is_open(answer: Result, port: int, address: str) -> bool:
     return answer.returncode == 0
 
 
-def listening(answer: Result) -> str:
-    """Return the guest's answer in words, for an error."""
-    numbers = sorted({number for _, number in _listeners(answer.text)})
-    return (
-        f"listening ports: {', '.join(map(str, numbers)) or 'none'}\n{answer.stderr.decode(errors='replace')}"
-    )
+def describe(answer: Result, address: str) -> str:
+    """Return the guest's answer to `command` in words, for an error."""
+    if address not in LOCAL_NAMES:
+        said = answer.stderr.decode(errors="replace") or "no message\n"
+        return f"the last connection to {address} from the guest: status {answer.returncode}, {said}"
+    listeners = list(_listeners(answer.text))
+    local = {number for host, number in listeners if host in LOCAL}
+    numbers = sorted({number for _, number in listeners})
+    words = [f"{number}" if number in local else f"{number} (not on localhost)" for number in numbers]
+    return f"the guest's listening ports: {', '.join(words) or 'none'}\n"
 
 
 def _listeners(tables: str) -> Iterator[tuple[str, int]]:

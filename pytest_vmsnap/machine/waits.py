@@ -187,7 +187,7 @@ class Waits(Commands):
             return tcp_ports.is_open(last[0], port, address) == is_open or None
 
         wanted = f"port {port} of {address} to be {'open' if is_open else 'closed'}"
-        self._poll(attempt, wanted, timeout, None, lambda: tcp_ports.listening(last[0]))
+        self._poll(attempt, wanted, timeout, None, lambda: tcp_ports.describe(last[0], address))
 
     def wait_for_console_text(self, pattern: str, *, timeout: float | None = None) -> re.Match[str]:
         """Wait until text on the serial console matches the regular expression `pattern`; return the match.

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from pytest_vmsnap.machine import tcp_ports
@@ -26,5 +28,10 @@ def test_a_port_of_the_guest_is_open_where_somebody_listens_for_it(port: int, is
     assert tcp_ports.is_open(ANSWER, port, "localhost") == is_open
 
 
-def test_an_error_can_name_who_listens() -> None:
-    assert "22, 80, 631, 7777" in tcp_ports.listening(ANSWER)
+def test_an_error_names_the_guests_ports_only_where_it_was_asked_for_them() -> None:
+    said = tcp_ports.describe(ANSWER, "localhost")
+    assert said == "the guest's listening ports: 22, 80 (not on localhost), 631, 7777\n"
+    refused = dataclasses.replace(ANSWER, returncode=1, stdout=b"", stderr=b"nc: connection refused\n")
+    said = tcp_ports.describe(refused, "server")
+    assert said == "the last connection to server from the guest: status 1, nc: connection refused\n"
+    assert "no message" in tcp_ports.describe(dataclasses.replace(refused, stderr=b""), "server")
