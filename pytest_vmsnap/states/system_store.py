@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from pytest_vmsnap.errors import HostError, StoreDamaged, StoreError
 from pytest_vmsnap.host import NO_ROOM, copy_file
 from pytest_vmsnap.model import Finding, ok
+from pytest_vmsnap.registry import content_of
 from pytest_vmsnap.states import entries
 from pytest_vmsnap.states.acceptance import acceptance
 from pytest_vmsnap.states.entries import KIND, META, RAM, title_of
@@ -69,7 +70,9 @@ class SystemStore:
             noted = expect_foreign_whole(entry)
             needs = tuple(needs_of(self._path, name))
             for need in needs:
-                self._store.provide(need.kind, need.key, str(need), self._refuse)
+                place = self._store.provide(need.kind, need.key, str(need), self._refuse)
+                if content_of(place) != content_of(self._path / need.kind / need.key):
+                    raise StoreDamaged(f"it was built on other content of {need} than is in {self._store.path}")
             copied = {META, RAM} if name.kind == KIND and not entries.is_memory_read_only(entry) else {META}
             with self._progress.step(f"taking the {what} from the system store {self._path}"):
                 for file in noted:
@@ -179,6 +182,12 @@ def _share(store: Store, name: EntryName, target: Store, progress: Progress) -> 
 
     is_missing = target.entry(name.kind, name.key) is None
     place = target.provide(name.kind, name.key, title, copy, depends_on=needs)
+    if content_of(place) != content_of(source):
+        raise StoreError(
+            f"{target.path} has other content of the {title} than {store.path}",
+            hint="build the state on what is there, with an empty store of your own; or remove what is there: "
+            f"vmsnap --store {target.path} prune --all",
+        )
     for path in (*place.rglob("*"), place):
         path.chmod(OPEN_DIRECTORY if path.is_dir() else OPEN_FILE)
     return is_missing or any(copied)

@@ -12,7 +12,7 @@ import pytest
 from pytest_vmsnap.errors import StoreError
 from pytest_vmsnap.progress import Progress, silent
 from pytest_vmsnap.states import SystemStore, share_state, system_store_finding
-from pytest_vmsnap.store import EntryName, Store, closure, damage_of, link_entries
+from pytest_vmsnap.store import EntryName, Store, checksum, closure, damage_of, link_entries
 
 from .saved_state import IMAGE, qcow2, state
 
@@ -187,6 +187,40 @@ def test_what_belongs_to_somebody_else_is_not_used(
     user.provide()
     assert user.built == 1
     assert any("belongs neither to root nor to you" in line for line in user.said)
+
+
+def test_a_state_that_was_built_on_another_image_than_the_users_is_not_used(
+    shared: Path, tmp_path: Path
+) -> None:
+    """Two builds of an image have the same key, and differ in what they contain."""
+    own = Store(tmp_path / "own", progress=silent())
+
+    def build(draft: Path) -> None:
+        qcow2(draft / "disk.qcow2")
+        with (draft / "disk.qcow2").open("ab") as disk:
+            disk.write(PAGE)
+
+    own.provide("images", IMAGE.key, "image", build)
+    user = User(shared, tmp_path / "own")
+    user.provide()
+    assert user.built == 1
+    assert any("was built on other content of images/image1 than is in" in line for line in user.said)
+
+
+def test_a_state_of_another_image_than_the_shared_one_is_not_shared(shared: Path, tmp_path: Path) -> None:
+    store = Store(tmp_path / "admin", progress=silent())
+    image = shared / "images" / IMAGE.key
+    manifest = image / "manifest.json"
+    manifest.chmod(0o600)
+    (image / "disk.qcow2").chmod(0o600)
+    with (image / "disk.qcow2").open("ab") as disk:
+        disk.write(PAGE)
+    found = (image / "disk.qcow2").stat()
+    noted = json.loads(manifest.read_text())
+    noted["disk.qcow2"] = (found.st_size, found.st_mtime_ns, checksum(image / "disk.qcow2"))
+    manifest.write_text(json.dumps(noted))
+    with pytest.raises(StoreError, match="has other content of the image image1 than"):
+        share_state(store, STATE, shared, progress=silent())
 
 
 def test_a_state_that_is_removed_from_the_system_store_is_built(shared: Path, tmp_path: Path) -> None:
