@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pytest_vmsnap.model import Image
 
 SECONDS = 600.0
-MIB = 100
+SENDING = 8  # seconds; what is on its way then is still received
 MACS = ("52:54:00:00:00:01", "52:54:00:00:00:02")
 
 SERVER = "ip addr add 10.0.0.1/24 dev eth0; ip link set eth0 up; while :; do nc -l -p 7 >/dev/null; done"
@@ -32,10 +32,15 @@ ip addr add 10.0.0.2/24 dev eth0; ip link set eth0 up
 until ping -c 1 -W 1 10.0.0.1 >/dev/null; do :; done
 sleep 3
 ping -c 100 -i 0.1 -q 10.0.0.1 | grep min/avg
+now() {{ cut -d. -f1 /proc/uptime; }}
 for turn in 1 2 3 4 5; do
-    start=$(cut -d' ' -f1 /proc/uptime)
-    dd if=/dev/zero bs=64k count={MIB * 16} 2>/dev/null | nc 10.0.0.1 7
-    echo "sent $start $(cut -d' ' -f1 /proc/uptime)"
+    : >/tmp/sent
+    start=$(cut -d' ' -f1 /proc/uptime) end=$(($(now) + {SENDING}))
+    while [ $(now) -lt $end ]; do
+        dd if=/dev/zero bs=64k count=16 2>/dev/null || break
+        echo >>/tmp/sent
+    done | nc 10.0.0.1 7
+    echo "sent $(wc -l </tmp/sent) $start $(cut -d' ' -f1 /proc/uptime)"
     sleep 1
 done
 echo END; poweroff -f
@@ -65,11 +70,11 @@ class Link:
             client = self._start(1, netdevs[1], subprocess.PIPE)
             stack.callback(client.kill)
             said = client.communicate(timeout=SECONDS)[0]
-        times = re.findall(r"sent ([\d.]+) ([\d.]+)", said)
+        sent = re.findall(r"sent (\d+) ([\d.]+) ([\d.]+)", said)
         trip = re.search(r"min/avg/max = [\d.]+/([\d.]+)/", said)
-        assert len(times) == 5, said[-2000:]
+        assert len(sent) == 5, said[-2000:]
         assert trip, said[-2000:]
-        return [MIB / (float(end) - float(start)) for start, end in times], float(trip[1])
+        return [int(mib) / (float(end) - float(start)) for mib, start, end in sent], float(trip[1])
 
     def _start(self, place: int, netdev: str, stdout: int) -> subprocess.Popen[str]:
         command = ["qemu-system-x86_64", "-accel", "tcg", "-m", "256", "-nodefaults", "-display", "none"]
