@@ -11,7 +11,7 @@ from pytest_vmsnap.errors import SpecError, StoreDamaged, UnknownState
 from pytest_vmsnap.host import choose_uri, default_store
 from pytest_vmsnap.progress import Progress
 from pytest_vmsnap.registry import open_registry, parse_address
-from pytest_vmsnap.states import KIND, Origin, is_full, members_of, origin_of
+from pytest_vmsnap.states import KIND, Origin, is_full, members_of, origin_of, read_wanted
 from pytest_vmsnap.store import Store, entry_usages
 
 if TYPE_CHECKING:
@@ -138,9 +138,18 @@ def find_state(store: Store, settings: Settings, written: str, *, newest: bool =
 
 
 def find_own_state(store: Store, settings: Settings, written: str) -> StoredState:
-    """As `find_state`, with a state of this project unless a key is given: the newest of that name."""
+    """As `find_state`, with a state of this project unless a key is given.
+
+    That is the one that its last run needed, whichever project built it; else its newest of that name.
+    """
     found = find_state(store, settings, written, newest=True)
-    if "@" not in written and found.origin.project != str(settings.root):
+    if "@" in written:
+        return found
+    if needed := read_wanted(store, settings.root, written):
+        for each in all_states(store):
+            if (each.origin.name, each.key) == (written, needed.key):
+                return each
+    if found.origin.project != str(settings.root):
         raise UnknownState(
             f"this project has no state {written!r} in the store {store.path}",
             hint=f"another has: {found.title} (of {found.origin.project})",

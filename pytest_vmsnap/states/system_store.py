@@ -67,7 +67,7 @@ class SystemStore:
             if name.kind not in SHARED or not entry.is_dir():
                 return None
             expect_rights([self._path, entry.parent, entry, *entry.rglob("*")])
-            noted = expect_foreign_whole(entry)
+            noted = {file: each for file, each in expect_foreign_whole(entry).items() if file not in MARKS}
             needs = tuple(needs_of(self._path, name))
             for need in needs:
                 place = self._store.provide(need.kind, need.key, str(need), self._refuse)

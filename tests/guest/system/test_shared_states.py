@@ -64,7 +64,7 @@ def place() -> Iterator[Path]:
 def test_a_user_runs_on_the_state_that_root_shared(place: Path, vmsnap: VmsnapSession) -> None:
     system = place / "system"
     root = {"VMSNAP_URI": "qemu:///embed", "VMSNAP_STORE": str(vmsnap.store.path)}
-    assert "2 passed" in run(place, [sys.executable, "-m", "pytest"], root)
+    assert "2 passed" in run(place, [sys.executable, "-m", "pytest"], root)  # or another project has built it
     share = [sys.executable, "-c", "import sys; from pytest_vmsnap.cli import main; sys.exit(main())", "share"]
     said = run(place, [*share, "one"], root | {"VMSNAP_SYSTEM_STORE": str(system)})
     assert "shared" in said, said

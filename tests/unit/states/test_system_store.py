@@ -66,6 +66,12 @@ def shared(tmp_path: Path) -> Path:
     return path
 
 
+def contents(directory: Path) -> dict[Path, tuple[int, bytes]]:
+    return {
+        path: (path.stat().st_mtime_ns, path.read_bytes()) for path in directory.rglob("*") if path.is_file()
+    }
+
+
 def sealed(shared: Path, sealed: bool) -> None:
     """Say in the shared state whether QEMU opens its memory only for reading."""
     meta = shared / "states" / STATE.key / "meta.json"
@@ -87,9 +93,12 @@ def test_all_users_can_read_what_is_shared_and_only_its_owner_can_write(shared: 
 
 
 def test_a_shared_state_is_used_where_it_is(shared: Path, tmp_path: Path) -> None:
+    before = contents(shared)
     user = User(shared, tmp_path / "own")
     entry = user.provide()
     assert user.built == 0
+    assert contents(shared) == before
+    assert not (entry / "needs").is_symlink()
     assert user.store.fetched == {STATE: "system store", IMAGE: "system store"}
     assert (entry / "disk0.qcow2").readlink() == shared / "states" / STATE.key / "disk0.qcow2"
     assert (entry / "pages" / "000000001000").is_symlink()
