@@ -177,6 +177,7 @@ BAD: list[tuple[str, object]] = [
     ("push", "maybe"),
     ("store", 5),
     ("output_limit", "0"),
+    ("system_store", 5),
     ("store_limit", "0"),
     ("store_limit", "lots"),
     ("refresh", "maybe"),
