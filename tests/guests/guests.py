@@ -38,7 +38,7 @@ GUESTS = {
     "debian-13": Guest(image="debian:trixie"),
     "debian-sid": Guest(image="debian:sid"),
     "debian-13-uefi": Guest(image="debian:trixie", options=("--vmsnap-firmware=uefi",)),
-    "cloud-bios": Guest(system="cloud"),
+    "cloud-bios": Guest(system="cloud", more_tests=("tests/guests/test_cluster_network.py",)),
     "cloud-uefi": Guest(system="cloud", options=("--vmsnap-firmware=uefi",)),
     "cloud-secure": Guest(
         system="cloud",
@@ -47,6 +47,12 @@ GUESTS = {
     ),
     "sysvinit": Guest(system="sysvinit", options=LOGIN),
     "sysvinit-uefi": Guest(system="sysvinit", options=(*LOGIN, "--vmsnap-firmware=uefi")),
+    "ifupdown": Guest(system="ifupdown", options=LOGIN, more_tests=("tests/guests/test_cluster_network.py",)),
+    "networkmanager": Guest(
+        image="debian:trixie",
+        options=("--vmsnap-packages=network-manager",),
+        more_tests=("tests/guests/test_network_manager.py",),
+    ),
     "openrc": Guest(system="openrc", options=LOGIN),
     "runit": Guest(system="runit", options=LOGIN),
     "apparmor": Guest(

@@ -124,6 +124,7 @@ SYSTEMS = {
         signed=True,
     ),
     "sysvinit": System(packages=("sysvinit-core",), setup=f"echo '{SERIAL_LOGIN}' >>/etc/inittab\n"),
+    "ifupdown": System(packages=("sysvinit-core", "ifupdown"), setup=f"echo '{SERIAL_LOGIN}' >>/etc/inittab\n"),
     "openrc": System(packages=("sysvinit-core", "openrc"), setup=f"echo '{SERIAL_LOGIN}' >>/etc/inittab\n"),
     "runit": System(
         packages=("runit-init", "runit"),
