@@ -40,7 +40,7 @@ def run(settings: Settings, arguments: argparse.Namespace) -> int:
             states.extract_disk(arguments.file, arguments.disk_only)
         print(f"{arguments.disk_only}: the disk of the state in {arguments.file}")
         return 0
-    store = stored_states.open_store(settings)
+    store = stored_states.open_store(settings, own=True)
     with open_host(settings, choose_uri(settings), store=store.path) as host, progress.step("importing"):
         entry = states.import_(store, arguments.file, here=states.made_from(host.facts, ""))
     origin = states.origin_of(entry)

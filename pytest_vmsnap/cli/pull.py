@@ -50,7 +50,7 @@ def run(settings: Settings, arguments: argparse.Namespace) -> int:
 
 def _pull_state(settings: Settings, written: str) -> None:
     registry = stored_states.registry(settings)
-    store = stored_states.open_store(settings)
+    store = stored_states.open_store(settings, own=True)
     progress = Progress(print)
     found = states.pull_state(
         store, registry, written, root=settings.root, progress=progress, pinned=states.read_lock(settings.root)
@@ -69,7 +69,7 @@ def _pull_image(settings: Settings, written: str) -> None:
     from pytest_vmsnap.image.vendors.provide import fetch, resolution_of  # late: it imports requests
 
     name = parse_name(written)
-    store = stored_states.open_store(settings)
+    store = stored_states.open_store(settings, own=True)
     before = resolution_of(store, name)
     now = fetch(name, mirror=settings.image_mirror, store=store, progress=Progress(print))
     is_same = before is not None and before.published.checksum == now.checksum

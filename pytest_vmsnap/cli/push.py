@@ -29,7 +29,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(settings: Settings, arguments: argparse.Namespace) -> int:
     """Push each state. Raises `UnknownState`, `RegistryError`, `SpecError` without a registry."""
     registry = stored_states.registry(settings)
-    store = stored_states.open_store(settings)
+    store = stored_states.open_store(settings, own=True)
     found = [stored_states.find_own_state(store, settings, written) for written in arguments.states]
     for state in found:
         pushed = states.push_state(store, registry, state.usage.name, progress=Progress(print))

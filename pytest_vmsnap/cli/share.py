@@ -31,7 +31,7 @@ def run(settings: Settings, arguments: argparse.Namespace) -> int:
     """Share each state. Raises `UnknownState`, `StoreError`, `SpecError` without a system store."""
     if settings.system_store is None:
         raise SpecError("there is no system store: vmsnap_system_store is none", hint="name a directory")
-    store = stored_states.open_store(settings)
+    store = stored_states.open_store(settings, own=True)
     found = [stored_states.find_own_state(store, settings, written) for written in arguments.states]
     for state in found:
         copied = states.share_state(store, state.usage.name, settings.system_store, progress=Progress(print))

@@ -11,7 +11,7 @@ from pytest_vmsnap.errors import SpecError, StoreDamaged, UnknownState
 from pytest_vmsnap.host import choose_uri, default_store
 from pytest_vmsnap.progress import Progress
 from pytest_vmsnap.registry import open_registry, parse_address
-from pytest_vmsnap.states import KIND, Origin, is_full, members_of, origin_of, read_wanted
+from pytest_vmsnap.states import KIND, Origin, expect_own_store, is_full, members_of, origin_of, read_wanted
 from pytest_vmsnap.store import Store, entry_usages
 
 if TYPE_CHECKING:
@@ -53,9 +53,15 @@ class StoredState:
         return f"{self.origin.name}@{self.key[:SHOWN]}"
 
 
-def open_store(settings: Settings) -> Store:
-    """Open the store that the settings name. Raises `StoreError`, `HostError` if the libvirt URI is wrong."""
-    return Store(settings.store or default_store(choose_uri(settings)), progress=Progress(print))
+def open_store(settings: Settings, *, own: bool = False) -> Store:
+    """Open the store that the settings name; `own` says that it must not be the system store.
+
+    Raises `StoreError`, `HostError` if the libvirt URI is wrong, `SpecError` if it is the system store.
+    """
+    path = settings.store or default_store(choose_uri(settings))
+    if own:
+        expect_own_store(path, settings.system_store)
+    return Store(path, progress=Progress(print))
 
 
 def registry(settings: Settings) -> Registry:

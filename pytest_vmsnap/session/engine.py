@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,15 @@ from pytest_vmsnap.host import choose_uri, default_store, open_host
 from pytest_vmsnap.machine import Deadlines
 from pytest_vmsnap.pool import Allocation, HostBudget, OwnBudget, Pool, Provisioner
 from pytest_vmsnap.registry import open_registry, parse_address
-from pytest_vmsnap.states import Exchange, Library, PreparationHook, SystemStore, read_lock, registry_source
+from pytest_vmsnap.states import (
+    Exchange,
+    Library,
+    PreparationHook,
+    SystemStore,
+    expect_own_store,
+    read_lock,
+    registry_source,
+)
 from pytest_vmsnap.store import Store
 
 if TYPE_CHECKING:
@@ -58,8 +67,10 @@ class Engine:
         self._hooks = hooks
         self._timings = timings
         choice = choose_uri(settings)
+        path = settings.store or default_store(choice)
+        expect_own_store(path, settings.system_store)
         self.store = Store(
-            settings.store or default_store(choice),
+            path,
             progress=progress,
             refresh=settings.refresh,
             lock_owner=lock_owner,
@@ -108,21 +119,15 @@ class Engine:
 
     def _add_system_store(self, progress: Progress) -> None:
         path = self.settings.system_store
-        if path is None or path == self.store.path:
+        if path is None:
             return
-        if not path.is_dir():
+        if not os.path.isdir(path):  # noqa: PTH112 - false where we may not enter
             if self.settings.origins.get("system_store", "default") != "default":
-                progress.say(f"the system store {path} does not exist; `vmsnap share` makes it")
+                progress.say(
+                    f"the system store {path} is not a directory that you can enter; `vmsnap share` makes one"
+                )
             return
-        self.store.sources.append(
-            SystemStore(
-                path,
-                self.store,
-                project=self.settings.root,
-                links=self.host.permissions.user is None,
-                progress=progress,
-            )
-        )
+        self.store.sources.append(SystemStore(path, self.store, project=self.settings.root, progress=progress))
 
     @property
     def deadlines(self) -> Deadlines:

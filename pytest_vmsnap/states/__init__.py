@@ -26,7 +26,7 @@ from pytest_vmsnap.states.input_files import inputs_digest
 from pytest_vmsnap.states.library import Library
 from pytest_vmsnap.states.lock_file import read_lock, write_lock
 from pytest_vmsnap.states.preparation import PreparationHook
-from pytest_vmsnap.states.system_store import SystemStore, share_state
+from pytest_vmsnap.states.system_store import SystemStore, expect_own_store, share_state
 from pytest_vmsnap.states.system_store import finding as system_store_finding
 from pytest_vmsnap.states.tree import NO_STATES, StateTree, collect
 from pytest_vmsnap.states.verification import damaged_memory
@@ -67,6 +67,7 @@ __all__ = [
     "title_of",
     "SystemStore",
     "share_state",
+    "expect_own_store",
     "system_store_finding",
     "export",
     "import_",

@@ -15,7 +15,7 @@ from pytest_vmsnap.image import DISK, expect_own_checksum
 from pytest_vmsnap.model import MachineSpec
 from pytest_vmsnap.states import entries
 from pytest_vmsnap.states.entries import DEVICES, KIND, META, PAGES, RAM
-from pytest_vmsnap.store import closure
+from pytest_vmsnap.store import closure, needs_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,7 +33,7 @@ def acceptance(store: Store, *, project: Path) -> Callable[[EntryName, Sequence[
 
     def accept(name: EntryName, needs: Sequence[EntryName], draft: Path) -> None:
         try:
-            _expect_own_files(store, needs, draft)
+            expect_own_files(store, needs, draft)
             if name.kind == KIND:
                 _adopt(store, needs, draft, project=str(project))
             elif (draft / DISK).exists():
@@ -84,7 +84,7 @@ def _expect_files(meta: dict[str, Any], draft: Path) -> None:
                 raise StoreDamaged(f"its memory has more than {size >> 20} MiB")
 
 
-def _expect_own_files(store: Store, needs: Sequence[EntryName], draft: Path) -> None:
+def expect_own_files(store: Store, needs: Sequence[EntryName], draft: Path) -> None:
     """Raise `StoreDamaged` if a disk in `draft` refers to a file that is not in one of `needs`."""
     within = _places(store, needs)
     for path in draft.rglob("*"):
@@ -94,6 +94,17 @@ def _expect_own_files(store: Store, needs: Sequence[EntryName], draft: Path) -> 
                     raise StoreDamaged(f"{path.name} refers to a file outside of it: {written}")
                 # an entry of the store is a directory two levels below the store, as the draft is
                 _expect_within(path.parent / written, within, path.name)
+
+
+def why_not_for_others(store: Store, name: EntryName) -> str | None:
+    """Why no other store can have the entry `name`: it needs a file outside of this one. None if it can."""
+    if name.kind == KIND and (outside := entries.own_image_of(store, name)):
+        return f"it was made from {outside}, a file of this host"
+    try:
+        expect_own_files(store, needs_of(store.path, name), store.place(name))
+    except StoreDamaged as error:
+        return error.message
+    return None
 
 
 def _is_qcow2(path: Path) -> bool:
@@ -107,7 +118,6 @@ def _places(store: Store, needs: Sequence[EntryName]) -> list[Path]:
 
 
 def _expect_within(path: Path, within: Sequence[Path], what: str) -> None:
-    # the file itself may be a link to one of the system store
-    found = path.parent.resolve() / path.name
+    found = path.resolve()
     if not any(found.is_relative_to(place.resolve()) for place in within):
         raise StoreDamaged(f"{what} refers to a file outside of what it was built on: {path}")

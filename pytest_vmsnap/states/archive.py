@@ -68,7 +68,7 @@ def export(store: Store, entry: Path, target: Path) -> None:
         with tarfile.open(draft, "w:zst") as archive:
             add(archive, CONTENTS, json.dumps(contents, indent=1).encode())
             for member, path in files.items():
-                archive.add(path.resolve(), arcname=member, filter=anonymous)  # not a link to the system store
+                archive.add(path, arcname=member, filter=anonymous)
         draft.rename(target)
 
 

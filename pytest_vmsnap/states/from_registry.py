@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pytest_vmsnap.errors import RegistryError
 from pytest_vmsnap.registry import Description, Puller, digest_in_registry, find, push, tag_of
 from pytest_vmsnap.states import entries
-from pytest_vmsnap.states.acceptance import acceptance
+from pytest_vmsnap.states.acceptance import acceptance, why_not_for_others
 from pytest_vmsnap.states.entries import KIND, title_of
 from pytest_vmsnap.states.lock_file import FILE as LOCK_FILE
 from pytest_vmsnap.store import closure
@@ -48,11 +48,9 @@ def push_state(store: Store, client: Registry, name: EntryName, *, progress: Pro
     A state that needs a file outside of the store cannot be pushed: another host does not have it.
     """
     for each in closure(store.path, name):
-        if each.kind == KIND and (outside := entries.own_image_of(store, each)):
+        if reason := why_not_for_others(store, each):
             raise RegistryError(
-                f"the {title_of(store, each)} cannot be pushed: "
-                f"it was made from {outside}, a file of this host",
-                hint=entries.IMAGE_FOR_OTHERS,
+                f"the {title_of(store, each)} cannot be pushed: {reason}", hint=entries.IMAGE_FOR_OTHERS
             )
     return push(store, client, name, describe=lambda each: _described(store, each), progress=progress)
 

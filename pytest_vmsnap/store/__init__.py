@@ -8,7 +8,6 @@ from pytest_vmsnap.store.limit import EntryUsage, discard, entry_usages, trim
 from pytest_vmsnap.store.lock_owner import LockOwner
 from pytest_vmsnap.store.manifest import MARKS, PULLED
 from pytest_vmsnap.store.manifest import check as expect_whole
-from pytest_vmsnap.store.manifest import expect_whole as expect_foreign_whole
 from pytest_vmsnap.store.manifest import read as read_manifest
 from pytest_vmsnap.store.space import findings, share_blocks
 from pytest_vmsnap.store.verification import Damage, damage_of, has_checksums, inode_of, remove_damaged
@@ -36,7 +35,6 @@ __all__ = [
     "share_blocks",
     "findings",
     "expect_whole",
-    "expect_foreign_whole",
     "closure",
     "needs_of",
     "Damage",

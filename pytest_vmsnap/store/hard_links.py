@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pytest_vmsnap.host import copy_file
@@ -40,12 +39,8 @@ def _link_tree(source: Path, target: Path) -> None:
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Hard-link a file that nobody writes to, or copy it if that fails.
-
-    The target of a symbolic link is copied: it is in the system store, whose owner may remove it.
-    """
-    if not source.is_symlink():
-        with suppress(OSError):
-            os.link(source, target)
-            return
-    copy_file(source, target)
+    """Hard-link a file that nobody writes to, or copy it if that fails."""
+    try:
+        os.link(source, target)
+    except OSError:
+        copy_file(source, target)

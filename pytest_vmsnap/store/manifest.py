@@ -48,20 +48,6 @@ def check(entry: Path) -> None:
     if not (entry / NAME).exists():
         return
     noted = read(entry)
-    found = _renewed(entry, noted)
-    if found != noted:
-        _write(entry, found)
-
-
-def expect_whole(entry: Path) -> dict[str, Fingerprint]:
-    """As `check`, for an entry of another store, in which nothing is written; returns the fingerprints.
-
-    Raises `StoreDamaged` with what is wrong, or without a manifest.
-    """
-    return _renewed(entry, read(entry))
-
-
-def _renewed(entry: Path, noted: Mapping[str, Fingerprint]) -> dict[str, Fingerprint]:
     if strangers := set(_names(entry)) - set(noted):
         raise StoreDamaged(
             f"{entry} contains {', '.join(sorted(strangers))}, which the plugin did not save there"
@@ -70,7 +56,8 @@ def _renewed(entry: Path, noted: Mapping[str, Fingerprint]) -> dict[str, Fingerp
     for each in found.values():
         if each.size <= SMALL:
             each.expect_content()
-    return found
+    if found != noted:
+        _write(entry, found)
 
 
 def verify(entry: Path) -> None:

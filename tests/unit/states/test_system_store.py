@@ -1,18 +1,19 @@
-"""States that all users of a host share: their files are used where they are, if only their owner can write."""
+"""States that all users of a host share: their files are copied, if only their owner can write."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_vmsnap.errors import StoreError
+from pytest_vmsnap.errors import SpecError, StoreError
 from pytest_vmsnap.progress import Progress, silent
-from pytest_vmsnap.states import SystemStore, share_state, system_store_finding
-from pytest_vmsnap.store import EntryName, Store, checksum, closure, damage_of, link_entries
+from pytest_vmsnap.states import SystemStore, expect_own_store, share_state, system_store_finding
+from pytest_vmsnap.store import EntryName, Store, checksum, closure, damage_of
 
 from .saved_state import IMAGE, qcow2, state
 
@@ -27,12 +28,12 @@ PAGE = b"page" * 1024
 class User:
     """A store of its own, with the system store at `path`; `said` are its lines, `built` counts its builds."""
 
-    def __init__(self, path: Path, own: Path, *, links: bool = True) -> None:
+    def __init__(self, path: Path, own: Path) -> None:
         self.said: list[str] = []
         self.built = 0
         progress = Progress(self.said.append)
         self.store = Store(own, progress=progress)
-        source = SystemStore(path, self.store, project=own / "project", links=links, progress=progress)
+        source = SystemStore(path, self.store, project=own / "project", progress=progress)
         self.store.sources = [source]
 
     def provide(self) -> Path:
@@ -81,7 +82,7 @@ def sealed(shared: Path, sealed: bool) -> None:
     manifest = meta.with_name("manifest.json")
     noted = json.loads(manifest.read_text())
     found = meta.stat()
-    noted["meta.json"] = (found.st_size, found.st_mtime_ns, None)
+    noted["meta.json"] = (found.st_size, found.st_mtime_ns, checksum(meta))
     manifest.chmod(0o644)
     manifest.write_text(json.dumps(noted))
 
@@ -92,40 +93,31 @@ def test_all_users_can_read_what_is_shared_and_only_its_owner_can_write(shared: 
     assert (shared / "locks").stat().st_mode & 0o777 == 0o700
 
 
-def test_a_shared_state_is_used_where_it_is(shared: Path, tmp_path: Path) -> None:
+def test_a_shared_state_is_copied_and_nothing_is_written_where_it_is(shared: Path, tmp_path: Path) -> None:
     before = contents(shared)
     user = User(shared, tmp_path / "own")
     entry = user.provide()
     assert user.built == 0
     assert contents(shared) == before
-    assert not (entry / "needs").is_symlink()
     assert user.store.fetched == {STATE: "system store", IMAGE: "system store"}
-    assert (entry / "disk0.qcow2").readlink() == shared / "states" / STATE.key / "disk0.qcow2"
-    assert (entry / "pages" / "000000001000").is_symlink()
-    assert (user.store.place(IMAGE) / "disk.qcow2").is_symlink()
+    assert (entry / "pages" / "000000001000").read_bytes() == PAGE
+    assert (entry / "ram").read_bytes()[: len(PAGE)] == PAGE
+    assert (entry / "ram").stat().st_blocks * 512 < 1 << 20 < (entry / "ram").stat().st_size  # holes are holes
     assert closure(user.store.path, STATE) == [STATE, IMAGE]
     assert damage_of(user.store, STATE) == []
-    assert json.loads((entry / "meta.json").read_text())["origin"]["project"] == str(
-        tmp_path / "own" / "project"
-    )
+    origin = json.loads((entry / "meta.json").read_text())["origin"]
+    assert origin["project"] == str(tmp_path / "own" / "project")
 
 
 @pytest.mark.parametrize("read_only", [True, False])
-def test_memory_that_qemu_opens_for_writing_is_a_copy(shared: Path, tmp_path: Path, read_only: bool) -> None:
+def test_only_memory_that_qemu_opens_for_writing_is_writable(
+    shared: Path, tmp_path: Path, read_only: bool
+) -> None:
     sealed(shared, read_only)
-    ram = User(shared, tmp_path / "own").provide() / "ram"
-    assert ram.is_symlink() == read_only
-    assert os.access(ram, os.W_OK) != read_only or os.geteuid() == 0
-    assert ram.read_bytes()[: len(PAGE)] == PAGE
-    assert ram.stat().st_blocks * 512 < 1 << 20 < ram.stat().st_size  # its holes are holes
-
-
-def test_all_files_are_copies_where_qemu_runs_as_a_user_of_its_own(shared: Path, tmp_path: Path) -> None:
-    user = User(shared, tmp_path / "own", links=False)
-    entry = user.provide()
-    assert user.built == 0
-    assert not [path for path in (*entry.rglob("*"), *user.store.place(IMAGE).rglob("*")) if path.is_symlink()]
-    assert damage_of(user.store, STATE) == []
+    entry = User(shared, tmp_path / "own").provide()
+    modes = {path.name: path.stat().st_mode & 0o777 for path in entry.iterdir()}
+    assert modes["ram"] == (0o400 if read_only else 0o600)
+    assert modes["disk0.qcow2"] == modes["device-state"] == 0o400
 
 
 def writable(entry: Path) -> None:
@@ -165,10 +157,10 @@ def without_image(entry: Path) -> None:
         (writable, "others than its owner can write to"),
         (writable_directory, "others than its owner can write to"),
         (link, "is a symbolic link"),
-        (changed, "the content of .* changed after it was saved"),
-        (added, "more, which the plugin did not save there"),
+        (changed, "device-state is not what was shared"),
+        (added, "its files are not those that were shared: more"),
         (unreadable, "cannot be read"),
-        (without_image, "what it was built on is missing"),
+        (without_image, "images/image1, which it was built on, is missing"),
     ],
 )
 def test_what_may_not_be_what_was_shared_is_said_and_built(
@@ -232,23 +224,43 @@ def test_a_state_of_another_image_than_the_shared_one_is_not_shared(shared: Path
         share_state(store, STATE, shared, progress=silent())
 
 
-def test_a_state_that_is_removed_from_the_system_store_is_built(shared: Path, tmp_path: Path) -> None:
+def test_a_state_outlives_its_removal_from_the_system_store(shared: Path, tmp_path: Path) -> None:
     User(shared, tmp_path / "own").provide()
-    for kind in ("states", "images"):
-        (shared / kind).rename(shared / f"no-{kind}")
-        (shared / kind).mkdir()
-    user = User(shared, tmp_path / "own")
-    assert (user.provide() / "device-state").read_bytes() == b"built here"
-    assert any("is damaged and will be rebuilt" in line for line in user.said)
-
-
-def test_what_is_kept_of_it_is_a_copy(shared: Path, tmp_path: Path) -> None:
+    shutil.rmtree(shared)
     user = User(shared, tmp_path / "own")
     user.provide()
-    kept = Store(tmp_path / "kept", progress=silent())
-    link_entries(user.store, STATE, kept)
-    assert not [path for path in kept.path.rglob("*") if path.is_symlink()]
-    assert damage_of(kept, STATE) == []
+    assert (user.built, user.said) == (0, [])
+
+
+def test_a_directory_above_that_others_can_write_to_is_not_trusted_unless_it_is_sticky(
+    shared: Path, tmp_path: Path
+) -> None:
+    tmp_path.chmod(0o777)
+    user = User(shared, tmp_path / "own")
+    user.provide()
+    assert user.built == 1
+    assert any(f"others than its owner can write to {tmp_path}" in line for line in user.said)
+    tmp_path.chmod(0o1777)
+    other = User(shared, tmp_path / "other")
+    other.provide()
+    assert other.built == 0
+    tmp_path.chmod(0o700)
+
+
+def test_a_run_does_not_write_to_the_system_store(shared: Path) -> None:
+    expect_own_store(shared.with_name("own"), shared)
+    expect_own_store(shared, None)
+    with pytest.raises(SpecError, match="is the system store, which only `vmsnap share` adds to"):
+        expect_own_store(shared / "states" / "..", shared)
+
+
+def test_a_directory_that_only_its_owner_can_enter_is_said(tmp_path: Path) -> None:
+    store = Store(tmp_path / "admin", progress=silent())
+    store.provide("images", IMAGE.key, "image", lambda draft: qcow2(draft / "disk.qcow2"))
+    (tmp_path / "system").mkdir(mode=0o700)
+    said: list[str] = []
+    assert share_state(store, IMAGE, tmp_path / "system", progress=Progress(said.append))
+    assert f"only its owner can enter {tmp_path / 'system'}" in said[0]
 
 
 def test_a_state_of_an_image_of_its_own_is_not_shared(tmp_path: Path) -> None:
@@ -263,7 +275,7 @@ def test_a_state_of_an_image_of_its_own_is_not_shared(tmp_path: Path) -> None:
         (draft / "meta.json").write_text(json.dumps(meta))
 
     store.provide("states", STATE.key, "state base", build, depends_on=[IMAGE])
-    with pytest.raises(StoreError, match=r"cannot be shared: it was made from /home/me/disk\.qcow2"):
+    with pytest.raises(StoreError, match=r"cannot be shared: it was made from /home/me/disk\.qcow2, a file"):
         share_state(store, STATE, tmp_path / "system", progress=silent())
     assert not (tmp_path / "system").exists()
 
