@@ -58,7 +58,7 @@ def copy_ranges(
     Raises `PermissionError`, before anything is written, if this user may not read the memory,
     `ProcessLookupError` or `FileNotFoundError` if the process has ended.
     """
-    mappings = list(_mappings(pid, memory))
+    mappings = _mappings(pid, memory)
     buffer = memoryview(bytearray(CHUNK))
     with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as reading:
         for page_range in ranges:
@@ -95,11 +95,18 @@ def _read(file: RawIOBase, length: int) -> bytes:
     return b"".join(parts)
 
 
-def _mappings(pid: int, memory: Path) -> Iterator[tuple[int, int, int]]:
-    """Start and end of each mapping of the file, and its offset in the file (proc(5))."""
+def _mappings(pid: int, memory: Path) -> list[tuple[int, int, int]]:
+    """Start and end of each mapping of the file, and its offset in the file (proc(5)).
+
+    Raises `FileNotFoundError` if there is none: the file was moved, and what the process owns is not known.
+    """
     names = {str(memory), str(memory.resolve())}
+    found = []
     for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
         span, _permissions, offset, _device, _inode, *rest = line.split(maxsplit=5)
         if rest and rest[0].removesuffix(" (deleted)") in names:
             start, _, end = span.partition("-")
-            yield int(start, 16), int(end, 16), int(offset, 16)
+            found.append((int(start, 16), int(end, 16), int(offset, 16)))
+    if not found:
+        raise FileNotFoundError(errno.ENOENT, f"process {pid} does not show that it has it", str(memory))
+    return found

@@ -56,6 +56,16 @@ def test_the_pages_that_a_process_wrote_are_copied(
     assert copied == (b"\1" + bytes(mmap.PAGESIZE - 1)) * (SIZE // mmap.PAGESIZE)
 
 
+def test_a_file_that_was_moved_is_not_taken_for_one_that_nobody_wrote_to(
+    mapping: tuple[subprocess.Popen[str], Path], tmp_path: Path
+) -> None:
+    process, file = mapping
+    (tmp_path / "gone").mkdir()
+    file.rename(tmp_path / "gone" / "ram")
+    with pytest.raises(FileNotFoundError):
+        private_ranges(process.pid, file)
+
+
 def test_a_process_that_ends_while_its_pages_are_copied_is_said_and_nobody_waits(
     mapping: tuple[subprocess.Popen[str], Path], tmp_path: Path
 ) -> None:
