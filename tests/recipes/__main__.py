@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -29,6 +30,7 @@ from pytest_vmsnap.progress import Progress
 from pytest_vmsnap.states import image_request
 from pytest_vmsnap.store import Store
 
+from ..registry_server import RegistryServer, auth_file, serving
 from . import recipes
 from .root import SUITE, Failed, base_root, enter, fresh_root, write_steps
 
@@ -41,10 +43,16 @@ EXAMPLE = ROOT / "example_project"
 PACKAGES = (("python3", "curl", "e2fsprogs", "nftables"), ())
 # Of the example's tests: those that share a machine, one from the base state, and one from a state of its own.
 SELECTION = "boot_on or as_root or second_brings or takes_the_notes_along or firewall"
+BUILT = re.compile(r"vmsnap: (?:booting|building|preparing)")
 # The first of each begins with the image, and those after it with what the one before has kept; the container's
 # store lies elsewhere than GitLab's.
 JOBS = {
     "github": [("github", {"shard": 1}), ("github", {"shard": 2})],
+    # A pull request's runner has nothing but what the registry has.
+    "github-registry": [
+        ("github-registry", {"shard": 1, "event": "push"}),
+        ("github-registry", {"shard": 1, "event": "pull_request"}),
+    ],
     "gitlab": [("gitlab", {"shard": 1}), ("container", {})],
     "tutorial": [("tutorial", {})],
 }
@@ -67,35 +75,55 @@ def main() -> int:
         for name in names or list(JOBS):
             kept = work / name
             start_of_cache(kept)
-            for number, (recipe, shard) in enumerate(JOBS[name]):
-                started = time.monotonic()
-                title = " ".join([recipe, *(f"{key} {value}" for key, value in shard.items())])
-                print(f"==> Recipe {title}", flush=True)
-                try:
-                    job(recipes.read(recipe, **shard), base, cache / "archives", wheels, kept, warm=number > 0)
-                except Failed as error:
-                    failed.append(f"{title}: {error}")
-                print(f"==> Recipe {title}: {time.monotonic() - started:.0f} s", flush=True)
+            (work / f"{name}.registry").mkdir()
+            with serving(work / f"{name}.registry", tls=True, login=True) as registry:
+                for number, (recipe, of_matrix) in enumerate(JOBS[name]):
+                    started = time.monotonic()
+                    title = " ".join([recipe, *(f"{key} {value}" for key, value in of_matrix.items())])
+                    print(f"==> Recipe {title}", flush=True)
+                    read = recipes.read(recipe, **of_matrix)
+                    try:
+                        job(read, base, cache / "archives", wheels, kept, registry, warm=number > 0)
+                    except Failed as error:
+                        failed.append(f"{title}: {error}")
+                    print(f"==> Recipe {title}: {time.monotonic() - started:.0f} s", flush=True)
     for line in failed:
         print(f"failed: {line}")
     return int(bool(failed))
 
 
-def job(recipe: recipes.Recipe, base: Path, debs: Path, wheels: Path, kept: Path, *, warm: bool) -> None:
-    """Run `recipe` in a root of its own, and take from it what it keeps; raises `Failed`."""
+def job(
+    recipe: recipes.Recipe,
+    base: Path,
+    debs: Path,
+    wheels: Path,
+    kept: Path,
+    registry: RegistryServer,
+    *,
+    warm: bool,
+) -> None:
+    """Run `recipe` in a root of its own, and take from it what it keeps; raises `Failed`.
+
+    `registry` takes the place of the one that it logs in to.
+    """
     with fresh_root(base) as root, tempfile.TemporaryDirectory(prefix="vmsnap-recipe-") as directory:
         payload = Path(directory)
         project = root / recipe.project.lstrip("/")
         if not recipe.shown:  # who reads a tutorial begins with nothing
             checkout(project)
-        restore(recipe, root, kept)
+        further = {} if recipe.shown else {"PYTEST_ADDOPTS": f"-k '{SELECTION}'"}
+        if recipe.login:
+            further |= log_in(recipe, root, payload, registry)
+        if not (recipe.login and warm):
+            restore(recipe, root, kept)
         owned = f"/home/{recipe.user}" if recipe.user != "root" else recipe.project
         subprocess.run(["chroot", root, "chown", "-R", f"{recipe.user}:", owned], check=True)
-        selected = {} if recipe.shown else {"PYTEST_ADDOPTS": f"-k '{SELECTION}'"}
-        write_steps(recipe, payload, wheels, **selected)
+        write_steps(recipe, payload, wheels, **further)
         output = enter(root, payload, debs)
         if "passed" not in output:
             raise Failed("its tests did not pass")
+        if recipe.login and warm and (BUILT.search(output) or "from the registry" not in output):
+            raise Failed("it built what the job before had pushed")
         compare(recipe.shown, output)
         for result in recipe.results:
             if (
@@ -104,8 +132,22 @@ def job(recipe: recipes.Recipe, base: Path, debs: Path, wheels: Path, kept: Path
                 raise Failed(f"{result} is not there to be uploaded")
         before = bases(kept)
         keep(recipe, root, kept)
-        if warm and bases(kept) != before:
+        if warm and recipe.store and bases(kept) != before:
             raise Failed("the store of the job before was of no use: the base state was built again")
+
+
+def log_in(recipe: recipes.Recipe, root: Path, payload: Path, registry: RegistryServer) -> dict[str, str]:
+    """Log the recipe's user in to `registry`; returns the environment that names it and its certificate."""
+    assert recipe.login
+    assert registry.certificate
+    login = root / "home" / recipe.user / ".docker" / "config.json"
+    login.parent.mkdir(parents=True)
+    auth_file(login, registry.host)
+    # for pip too, which reads the same variable
+    authorities = Path("/etc/ssl/certs/ca-certificates.crt").read_text() + registry.certificate.read_text()
+    (payload / "authorities.pem").write_text(authorities)
+    address = recipe.environment["VMSNAP_REGISTRY"].replace(recipe.login, registry.host)
+    return {"VMSNAP_REGISTRY": address, "REQUESTS_CA_BUNDLE": "/payload/authorities.pem"}
 
 
 def bases(store: Path) -> set[str]:

@@ -39,8 +39,9 @@ class Recipe:
     """What a runner does, as `user` in a checkout at `project`: steps in their order, until one fails.
 
     `store` are the paths that outlive the job, `results` those that it uploads; relative ones to `project`.
-    `confined`: with no more capabilities than a container has. `shown` are commands whose output is compared:
-    what the one of number N prints stands between `BEGIN` and `END` of N, and behind that its status.
+    `login` is the registry that it logs in to. `confined`: with no more capabilities than a container has.
+    `shown` are commands whose output is compared: what the one of number N prints stands between `BEGIN` and
+    `END` of N, and behind that its status.
     """
 
     user: str
@@ -49,18 +50,24 @@ class Recipe:
     steps: list[Step]
     store: list[str] = field(default_factory=list)
     results: list[str] = field(default_factory=list)
+    login: str | None = None
     confined: bool = False
     shown: list[Command] = field(default_factory=list)
 
 
-def github(text: str, *, shard: int) -> Recipe:
-    """The job `tests` for one shard of its matrix; of its actions only what they are given is read.
+def github(text: str, *, shard: int, event: str = "push") -> Recipe:
+    """The job `tests` for one shard of its matrix, as `event` starts it.
 
-    Raises `ValueError` for an expression that is not known here.
+    Of its actions only what they are given is read. Raises `ValueError` for an expression that is not known.
     """
     job = yaml.safe_load(text)["jobs"]["tests"]
     project = f"{RUNNER_HOME}/work/notesd"
-    known = {"github.workspace": project, "matrix.shard": str(shard)}
+    known = {
+        "github.workspace": project,
+        "github.repository": "team/notesd",
+        "github.event_name == 'push' && '--vmsnap-push' || ''": "--vmsnap-push" if event == "push" else "",
+        "matrix.shard": str(shard),
+    }
 
     def filled(written: str) -> str:
         def value(match: re.Match[str]) -> str:
@@ -82,7 +89,8 @@ def github(text: str, *, shard: int) -> Recipe:
             for step in job["steps"]
             if "run" in step
         ],
-        store=_lines(actions["actions/cache/restore"]["path"]),
+        store=_lines(actions.get("actions/cache/restore", {}).get("path", "")),
+        login=actions.get("docker/login-action", {}).get("registry"),
         results=_lines(actions["actions/upload-artifact"]["path"]),
     )
 
@@ -166,12 +174,13 @@ def tutorial() -> Recipe:
 
 
 def read(name: str, **shard: Any) -> Recipe:
-    """The recipe `name`: github, gitlab, container or tutorial."""
+    """The recipe `name`: github, github-registry, gitlab, container or tutorial."""
     if name == "tutorial":
         return tutorial()
     if name == "container":
         return container((CI / "Containerfile").read_text())
-    return {"github": github, "gitlab": gitlab}[name]((CI / f"{name}.yml").read_text(), **shard)
+    readers = {"github": github, "github-registry": github, "gitlab": gitlab}
+    return readers[name]((CI / f"{name}.yml").read_text(), **shard)
 
 
 def _lines(text: str) -> list[str]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 GITHUB = (recipes.CI / "github.yml").read_text()
+GITHUB_REGISTRY = (recipes.CI / "github-registry.yml").read_text()
 GITLAB = (recipes.CI / "gitlab.yml").read_text()
 CONTAINER = (recipes.CI / "Containerfile").read_text()
 
@@ -48,6 +49,7 @@ CHECKS: list[Any] = [
     pytest.param(
         github_schema, GITHUB, ("timeout-minutes: 30", "timeout-minuets: 30"), id="the schema of GitHub"
     ),
+    pytest.param(actionlint, GITHUB_REGISTRY, ("github.actor", "github.acter"), id="actionlint, registry"),
     pytest.param(gitlab_schema, GITLAB, ("when: always", "when: sometimes"), id="the schema of GitLab"),
 ]
 
@@ -65,7 +67,7 @@ def test_a_recipe_passes_its_check_and_would_not_with_a_fault(
     assert check(broken).returncode == 1
 
 
-@pytest.mark.parametrize("name", ["github", "gitlab", "container"])
+@pytest.mark.parametrize("name", ["github", "github-registry", "gitlab", "container"])
 def test_a_recipe_installs_the_packages_that_the_example_does(name: str) -> None:
     shard = {} if name == "container" else {"shard": 1}
     scripts = "\n".join(step.script for step in recipes.read(name, **shard).steps).replace("\\\n", " ")
@@ -73,9 +75,10 @@ def test_a_recipe_installs_the_packages_that_the_example_does(name: str) -> None
     assert packages(line) | {"python3"} == installed_by_the_example()
 
 
-def test_each_job_of_github_runs_one_of_the_shards() -> None:
-    job = yaml.safe_load(GITHUB)["jobs"]["tests"]
-    (count,) = re.findall(r"--vmsnap-shard=\$\{\{ matrix.shard \}\}/(\d+)", GITHUB)
+@pytest.mark.parametrize("text", [GITHUB, GITHUB_REGISTRY])
+def test_each_job_of_github_runs_one_of_the_shards(text: str) -> None:
+    job = yaml.safe_load(text)["jobs"]["tests"]
+    (count,) = re.findall(r"--vmsnap-shard=\$\{\{ matrix.shard \}\}/(\d+)", text)
     assert job["strategy"]["matrix"]["shard"] == list(range(1, int(count) + 1))
     assert f"of {count}" in job["name"]
 
@@ -102,6 +105,15 @@ def test_the_key_of_githubs_cache_changes_with_the_host_and_with_the_project() -
     (key,) = [step["with"]["key"] for step in steps if step.get("id") == "store"]
     assert "steps.host.outputs.key" in key
     assert "hashFiles('pyproject.toml', 'tests/**', 'notesd/**')" in key
+
+
+def test_only_a_push_to_main_pushes_states() -> None:
+    assert yaml.safe_load(GITHUB_REGISTRY)[True]["push"] == {"branches": ["main"]}  # YAML 1.1's "on"
+    pushes = {
+        event: recipes.github(GITHUB_REGISTRY, shard=1, event=event).environment["PUSH"]
+        for event in ("push", "pull_request")
+    }
+    assert pushes == {"push": "--vmsnap-push", "pull_request": ""}
 
 
 def test_an_expression_that_nobody_knows_is_refused() -> None:
