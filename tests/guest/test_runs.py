@@ -143,13 +143,16 @@ def test_a_failing_test_shows_its_console_and_no_other(
 
         def test_two(vm):
             vm.succeed("echo words of two >/dev/console")
+            vm.wait_for_console_text("words of two")
             vm.succeed("echo and more >&2; false")
 
         def test_shared_before(vm_module):
             vm_module.succeed("echo words of before >/dev/console")
+            vm_module.wait_for_console_text("words of before")
 
         def test_shared(vm_module):
             vm_module.succeed("echo words of shared >/dev/console")
+            vm_module.wait_for_console_text("words of shared")
             assert vm_module.succeed("echo spoken") == ""
         """
     )
