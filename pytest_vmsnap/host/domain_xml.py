@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pytest_vmsnap.host.firmware import UefiFirmware
     from pytest_vmsnap.model import Firmware, Image, MachineSpec, Network
 
+SERIAL_CHARDEV = "charserial0"  # libvirt's id of the first serial port
 QEMU_NAMESPACE = "http://libvirt.org/schemas/domain/qemu/1.0"
 register_namespace("qemu", QEMU_NAMESPACE)
 
@@ -195,7 +196,6 @@ def _devices(domain: Element, config: DomainConfig) -> None:
         _disk(devices, index, path, config)
     serial = SubElement(devices, "serial", type="unix")
     SubElement(serial, "source", mode="bind", path=str(config.serial))
-    SubElement(serial, "log", file=str(config.console), append="on")
     SubElement(serial, "target", port="0")
     _address(SubElement(devices, "controller", type="virtio-serial", index="0"), SLOT_SERIAL)
     for number, (name, path) in enumerate({AGENT_PORT: config.agent, **config.ports}.items(), start=1):
@@ -329,6 +329,9 @@ def _command_line(domain: Element, config: DomainConfig) -> None:
         }
         bus = _root_bus(config.image.firmware)
         add("-device", json.dumps(device | {"bus": bus, "addr": f"{SLOT_NETWORK:#x}"}))
+    # not libvirt's <log>: that is virtlogd's, which is late on a loaded host, and begins a new file after 2 MiB
+    add("-set", f"chardev.{SERIAL_CHARDEV}.logfile={config.console}")
+    add("-set", f"chardev.{SERIAL_CHARDEV}.logappend=on")
     add(*config.extra_arguments)
     if config.incoming:
         add("-incoming", "defer")
