@@ -214,7 +214,7 @@ OPTIONS: tuple[Option, ...] = (
         parse=values.switch,
         default=False,
         allowed="on or off",
-        help="push the states that the run uses to the registry, with their images",
+        help="push the states that the run uses and did not pull to the registry, with their images",
         command_line_only=True,
         switch=True,
     ),
