@@ -238,7 +238,7 @@ def test_a_pulled_state_that_does_not_load_is_built_instead(suite: Suite, change
     push_changed(suite, changed, "device-state", b"no device state" * 1000)
     store = suite.store()
     said = suite.run(store)
-    assert "it came from a registry, and cannot be used on this host" in said
+    assert "it came from another store, and cannot be used on this host" in said
     assert "preparing the state one" in said or "states built" in said
     assert "from the store" in suite.run(store)
 
