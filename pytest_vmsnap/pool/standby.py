@@ -156,6 +156,9 @@ class Standbys:
             self._balance()
             self._changed.notify_all()
         self._makers.shutdown(wait=True, cancel_futures=True)
+        with self._changed:
+            self._on_the_way.clear()  # those cancelled before they began: somebody may wait for one
+            self._changed.notify_all()
         self._release()
         if self._most:
             self._watcher.join()
