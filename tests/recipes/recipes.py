@@ -22,6 +22,7 @@ echo 'APT::Get::Assume-Yes "true";' | sudo tee /etc/apt/apt.conf.d/90yes
 sudo apt-get update
 """
 RUNNER_HOME = "/home/runner"  # of a hosted runner's user; see `root`
+RUNNER_WORK = f"{RUNNER_HOME}/work"  # where it checks projects out
 CI = Path(__file__).parents[2] / "example_project" / "ci"
 
 
@@ -61,7 +62,7 @@ def github(text: str, *, shard: int, event: str = "push") -> Recipe:
     Of its actions only what they are given is read. Raises `ValueError` for an expression that is not known.
     """
     job = yaml.safe_load(text)["jobs"]["tests"]
-    project = f"{RUNNER_HOME}/work/notesd"
+    project = f"{RUNNER_WORK}/notesd"
     known = {
         "github.workspace": project,
         "github.repository": "team/notesd",
