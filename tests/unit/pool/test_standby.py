@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -118,3 +119,25 @@ def test_what_was_handed_over_last_is_no_harm_to_a_second_close(opened: Callable
     standbys._makers.shutdown()
     standbys.close()
     standbys.close()
+
+
+def test_nobody_waits_for_one_that_was_cancelled_before_it_was_begun(opened: Callable[[], Standbys]) -> None:
+    standbys = opened()
+    busy = threading.Event()
+    for _ in range(standbys._makers._max_workers):
+        standbys._makers.submit(busy.wait)
+    standbys.expect([SNAPSHOT])
+    assert standbys._on_the_way
+    waiter = threading.Thread(target=standbys.wait_until_gone, args=(SNAPSHOT,), daemon=True)
+    closer = threading.Thread(target=standbys.close, daemon=True)
+    waiter.start()
+    closer.start()
+    deadline = time.monotonic() + DEADLINE
+    while not standbys._makers._shutdown:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    with standbys._makers._shutdown_lock:
+        busy.set()
+    for thread in (closer, waiter):
+        thread.join(DEADLINE)
+        assert not thread.is_alive()
