@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,7 +12,26 @@ import pytest
 PLAIN = "-p no:randomly"
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
     from pathlib import Path
+
+FAILED = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    item.stash[FAILED] = item.stash.get(FAILED, False) or report.failed
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
+    """What a test that passed made by `pytester` is removed, as ``tmp_path`` is: machines are large."""
+    pytester = getattr(item, "funcargs", {}).get("pytester")
+    yield
+    if pytester and not item.stash[FAILED]:
+        shutil.rmtree(pytester.path, ignore_errors=True)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import pwd
+import shutil
 import subprocess
 import sys
 import time
@@ -53,6 +54,19 @@ def project(
     monkeypatch.setenv("VMSNAP_URI", vmsnap.facts.uri.uri)
     monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:randomly")
     return pytester
+
+
+@pytest.fixture
+def own_store(
+    project: pytest.Pytester, vmsnap: VmsnapSession, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
+    """The place of an empty store that `project` uses, in this run's directory; it is removed with the test."""
+    assert vmsnap.facts
+    assert vmsnap._engine
+    store = vmsnap._engine.host.run.data / f"store-{project.path.name}"
+    monkeypatch.setenv("VMSNAP_STORE", str(store))
+    yield store
+    shutil.rmtree(store, ignore_errors=True)
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pytest_vmsnap.session import VmsnapSession
 
 pytestmark = pytest.mark.thorough
 
@@ -85,13 +84,11 @@ def test_fails(vm_cluster):
 @pytest.fixture
 def project_of_clusters(
     project: pytest.Pytester,
+    own_store: Path,
     light: tuple[str, ...],
-    vmsnap: VmsnapSession,
     monkeypatch: pytest.MonkeyPatch,
 ) -> pytest.Pytester:
     """A project with states of clusters, over an empty store of its own."""
-    assert vmsnap._engine
-    monkeypatch.setenv("VMSNAP_STORE", str(vmsnap._engine.host.run.data / f"store-{project.path.name}"))
     options = (*light, "-pno:cacheprovider", "-pno:randomly")
     monkeypatch.setenv("PYTEST_ADDOPTS", " ".join(f"'{option}'" for option in options))
     project.makeconftest(CONFTEST)

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from .stores import copy_tree
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from pytest_vmsnap.model import Image, MachineSpec
@@ -64,11 +66,13 @@ def change(path: Path, how: Callable[[bytearray], None]) -> None:
 
 
 @pytest.fixture(scope="module")
-def whole(vmsnap: VmsnapSession) -> Path:
+def whole(vmsnap: VmsnapSession) -> Iterator[Path]:
     """The place of a store with both states, once `damaged` has filled it."""
     assert vmsnap.facts
     assert vmsnap._engine
-    return vmsnap._engine.host.run.data / "store-whole"
+    place = vmsnap._engine.host.run.data / "store-whole"
+    yield place
+    shutil.rmtree(place, ignore_errors=True)
 
 
 @pytest.fixture
@@ -88,7 +92,7 @@ def store(
         monkeypatch.setenv("VMSNAP_STORE", str(whole))
         project.run(*runner).assert_outcomes(passed=2)
     place = project.path / "store"
-    shutil.copytree(whole, place)
+    copy_tree(whole, place)
     monkeypatch.setenv("VMSNAP_STORE", str(place))
     return place
 
@@ -143,7 +147,7 @@ def test_an_image_whose_header_is_gone_is_built_anew(
     disk = provided(vm_spec).disk
     assert disk
     store = project.path / "store"
-    entry = shutil.copytree(disk.parent, store / "images" / disk.parent.name)
+    entry = copy_tree(disk.parent, store / "images" / disk.parent.name)
     change(entry / disk.name, zero_header)
     monkeypatch.setenv("VMSNAP_STORE", str(store))
     project.makepyfile("def test_it(vm): vm.succeed('true')")

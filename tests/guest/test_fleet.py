@@ -18,6 +18,7 @@ from pytest_vmsnap.states import image_request
 from pytest_vmsnap.store import Store, checksum
 
 from ..registry_server import PASSWORD, RegistryServer, auth_file, serving
+from .stores import copy_tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,7 +101,7 @@ def suite(vmsnap: VmsnapSession, tmp_path_factory: pytest.TempPathFactory) -> It
     built = image.provide(request, store=vmsnap.store, progress=Progress(print))
     Store(stores / "first", progress=silent())
     assert built.disk
-    shutil.copytree(built.disk.parent, stores / "first" / "images" / built.disk.parent.name)
+    copy_tree(built.disk.parent, stores / "first" / "images" / built.disk.parent.name)
     with serving(tmp_path_factory.mktemp("registry"), tls=True, login=True) as server:
         environment = os.environ | {
             "VMSNAP_URI": vmsnap.facts.uri.uri,
@@ -110,6 +111,7 @@ def suite(vmsnap: VmsnapSession, tmp_path_factory: pytest.TempPathFactory) -> It
             "PYTEST_ADDOPTS": "-p no:randomly -p no:cacheprovider",
         }
         yield Suite(path, server, environment, stores)
+    shutil.rmtree(stores)
 
 
 def test_what_one_store_pushes_another_runs_on(suite: Suite) -> None:
@@ -204,7 +206,7 @@ def changed(suite: Suite, request: pytest.FixtureRequest) -> Iterator[Path]:
         if json.loads(path.read_text())["origin"]["name"] == "one"
     ]
     aside = suite.first / "aside"
-    shutil.copytree(one, aside)
+    copy_tree(one, aside)
     suite.environment["VMSNAP_REGISTRY"] = f"{suite.server.address}/{request.node.name.lower()}"
     yield one
     suite.environment["VMSNAP_REGISTRY"] = suite.server.address
@@ -249,7 +251,7 @@ def test_a_state_on_a_file_of_this_host_is_not_pushed(suite: Suite, vmsnap: Vmsn
     own = suite.path / "own-kernel"
     shutil.copy(kernel, own)
     store = suite.store()
-    shutil.copytree(suite.first / "images", store / "images")
+    copy_tree(suite.first / "images", store / "images")
     shutil.copy(suite.first / "format", store)
     said = suite.run(store, f"--vmsnap-kernel={own}", "--vmsnap-push")
     assert f"cannot be pushed: it was made from {own}, a file of this host" in said

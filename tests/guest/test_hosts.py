@@ -8,7 +8,6 @@ from __future__ import annotations
 import getpass
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from pytest_vmsnap.states import image_request
 from pytest_vmsnap.store import Store
 
 from ..registry_server import free_port, serving
+from .stores import copy_tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -130,7 +130,7 @@ def test_a_suite_runs_on_two_hosts_that_share_a_registry(
             progress=Progress(print),
         )
         assert built.disk
-        shutil.copytree(built.disk.parent, first / "images" / built.disk.parent.name)
+        copy_tree(built.disk.parent, first / "images" / built.disk.parent.name)
         said = run(project, environment | {"VMSNAP_STORE": str(first)}, "--vmsnap-push")
         assert "6 passed" in said, said
 

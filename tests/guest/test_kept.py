@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_vmsnap import Machine
-    from pytest_vmsnap.session import VmsnapSession
 
     from .terminal import Person
 
@@ -87,10 +86,8 @@ def failing(
 
 
 @pytest.fixture
-def kept(failing: pytest.Pytester, vmsnap: VmsnapSession, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+def kept(failing: pytest.Pytester, own_store: Path) -> pytest.Pytester:
     """`failing` over an empty store of its own."""
-    assert vmsnap._engine
-    monkeypatch.setenv("VMSNAP_STORE", str(vmsnap._engine.host.run.data / f"store-{failing.path.name}"))
     return failing
 
 

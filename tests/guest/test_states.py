@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from .stores import copy_tree
 from .test_runs import begin
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from pytest_vmsnap.session import VmsnapSession
 
@@ -98,11 +99,9 @@ def test_base(vm):
 
 @pytest.fixture
 def stated(
-    project: pytest.Pytester, vmsnap: VmsnapSession, monkeypatch: pytest.MonkeyPatch, light: tuple[str, ...]
+    project: pytest.Pytester, own_store: Path, monkeypatch: pytest.MonkeyPatch, light: tuple[str, ...]
 ) -> pytest.Pytester:
     """A project with states, over an empty store of its own."""
-    store = vmsnap.store.path / "runs" / f"{vmsnap._engine.host.run.id}" / f"store-{project.path.name}"  # type: ignore[union-attr]
-    monkeypatch.setenv("VMSNAP_STORE", str(store))
     monkeypatch.setenv("PYTEST_ADDOPTS", " ".join(["-p no:randomly", *(f"'{option}'" for option in light)]))
     (project.path / "input").write_text("one")
     project.makeconftest(CONFTEST)
@@ -111,21 +110,22 @@ def stated(
 
 
 @pytest.fixture(scope="module")
-def warm(vmsnap: VmsnapSession) -> Path:
+def warm(vmsnap: VmsnapSession) -> Iterator[Path]:
     """The place of a store in which the states are, once `kept` has filled it."""
     assert vmsnap.facts
     assert vmsnap._engine
-    return vmsnap._engine.host.run.data / "store-warm"
+    place = vmsnap._engine.host.run.data / "store-warm"
+    yield place
+    shutil.rmtree(place, ignore_errors=True)
 
 
 @pytest.fixture
-def kept(stated: pytest.Pytester, warm: Path) -> pytest.Pytester:
+def kept(stated: pytest.Pytester, own_store: Path, warm: Path) -> pytest.Pytester:
     """`stated` over a store in which its states are: a copy of one that one run has filled."""
-    store = Path(os.environ["VMSNAP_STORE"])
     if not warm.exists():
         run(stated)
-        store.rename(warm)
-    shutil.copytree(warm, store)
+        own_store.rename(warm)
+    copy_tree(warm, own_store)
     built(stated)
     return stated
 

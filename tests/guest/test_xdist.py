@@ -14,11 +14,12 @@ from xml.etree import ElementTree
 
 import pytest
 
+from .stores import copy_tree
 from .test_runs import begin
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from pytest_vmsnap.session import VmsnapSession
 
@@ -120,12 +121,9 @@ def test_without_a_machine():
 
 @pytest.fixture
 def spread(
-    project: pytest.Pytester, vmsnap: VmsnapSession, monkeypatch: pytest.MonkeyPatch, light: tuple[str, ...]
+    project: pytest.Pytester, own_store: Path, monkeypatch: pytest.MonkeyPatch, light: tuple[str, ...]
 ) -> pytest.Pytester:
     """A project with states, over an empty store of its own."""
-    assert vmsnap._engine
-    store = vmsnap._engine.host.run.data / f"store-{project.path.name}"
-    monkeypatch.setenv("VMSNAP_STORE", str(store))
     monkeypatch.setenv("PYTEST_ADDOPTS", " ".join(f"'{option}'" for option in light))
     project.makeconftest(CONFTEST)
     project.makepyfile(test_it=TESTS)
@@ -133,22 +131,23 @@ def spread(
 
 
 @pytest.fixture(scope="module")
-def filled(vmsnap: VmsnapSession) -> Path:
+def filled(vmsnap: VmsnapSession) -> Iterator[Path]:
     """The place of a store in which the states are, once `cold` or `warm` has filled it."""
     assert vmsnap.facts
     assert vmsnap._engine
-    return vmsnap._engine.host.run.data / "store-spread"
+    place = vmsnap._engine.host.run.data / "store-spread"
+    yield place
+    shutil.rmtree(place, ignore_errors=True)
 
 
 @pytest.fixture
-def warm(spread: pytest.Pytester, runner: list[str], filled: Path) -> pytest.Pytester:
+def warm(spread: pytest.Pytester, own_store: Path, runner: list[str], filled: Path) -> pytest.Pytester:
     """`spread` over a store in which its states are."""
-    store = Path(os.environ["VMSNAP_STORE"])
     if not filled.exists():
         output(begin(runner, spread.path, "-n2"))
-        shutil.copytree(store, filled)
-    if not store.exists():
-        shutil.copytree(filled, store)
+        copy_tree(own_store, filled)
+    if not own_store.exists():
+        copy_tree(filled, own_store)
     for name in ("built", "closed", "runs"):
         notes(spread, name)
     return spread
@@ -204,7 +203,7 @@ def test_two_whole_runs_of_two_workers_build_each_state_once(
     assert re.search(r"vmsnap: \[gw\d\] booting ", together)
     expect_nothing_left()
     if not filled.exists():
-        shutil.copytree(os.environ["VMSNAP_STORE"], filled)
+        copy_tree(Path(os.environ["VMSNAP_STORE"]), filled)
 
 
 def test_header_order_summary_and_junit_are_as_without_workers(
