@@ -55,6 +55,7 @@ GUESTS = {
     ),
     "openrc": Guest(system="openrc", options=LOGIN),
     "runit": Guest(system="runit", options=LOGIN),
+    "busybox": Guest(system="busybox", options=LOGIN),
     "apparmor": Guest(
         image="debian:trixie",
         options=("--vmsnap-packages=apparmor",),

@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from pytest_vmsnap import Cluster
 
 ECHO = (
-    "perl -MIO::Socket::IP -e '$s = IO::Socket::IP->new(LocalPort => 7, Listen => 5, ReuseAddr => 1);"
+    "perl -MIO::Socket::IP -e '$s = IO::Socket::IP->new("
+    "LocalHost => qq(::), V6Only => 0, LocalPort => 7, Listen => 5, ReuseAddr => 1);"
     " while ($c = $s->accept) { print $c 1 }' >/dev/null 2>&1 &"
 )
 

@@ -70,6 +70,31 @@ COMMON = (
 )
 SERIAL_LOGIN = "S0:2345:respawn:/sbin/getty -L 115200 ttyS0 vt100\n"
 RUNIT_LOGIN = "#!/bin/sh\nexec /sbin/getty -L 115200 ttyS0 vt100\n"
+# Init, its boot script and the whole userland of busybox alone, as small systems have them.
+BUSYBOX_INITTAB = """\
+::sysinit:/etc/init.d/rcS
+ttyS0::respawn:/sbin/getty -L 115200 ttyS0 vt100
+::shutdown:/bin/umount -a -r
+"""
+BUSYBOX_BOOT = """\
+#!/bin/sh
+mountpoint -q /proc || mount -t proc proc /proc
+mountpoint -q /sys || mount -t sysfs sysfs /sys
+mount -o remount,rw /
+mount -t tmpfs tmpfs /run
+mkdir -p /dev/pts /dev/shm
+mount -t devpts devpts /dev/pts
+mount -t tmpfs tmpfs /dev/shm
+find /sys -name modalias | xargs cat | sort -u | xargs modprobe -a -q
+ip link set lo up
+"""
+BUSYBOX_SETUP = f"""\
+chmod 755 /etc/init.d/rcS
+echo 'root:{PASSWORD}' | chpasswd --crypt-method SHA512 # busybox knows no yescrypt
+for applet in $(busybox --list); do
+    ln -sf /usr/bin/busybox "$(command -v "$applet" || echo "/usr/sbin/$applet")"
+done
+"""
 # As a vendor's hook for the root; the kernel's links are those that GRUB names.
 SETUP = f"""\
 set -eu
@@ -130,6 +155,11 @@ SYSTEMS = {
         packages=("runit-init", "runit"),
         files={"/etc/sv/login-serial/run": RUNIT_LOGIN},
         setup="chmod 755 /etc/sv/login-serial/run\nln -sfn /etc/sv/login-serial /etc/service/login-serial\n",
+    ),
+    "busybox": System(
+        packages=("busybox",),
+        files={"/etc/inittab": BUSYBOX_INITTAB, "/etc/init.d/rcS": BUSYBOX_BOOT},
+        setup=BUSYBOX_SETUP,
     ),
     "selinux": System(
         packages=("systemd-sysv", "dbus", "selinux-basics", "selinux-policy-default", "auditd"),

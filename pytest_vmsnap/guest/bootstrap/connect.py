@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from pytest_vmsnap.errors import ChannelError, GuestGone, GuestHung
 from pytest_vmsnap.guest.boot_watch import BootWatch
+from pytest_vmsnap.guest.bootstrap.method import LoginRefused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("pytest_vmsnap.bootstrap")
 
 ROUND_SECONDS = 1.0  # between two looks at the methods
+REFUSALS = 3  # of a login; cloud-init, for one, sets passwords after the login prompt has come
+REFUSED_PAUSE_SECONDS = 15.0
 ANSWER_SECONDS = 30.0  # for one run of the install script
 FIRST_TRY_SECONDS = 5.0  # before anything is installed: a clone has it already, and may be slow to answer
 
@@ -44,12 +47,12 @@ def connect_or_install(
 
     With `at_boot` the guest is known to start it, and for half of the time nothing is installed. Raises
     `GuestGone` if the guest ended, `BootError` if its boot has come to a dead end, `GuestHung` if it visibly
-    hangs, or after `timeout` seconds with the reason why each method failed.
+    hangs or refuses the login, or after `timeout` seconds with the reason why each method failed.
     """
     started = time.monotonic()
     deadline = started + timeout
     patience = timeout / 2 if at_boot else min(timeout / 2, FIRST_TRY_SECONDS)
-    failed: dict[str, str] = {}
+    installation = _Installation(methods)
     watch = BootWatch(domain)
     try:
         while not channel.greet(min(deadline, time.monotonic() + ROUND_SECONDS)):
@@ -58,32 +61,61 @@ def connect_or_install(
             watch.look()
             # the console method would press Enter in emergency mode, and take its shell for the system's
             if methods and now > started + patience and not watch.suspects:
-                _try(methods, failed, channel.install_script(), deadline)
+                installation.attempt(channel.install_script(), deadline)
         else:
             return
+    except LoginRefused as error:
+        raise GuestHung(error.message, console=domain().console_text()) from error
     finally:
         for method in methods:
             method.close()
-    reasons = [f"{method.name}: {failed.get(method.name) or method.problem()}" for method in methods]
-    tried = f"; no method to install it worked: {'; '.join(reasons)}" if methods else ""
+    tried = f"; no method to install it worked: {installation.reasons()}" if methods else ""
     raise GuestHung(f"it did not answer within {timeout:.0f} s{tried}", console=domain().console_text())
 
 
-def _try(methods: Sequence[BootstrapMethod], failed: dict[str, str], script: str, deadline: float) -> None:
-    """Install with the first method that is ready; try each at most once."""
-    for method in methods:
-        if method.name in failed or not method.is_ready():
-            continue
-        try:
-            method.run_as_root(script, timeout=max(1.0, min(ANSWER_SECONDS, deadline - time.monotonic())))
-        except GuestGone:
-            raise
-        except ChannelError as error:
-            failed[method.name] = error.message
-            log.info("installing by %s: %s", method.name, error.message)
-            continue
-        finally:
-            method.close()  # it is tried once
-        failed[method.name] = "the install script ran, but nothing answered"
-        log.info("installed by %s", method.name)
-        return
+class _Installation:
+    """What has come of each method: it is tried once, or a few times if the guest refuses the login."""
+
+    def __init__(self, methods: Sequence[BootstrapMethod]) -> None:
+        self._methods = methods
+        self._failed: dict[str, str] = {}
+        self._refused: dict[str, int] = {}
+        self._again = 0.0  # monotonic clock
+
+    def attempt(self, script: str, deadline: float) -> None:
+        """Install with the first method that is ready. Raises `LoginRefused` after the last refusal."""
+        for method in self._methods:
+            if method.name in self._failed or not self._may_log_in(method) or not method.is_ready():
+                continue
+            try:
+                method.run_as_root(script, timeout=max(1.0, min(ANSWER_SECONDS, deadline - time.monotonic())))
+            except GuestGone:
+                raise
+            except LoginRefused as error:
+                self._note_refusal(method, error)
+                continue
+            except ChannelError as error:
+                self._failed[method.name] = error.message
+                log.info("installing by %s: %s", method.name, error.message)
+                continue
+            finally:
+                method.close()
+            self._failed[method.name] = "the install script ran, but nothing answered"
+            log.info("installed by %s", method.name)
+            return
+
+    def reasons(self) -> str:
+        """Why each method did not work."""
+        return "; ".join(
+            f"{method.name}: {self._failed.get(method.name) or method.problem()}" for method in self._methods
+        )
+
+    def _may_log_in(self, method: BootstrapMethod) -> bool:
+        return method.name not in self._refused or time.monotonic() >= self._again
+
+    def _note_refusal(self, method: BootstrapMethod, error: LoginRefused) -> None:
+        self._refused[method.name] = count = self._refused.get(method.name, 0) + 1
+        self._again = time.monotonic() + REFUSED_PAUSE_SECONDS
+        log.info("installing by %s: %s", method.name, error.message)
+        if count == REFUSALS:
+            raise LoginRefused(f"{method.name}: {error.message} ({count} attempts)")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from pytest_vmsnap.errors import ChannelError, GuestGone
 from pytest_vmsnap.guest.boot_failure import END_CHARACTERS, standstill
+from pytest_vmsnap.guest.bootstrap.method import LoginRefused
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -134,7 +135,10 @@ class ViaConsole:
                 self._seen = b""
                 self._send(self._login.password.encode() + b"\n")
             if REFUSED.search(self._seen) or LOGIN.search(self._seen):
-                raise ChannelError(f"the login as {self._login.user} was refused")
+                raise LoginRefused(
+                    f"the login as {self._login.user} was refused:"
+                    " check vmsnap_console_user and vmsnap_console_password"
+                )
             if time.monotonic() > deadline:
                 raise ChannelError(f"no prompt came after the login as {self._login.user}: {self._tail()!r}")
             self._read(QUIET_SECONDS)
