@@ -41,8 +41,9 @@ def base_parts(
     """Everything that the base state of a machine of `spec` depends on: plain data by name.
 
     `prepare` are the implementations of ``pytest_vmsnap_prepare``, in order; `root` is the project's root.
+    Raises `SpecError` if the SSH channel's key cannot be read.
     """
-    facts, ssh = factory.host.facts, channel_factory.ssh
+    facts = factory.host.facts
     return {
         "format": FORMAT,
         "image": image.key,
@@ -55,9 +56,19 @@ def base_parts(
         "libvirt": facts.libvirt_version,
         "accelerator": facts.accelerator.name,
         "cpu": facts.guest_cpu,
-        "channel": [channel_factory.channel, install_script(), ssh.user, str(ssh.given)],
+        "channel": [channel_factory.channel, install_script()],
+        "ssh login": login_parts(channel_factory),
         "prepare": [source_parts(function, root) for function in prepare],
     }
+
+
+def login_parts(channel_factory: ChannelFactory) -> list[str]:
+    """The user and the public key that the SSH channel needs in the guest; empty with other channels.
+
+    The guest of a state lets only this key in. Raises `SpecError` if the key cannot be read.
+    """
+    ssh = channel_factory.ssh
+    return [ssh.user, ssh.public()] if channel_factory.channel == "ssh" else []
 
 
 def state_parts(declaration: Declaration, *, parent: str, root: Path) -> dict[str, Any]:

@@ -24,7 +24,7 @@ class Login:
     def is_ready(self) -> bool:
         return True
 
-    def run_as_root(self, script: str, *, timeout: float) -> None:
+    def run_as_root(self, script: str, *, timeout: float) -> None:  # noqa: ARG002 - the protocol
         self.attempts += 1
         if self.attempts <= self.refusals:
             raise LoginRefused("the login was refused")
