@@ -214,6 +214,8 @@ class Clone:
             os.link(path, saved[-1])  # the original name is removed with the machine
         variables = self._disks[len(drives) :]
         copies = tuple(Path(shutil.copyfile(path, directory / path.name)) for path in variables)
+        for copy in copies:
+            self._factory.host.permissions.allow_read(copy)
         self._layers += 1
         layer = self._factory.writable_directory(self.directory / f"layer{self._layers}")
         overlays = self._factory.overlays(tuple(saved), layer)

@@ -83,7 +83,7 @@ def image(vmsnap: VmsnapSession, tmp_path_factory: pytest.TempPathFactory) -> Pa
     request = image_request(MachineSpec(image="debian:trixie"), root=Path("/"))
     found = provide(request, store=vmsnap.store, progress=silent())
     directory = tmp_path_factory.mktemp("person")
-    sources = {"disk.qcow2": found.disk, "kernel": found.kernel}
+    sources = {"disk.qcow2": found.disk, "kernel": found.kernel, "debian-initrd": found.initrd}
     sources["initrd"] = busybox(found, tmp_path_factory.mktemp("initrd") / "initrd", SHELL_INSTALLED)
     for name, source in sources.items():
         assert source is not None
@@ -91,6 +91,7 @@ def image(vmsnap: VmsnapSession, tmp_path_factory: pytest.TempPathFactory) -> Pa
         subprocess.run(["cp", "--sparse=always", source, copy], check=True)
         copy.chmod(0o600)
         os.chown(copy, OWNER, OWNER)
+    (directory / "debian-cmdline").write_text(found.cmdline or "")
     return directory
 
 
@@ -181,6 +182,15 @@ def test_root_gets_the_daemon_and_a_persons_image_keeps_owner_and_mode(
     assert opened.stdout == "in memory\n", opened.stderr
     assert described(image) == before
     assert not list((store / "runs").iterdir())
+
+
+def test_what_uefi_and_a_tpm_store_is_the_machines_here_too(command: list[str], image: Path) -> None:
+    options = [f"--vmsnap-initrd={image}/debian-initrd"]
+    options += [f"--vmsnap-cmdline={(image / 'debian-cmdline').read_text()}", "-k", "variables_and or next_test"]
+    file = Path(__file__).parents[1] / "test_firmware.py"
+    done = subprocess.run([*command, *options, file], capture_output=True, text=True, check=False)
+    assert "2 passed" in done.stdout, done.stdout + done.stderr
+    assert "vmsnap: qemu:///system" in done.stdout
 
 
 def test_others_on_the_host_cannot_reach_into_the_store(store: Path) -> None:
