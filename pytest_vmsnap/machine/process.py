@@ -29,13 +29,17 @@ kill "$holder"
 echo "$status" >"$2/status"
 mv "$2/status" "$2/ended"
 """
-# A shell makes a command started with `&` ignore SIGINT; `setsid -f` does not.
+# In the background by setsid(1), since a shell makes what it starts with `&` ignore SIGINT. Where the first has
+# begun a session, the second has to fork, and does not wait: util-linux's and busybox's, which has no -f.
 START = f"""
 for place in {TEMP_DIRS}; do dir=$(mktemp -d "$place/vmsnap.XXXXXX" 2>/dev/null) && break; done
 [ "$dir" ] && mkfifo "$dir/in" "$dir/start" || exit 1
 lead=$(command -v setsid)
-setsid -f sh -c {shlex.quote(KEEPER)} sh "$1" "$dir" "$lead" </dev/null >/dev/null 2>&1 ||
-  {{ $lead sh -c {shlex.quote(KEEPER)} sh "$1" "$dir" "$lead" </dev/null >/dev/null 2>&1 & }}
+if [ "$lead" ]; then
+  setsid setsid sh -c {shlex.quote(KEEPER)} sh "$1" "$dir" "$lead" </dev/null >/dev/null 2>&1
+else
+  sh -c {shlex.quote(KEEPER)} sh "$1" "$dir" "" </dev/null >/dev/null 2>&1 &
+fi
 read -r pid <"$dir/start"
 echo "$pid $dir"
 """
@@ -101,7 +105,8 @@ class Process:
         """Send a signal, by number or name, to it and everything it started. Does nothing if it has ended."""
         name = shlex.quote(str(signal).upper().removeprefix("SIG"))
         if self.poll() is None:
-            self._run(f"kill -s {name} -- -{self.pid} 2>/dev/null || kill -s {name} {self.pid}")
+            # not `-s {name} -- -{pid}`: busybox's kill(1) takes the two dashes for a process, and fails
+            self._run(f"kill -{name} -{self.pid} 2>/dev/null || kill -{name} {self.pid}")
 
     def write(self, data: bytes | str) -> None:
         """Write to its standard input; text is sent as UTF-8."""

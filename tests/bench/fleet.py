@@ -13,6 +13,7 @@ beside one job.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import statistics
 import subprocess
@@ -24,22 +25,27 @@ from pathlib import Path
 from ..registry_server import RegistryServer, serving
 
 SHARDS = 4
+NAMES = ("one", "two", "three", "four")
 CONFTEST = """
 import os, time
 import pytest
 from pytest_vmsnap import state
 
+def install(vm, number):
+    # 8 MiB of programs, libraries and texts, as a package brings them
+    vm.succeed(f"tar -cC / usr | tail -c +{number * 8 << 20} | head -c 8M >/root/{number}; sync")
+
 @state
-def one(vm): vm.succeed("head -c 8M /dev/urandom >/root/one")
+def one(vm): install(vm, 1)
 
 @state(parent=one)
-def two(vm): vm.succeed("head -c 8M /dev/urandom >/root/two")
+def two(vm): install(vm, 2)
 
 @state(parent=one)
-def three(vm): vm.succeed("head -c 8M /dev/urandom >/root/three")
+def three(vm): install(vm, 3)
 
 @state(parent=two)
-def four(vm): vm.succeed("head -c 8M /dev/urandom >/root/four")
+def four(vm): install(vm, 4)
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +61,7 @@ import pytest
 @pytest.mark.parametrize("state", [pytest.param(name, marks=pytest.mark.vm_state(name)) for name in STATES])
 def test_it(vm, state, number):
     vm.succeed("sleep 1")
-""".replace("STATES", repr(("one", "two", "three", "four")))
+""".replace("STATES", repr(NAMES))
 
 
 def run(project: Path, store: Path, *arguments: str, registry: str = "") -> subprocess.Popen[bytes]:
@@ -92,6 +98,21 @@ def wire_bytes(server: RegistryServer) -> int:
     return sum(path.stat().st_size for path in server.blobs())
 
 
+def push(project: Path, store: Path, server: RegistryServer) -> list[float]:
+    """Push the states, parents first; for each child, the bytes on the wire over those of its entry."""
+    environment = os.environ | {"VMSNAP_STORE": str(store), "VMSNAP_REGISTRY": server.address}
+    entries = {}
+    for meta in (store / "states").glob("*/meta.json"):
+        entries[json.loads(meta.read_text())["origin"]["name"]] = meta.parent
+    command = [Path(sys.executable).with_name("vmsnap"), "push"]
+    sizes = []
+    for name in ("base", *NAMES):
+        before = wire_bytes(server)
+        subprocess.run([*command, name], cwd=project, env=environment, check=True, stdout=subprocess.DEVNULL)
+        sizes.append((wire_bytes(server) - before) / disk_bytes(entries[name]))
+    return sizes[1:]
+
+
 def shown(values: list[float]) -> str:
     return f"{statistics.median(values):.1f} s ({min(values):.1f} to {max(values):.1f})"
 
@@ -109,7 +130,8 @@ def measure(scratch: Path, server: RegistryServer, times: int) -> None:
         built.append(first)
         whole.append(end)
     source = scratch / "built-0"
-    finished(run(project, source, "--vmsnap-push", registry=server.address), source)
+    finished(run(project, source), source)  # by hand, one knows the states of the last run
+    children = push(project, source, server)
     for number in range(times):
         first, end = first_answer(project, scratch / f"pulled-{number}", registry=server.address)
         pulled.append(first)
@@ -122,6 +144,8 @@ def measure(scratch: Path, server: RegistryServer, times: int) -> None:
     on_disk = disk_bytes(source / "images", source / "states")
     sent = wire_bytes(server)
     print(f"on disk {on_disk / 1e6:.0f} MB, on the wire {sent / 1e6:.0f} MB, {sent / on_disk:.2f} of it")
+    ratios = ", ".join(f"{each:.2f}" for each in children)
+    print(f"a state with a parent, on the wire: {ratios} of what it changed")
     shards = []
     for number in range(times):
         started = time.time()

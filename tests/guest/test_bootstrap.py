@@ -38,6 +38,14 @@ def test_one(vm):
 def test_two(vm):
     vm.fail("cat /dirty")
 
+def test_process(vm):
+    process = vm.popen("trap 'echo caught; exit 7' INT; echo ready; while :; do sleep 0.1; done")
+    vm.wait_until(lambda: process.stdout == b"ready\\n")
+    process.kill("INT")
+    assert (process.wait().returncode, process.stdout) == (7, b"ready\\ncaught\\n")
+    vm.popen("sleep 31415 & sleep 31415").kill()
+    vm.wait_until_fails("ps | grep '[s]leep 31415'")
+
 def test_reboot(vm):
     before = vm.read_text("/proc/sys/kernel/random/boot_id")
     vm.reboot()
@@ -79,7 +87,7 @@ def test_a_guest_of_busybox_alone_is_reached_by_the_shell_on_its_console(
 ) -> None:
     initrd = busybox(base_image, tmp_path / "initrd", SHELL_ON_CONSOLE)
     result = project.run(*runner, *BUSYBOX, *booting(base_image, initrd))
-    result.assert_outcomes(passed=3)
+    result.assert_outcomes(passed=4)
 
 
 @pytest.mark.usefixtures("tests")
@@ -92,7 +100,7 @@ def test_a_guest_of_busybox_alone_is_reached_by_a_login_on_its_console(
     initrd = busybox(base_image, tmp_path / "initrd", files)
     options = [*BUSYBOX, *booting(base_image, initrd), "--vmsnap-console-user=root"]
     result = project.run(*runner, *options, "--vmsnap-console-password=sesame")
-    result.assert_outcomes(passed=3)
+    result.assert_outcomes(passed=4)
     assert "sesame" not in result.stdout.str()
 
     result = project.run(
@@ -123,7 +131,7 @@ def test_an_image_with_ssh_alone_is_reached_with_the_given_key(
         f"--vmsnap-cmdline={base_image.cmdline}",
         f"--vmsnap-ssh-key={login.key_file()}",
     )
-    result.assert_outcomes(passed=2)
+    result.assert_outcomes(passed=3)
 
 
 @pytest.mark.usefixtures("tests")
@@ -140,4 +148,4 @@ def test_an_image_with_cloud_init_and_no_agent_is_reached_by_its_seed(
     result = project.run(
         *runner, *FIRST_BOOT, f"--vmsnap-image={disk}", *booting(built), f"--vmsnap-cmdline={built.cmdline}"
     )
-    result.assert_outcomes(passed=3)
+    result.assert_outcomes(passed=4)

@@ -59,7 +59,7 @@ set -m 2>/dev/null
 case $- in *m*) lead= ;; *) lead=setsid ;; esac
 $lead $4 sh -c "$2" <"${{3:-/dev/null}}" >"$1.out" 2>"$1.err" &
 p=$!
-trap 'kill -s KILL -- "-$p" 2>/dev/null || kill -s KILL "$p"' TERM
+trap 'kill -KILL "-$p" 2>/dev/null || kill -s KILL "$p"' TERM
 while :; do wait "$p"; r=$?; kill -0 "$p" 2>/dev/null || break; done
 [ -s "$1.out" ] && echo out
 [ -s "$1.err" ] && echo err

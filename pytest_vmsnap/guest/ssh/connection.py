@@ -207,7 +207,7 @@ class SshConnection:
             session.close()
 
     def _kill(self, pid: int) -> None:
-        session = self._session(f"kill -s KILL -- -{pid}")
+        session = self._session(f"kill -KILL -{pid}")
         try:
             session.settimeout(self._scaled(CONNECT_SECONDS))
             session.recv(1)

@@ -185,10 +185,10 @@ def test_root_gets_the_daemon_and_a_persons_image_keeps_owner_and_mode(
 
 
 def test_what_uefi_and_a_tpm_store_is_the_machines_here_too(command: list[str], image: Path) -> None:
-    options = [f"--vmsnap-initrd={image}/debian-initrd"]
-    options += [f"--vmsnap-cmdline={(image / 'debian-cmdline').read_text()}", "-k", "variables_and or next_test"]
-    file = Path(__file__).parents[1] / "test_firmware.py"
-    done = subprocess.run([*command, *options, file], capture_output=True, text=True, check=False)
+    cmdline = (image / "debian-cmdline").read_text()
+    options = [f"--vmsnap-initrd={image}/debian-initrd", f"--vmsnap-cmdline={cmdline}"]
+    tests = ["-k", "variables_and or next_test", Path(__file__).parents[1] / "test_firmware.py"]
+    done = subprocess.run([*command, *options, *tests], capture_output=True, text=True, check=False)
     assert "2 passed" in done.stdout, done.stdout + done.stderr
     assert "vmsnap: qemu:///system" in done.stdout
 
