@@ -228,7 +228,7 @@ def chosen(steps: list[list[str]], every: int) -> list[list[str]]:
 
 
 STEPS_OF_ONE_RUN = 60
-EVERY = [16, pytest.param(1, id="all")]
+EVERY = [32, pytest.param(1, id="all")]
 
 
 @pytest.mark.thorough

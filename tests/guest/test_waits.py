@@ -96,9 +96,10 @@ def test_a_unit_that_stays_inactive_is_named_at_the_deadline(vm_module: Machine)
         vm_module.wait_for_unit("nowhere.mount", timeout=0.5)
 
 
-# A service that runs in each guest: of systemd, of runit (the guest shell's own), of OpenRC and sysvinit.
+# A service that runs in each guest: of systemd, busybox, runit (the guest shell), of OpenRC and sysvinit.
 SERVICE = """
 if [ -d /run/systemd/system ]; then echo systemd-journald
+elif [ -x /etc/init.d/syslogd ]; then echo syslogd
 elif [ "$(cat /proc/1/comm)" = runit ]; then echo vmsnap-shell
 else echo udev
 fi

@@ -87,9 +87,18 @@ mount -t devpts devpts /dev/pts
 mount -t tmpfs tmpfs /dev/shm
 find /sys -name modalias | xargs cat | sort -u | xargs modprobe -a -q
 ip link set lo up
+/etc/init.d/syslogd start
+"""
+BUSYBOX_SYSLOG = """\
+#!/bin/sh
+case "$1" in
+    start) syslogd ;;
+    stop) killall syslogd ;;
+    status) pidof syslogd ;;
+esac
 """
 BUSYBOX_SETUP = f"""\
-chmod 755 /etc/init.d/rcS
+chmod 755 /etc/init.d/rcS /etc/init.d/syslogd
 echo 'root:{PASSWORD}' | chpasswd --crypt-method SHA512 # busybox knows no yescrypt
 for applet in $(busybox --list); do
     ln -sf /usr/bin/busybox "$(command -v "$applet" || echo "/usr/sbin/$applet")"
@@ -158,7 +167,11 @@ SYSTEMS = {
     ),
     "busybox": System(
         packages=("busybox",),
-        files={"/etc/inittab": BUSYBOX_INITTAB, "/etc/init.d/rcS": BUSYBOX_BOOT},
+        files={
+            "/etc/inittab": BUSYBOX_INITTAB,
+            "/etc/init.d/rcS": BUSYBOX_BOOT,
+            "/etc/init.d/syslogd": BUSYBOX_SYSLOG,
+        },
         setup=BUSYBOX_SETUP,
     ),
     "selinux": System(
