@@ -122,7 +122,8 @@ class Waits(Commands):
     def wait_for_service(self, service: str, *, timeout: float | None = None) -> None:
         """Wait until a service of the guest's init runs: systemd, OpenRC, runit or sysvinit.
 
-        With systemd this is `wait_for_unit`. Raises `CommandFailed` at once if the init does not know the
+        With systemd this is `wait_for_unit`; sysvinit, and busybox with scripts in ``/etc/init.d``, are asked
+        by the script's ``status``. Raises `CommandFailed` at once if the init does not know the
         service, or OpenRC says that it has crashed; `WaitTimeout`, with the service's own words, after
         `timeout` seconds (None means the option's).
         """
