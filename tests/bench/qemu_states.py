@@ -102,7 +102,7 @@ def qemu(root: Path, work: Path, processor: str, *more: str) -> Iterator[Monitor
         *("-serial", "file:/mnt/console", "-qmp", "unix:/mnt/monitor,server=on,wait=off"),
         *("-device", "virtio-serial-pci", "-device", "virtio-rng-pci", "-device", "vmgenid"),
         *("-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net"),
-        *("-blockdev", "driver=null-co,node-name=disk,size=1M", "-device", "virtio-blk-pci,drive=disk"),
+        *("-blockdev", "driver=null-co,node-name=disk,size=1048576", "-device", "virtio-blk-pci,drive=disk"),
         *more,
     ]
     script = 'mount --bind "$1" "$2/mnt"; root=$2; shift 2; exec chroot "$root" "$@"'
@@ -115,10 +115,10 @@ def qemu(root: Path, work: Path, processor: str, *more: str) -> Iterator[Monitor
     )
     try:
         yield Monitor(work / "monitor")
-    except RuntimeError as error:
+    except (RuntimeError, OSError, ValueError) as error:  # or it has ended: no answer is no JSON
         process.kill()
         assert process.stderr
-        lines = process.stderr.read().strip().splitlines()
+        lines = [line for line in process.stderr.read().splitlines() if "warning:" not in line]
         raise RuntimeError(lines[0] if lines else str(error)) from error
     finally:
         process.kill()
