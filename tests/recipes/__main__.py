@@ -44,8 +44,7 @@ PACKAGES = (("python3", "curl", "e2fsprogs", "nftables"), ())
 # Of the example's tests: those that share a machine, one from the base state, and one from a state of its own.
 SELECTION = "boot_on or as_root or second_brings or takes_the_notes_along or firewall"
 BUILT = re.compile(r"vmsnap: (?:booting|building|preparing)")
-# The first of each begins with the image, and those after it with what the one before has kept; the container's
-# store lies elsewhere than GitLab's.
+# The first of each begins with the image, and those after it with what the one before has kept.
 JOBS = {
     "github": [("github", {"shard": 1}), ("github", {"shard": 2})],
     # A pull request's runner has nothing but what the registry has.
@@ -53,7 +52,8 @@ JOBS = {
         ("github-registry", {"shard": 1, "event": "push"}),
         ("github-registry", {"shard": 1, "event": "pull_request"}),
     ],
-    "gitlab": [("gitlab", {"shard": 1}), ("container", {})],
+    "gitlab": [("gitlab", {"shard": 1})],
+    "container": [("container", {})],
     "tutorial": [("tutorial", {})],
 }
 
@@ -104,7 +104,7 @@ def job(
 ) -> None:
     """Run `recipe` in a root of its own, and take from it what it keeps; raises `Failed`.
 
-    `registry` takes the place of the one that it logs in to.
+    `registry` takes the place of the one that it uses.
     """
     with fresh_root(base) as root, tempfile.TemporaryDirectory(prefix="vmsnap-recipe-") as directory:
         payload = Path(directory)
@@ -112,9 +112,9 @@ def job(
         if not recipe.shown:  # who reads a tutorial begins with nothing
             checkout(project)
         further = {} if recipe.shown else {"PYTEST_ADDOPTS": f"-k '{SELECTION}'"}
-        if recipe.login:
-            further |= log_in(recipe, root, payload, registry)
-        if not (recipe.login and warm):
+        if recipe.registry:
+            further |= connect(recipe, root, payload, registry)
+        if not (recipe.registry and warm):
             restore(recipe, root, kept)
         owned = f"/home/{recipe.user}" if recipe.user != "root" else recipe.project
         subprocess.run(["chroot", root, "chown", "-R", f"{recipe.user}:", owned], check=True)
@@ -122,7 +122,9 @@ def job(
         output = enter(root, payload, debs)
         if "passed" not in output:
             raise Failed("its tests did not pass")
-        if recipe.login and warm and (BUILT.search(output) or "from the registry" not in output):
+        if recipe.registry and not warm and not registry.blobs():
+            raise Failed("it pushed nothing")
+        if recipe.registry and warm and (BUILT.search(output) or "from the registry" not in output):
             raise Failed("it built what the job before had pushed")
         compare(recipe.shown, output)
         for result in recipe.results:
@@ -136,18 +138,23 @@ def job(
             raise Failed("the store of the job before was of no use: the base state was built again")
 
 
-def log_in(recipe: recipes.Recipe, root: Path, payload: Path, registry: RegistryServer) -> dict[str, str]:
-    """Log the recipe's user in to `registry`; returns the environment that names it and its certificate."""
-    assert recipe.login
+def connect(recipe: recipes.Recipe, root: Path, payload: Path, registry: RegistryServer) -> dict[str, str]:
+    """Put `registry` in the place of the recipe's; returns the environment with it and its certificate."""
+    assert recipe.registry
     assert registry.certificate
-    login = root / "home" / recipe.user / ".docker" / "config.json"
-    login.parent.mkdir(parents=True)
-    auth_file(login, registry.host)
+    if recipe.docker_login:
+        login = root / "home" / recipe.user / ".docker" / "config.json"
+        login.parent.mkdir(parents=True)
+        auth_file(login, registry.host)
     # for pip too, which reads the same variable
     authorities = Path("/etc/ssl/certs/ca-certificates.crt").read_text() + registry.certificate.read_text()
     (payload / "authorities.pem").write_text(authorities)
-    address = recipe.environment["VMSNAP_REGISTRY"].replace(recipe.login, registry.host)
-    return {"VMSNAP_REGISTRY": address, "REQUESTS_CA_BUNDLE": "/payload/authorities.pem"}
+    named = {
+        name: value.replace(recipe.registry, registry.host)
+        for name, value in recipe.environment.items()
+        if recipe.registry in value
+    }
+    return named | {"REQUESTS_CA_BUNDLE": "/payload/authorities.pem"}
 
 
 def bases(store: Path) -> set[str]:

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from ..documents import Command, blocks, commands
+from ..registry_server import PASSWORD, USER
 
 TUTORIAL = "docs/tutorial/first-test.md"
 BEGIN, END = "=== begin {} ===", "=== end {} ==="
@@ -23,6 +24,7 @@ sudo apt-get update
 """
 RUNNER_HOME = "/home/runner"  # of a hosted runner's user; see `root`
 RUNNER_WORK = f"{RUNNER_HOME}/work"  # where it checks projects out
+GITLAB_REGISTRY = "registry.gitlab.com"
 CI = Path(__file__).parents[2] / "example_project" / "ci"
 
 
@@ -40,9 +42,9 @@ class Recipe:
     """What a runner does, as `user` in a checkout at `project`: steps in their order, until one fails.
 
     `store` are the paths that outlive the job, `results` those that it uploads; relative ones to `project`.
-    `login` is the registry that it logs in to. `confined`: with no more capabilities than a container has.
-    `shown` are commands whose output is compared: what the one of number N prints stands between `BEGIN` and
-    `END` of N, and behind that its status.
+    `registry` is the one that it uses; with `docker_login` an action of docker's logs it in. `confined`: with
+    no more capabilities than a container has. `shown` are commands whose output is compared: what the one of
+    number N prints stands between `BEGIN` and `END` of N, and behind that its status.
     """
 
     user: str
@@ -51,7 +53,8 @@ class Recipe:
     steps: list[Step]
     store: list[str] = field(default_factory=list)
     results: list[str] = field(default_factory=list)
-    login: str | None = None
+    registry: str | None = None
+    docker_login: bool = False
     confined: bool = False
     shown: list[Command] = field(default_factory=list)
 
@@ -80,6 +83,7 @@ def github(text: str, *, shard: int, event: str = "push") -> Recipe:
 
     assert shard in job["strategy"]["matrix"]["shard"]
     actions = {step["uses"].split("@")[0]: step["with"] for step in job["steps"] if "with" in step}
+    registry = actions.get("docker/login-action", {}).get("registry")
     return Recipe(
         user="runner",
         project=project,
@@ -91,23 +95,28 @@ def github(text: str, *, shard: int, event: str = "push") -> Recipe:
             if "run" in step
         ],
         store=_lines(actions.get("actions/cache/restore", {}).get("path", "")),
-        login=actions.get("docker/login-action", {}).get("registry"),
+        registry=registry,
+        docker_login=bool(registry),
         results=_lines(actions["actions/upload-artifact"]["path"]),
     )
 
 
 def gitlab(text: str, *, shard: int) -> Recipe:
-    """The job `tests` for one of its parallel runs, as root in a container of its image."""
+    """The job `tests` of the default branch, for one shard, as root in a container of its image."""
     job = yaml.safe_load(text)["tests"]
     project = "/builds/notesd"
     known = {
         "CI_PROJECT_DIR": project,
+        "CI_REGISTRY": GITLAB_REGISTRY,
+        "CI_REGISTRY_IMAGE": f"{GITLAB_REGISTRY}/team/notesd",
+        "CI_REGISTRY_USER": USER,
+        "CI_REGISTRY_PASSWORD": PASSWORD,
         "CI_NODE_INDEX": str(shard),
         "CI_NODE_TOTAL": str(job["parallel"]),
     }
     written = {
         name: re.sub(r"\$(\w+)", lambda found: known[found[1]], str(value))
-        for name, value in job["variables"].items()
+        for name, value in (job["variables"] | job["rules"][0]["variables"]).items()
     }
     artifacts = job["artifacts"]
     return Recipe(
@@ -115,10 +124,12 @@ def gitlab(text: str, *, shard: int) -> Recipe:
         project=project,
         environment=known | written,
         steps=[
-            Step(name=name, script="set -eo pipefail\n" + "\n".join(job[name]))
-            for name in ("before_script", "script")
+            Step(
+                name="before_script, script",  # in one shell
+                script="\n".join(["set -eo pipefail", *job["before_script"], *job["script"]]),
+            )
         ],
-        store=job["cache"]["paths"],
+        registry=GITLAB_REGISTRY,
         results=[artifacts["reports"]["junit"], *artifacts["paths"]],
         confined=True,
     )
