@@ -5,7 +5,6 @@ import re
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,8 +13,11 @@ from pytest_vmsnap.errors import ImageError
 from pytest_vmsnap.image import provide
 from pytest_vmsnap.model import Image, ImageRequest
 
+from . import web_server
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from http.server import BaseHTTPRequestHandler
     from pathlib import Path
 
     from pytest_vmsnap.progress import Progress
@@ -67,23 +69,9 @@ class Site:
 
 @contextmanager
 def serving(site: Site) -> Iterator[Site]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            site.answer(self)
-
-        def log_message(self, *_: Any) -> None:
-            """Not on the test's stderr."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, name="site")
-    thread.start()
-    site.address = f"http://127.0.0.1:{server.server_port}/image.qcow2"
-    try:
+    with web_server.serving(site.answer) as address:
+        site.address = f"{address}/image.qcow2"
         yield site
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 @pytest.fixture

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,8 +17,11 @@ from pytest_vmsnap.image.vendors.provide import fetch, resolution_of
 from pytest_vmsnap.image.vendors.sums import parse_sums
 from pytest_vmsnap.model import Image, ImageRequest
 
+from . import web_server
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from http.server import BaseHTTPRequestHandler
     from pathlib import Path
 
     from pytest_vmsnap.progress import Progress
@@ -163,7 +164,14 @@ class Server:
         self.files[layout.directory + layout.sums] = text.encode()
         return digits
 
-    def answer(self, path: str) -> bytes | None:
+    def answer(self, handler: BaseHTTPRequestHandler) -> None:
+        body = self.page(handler.path.removeprefix("/"))
+        handler.send_response(404 if body is None else 200)
+        handler.send_header("Content-Length", str(len(body or b"")))
+        handler.end_headers()
+        handler.wfile.write(body or b"")
+
+    def page(self, path: str) -> bytes | None:
         self.asked.append(path)
         if path in self.files:
             return self.files[path]
@@ -178,27 +186,8 @@ class Server:
 
 @contextmanager
 def serving(server: Server) -> Iterator[Server]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            body = server.answer(self.path.removeprefix("/"))
-            self.send_response(404 if body is None else 200)
-            self.send_header("Content-Length", str(len(body or b"")))
-            self.end_headers()
-            self.wfile.write(body or b"")
-
-        def log_message(self, *_: Any) -> None:
-            """Not on the test's stderr."""
-
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01}, name="vendors")
-    thread.start()
-    server.address = f"http://127.0.0.1:{http.server_port}"
-    try:
+    with web_server.serving(server.answer) as server.address:
         yield server
-    finally:
-        http.shutdown()
-        http.server_close()
-        thread.join()
 
 
 @pytest.fixture
