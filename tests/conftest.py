@@ -27,11 +27,18 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
-    """What a test that passed made by `pytester` is removed, as ``tmp_path`` is: machines are large."""
+    """What a test that passed made by `pytester` is removed: machines are large.
+
+    The directory itself stays, so that no other test's project gets its name.
+    """
     pytester = getattr(item, "funcargs", {}).get("pytester")
     yield
     if pytester and not item.stash[FAILED]:
-        shutil.rmtree(pytester.path, ignore_errors=True)
+        for path in pytester.path.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink()
 
 
 @pytest.fixture

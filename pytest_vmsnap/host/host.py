@@ -78,6 +78,10 @@ class Host:
         for parent in [parent for parent in path.parents if parent.is_relative_to(self._store)]:
             self.permissions.allow_search(parent)
 
+    def is_in_store(self, path: Path) -> bool:
+        """Whether the file `path` is one of the store's."""
+        return path.is_relative_to(self._store)
+
     def reachable(self, path: Path) -> Path:
         """Return `path`, or a copy of it in the store if QEMU cannot read the file.
 
@@ -85,7 +89,7 @@ class Host:
         """
         if self.permissions.user is None:
             return path
-        if path.is_relative_to(self._store):
+        if self.is_in_store(path):
             self.allow_search_to(path)
             self.permissions.allow_read(path)
             return path

@@ -35,11 +35,8 @@ START = f"""
 for place in {TEMP_DIRS}; do dir=$(mktemp -d "$place/vmsnap.XXXXXX" 2>/dev/null) && break; done
 [ "$dir" ] && mkfifo "$dir/in" "$dir/start" || exit 1
 lead=$(command -v setsid)
-if [ "$lead" ]; then
-  setsid setsid sh -c {shlex.quote(KEEPER)} sh "$1" "$dir" "$lead" </dev/null >/dev/null 2>&1
-else
-  sh -c {shlex.quote(KEEPER)} sh "$1" "$dir" "" </dev/null >/dev/null 2>&1 &
-fi
+setsid setsid sh -c {shlex.quote(KEEPER)} sh "$1" "$dir" "$lead" </dev/null >/dev/null 2>&1 ||
+  {{ sh -c {shlex.quote(KEEPER)} sh "$1" "$dir" "" </dev/null >/dev/null 2>&1 & }}
 read -r pid <"$dir/start"
 echo "$pid $dir"
 """

@@ -1,4 +1,4 @@
-"""An entry of the store as an OCI artifact (OCI image specification 1.1, "Guidelines for Artifact Usage").
+"""An entry of the store as an OCI artifact (OCI image specification 1.1, "Image Manifest").
 
 The artifact's configuration lists the files of the entry, and the pieces that they consist of; its layers are
 these pieces (see `pieces`). A large file is cut at fixed places, so what two entries have in common is stored
@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
-ARTIFACT_TYPE = "application/vnd.pytest-vmsnap.entry.v1"
-CONFIG_TYPE = "application/vnd.pytest-vmsnap.entry.config.v1+json"
-PIECE_TYPE = "application/vnd.pytest-vmsnap.piece.v1+zstd"
+# Types that every registry takes: GitLab's and Quay's refuse what is not on their lists, an artifactType too.
+CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
+PIECE_TYPE = "application/octet-stream"
+FORMAT_ANNOTATION = "org.pytest-vmsnap.format"
 TITLE_ANNOTATION = "org.opencontainers.image.title"
 TRAVELLING: tuple[Kind, ...] = ("states", "images")  # kinds of entries that go into a registry
 META = "meta.json"  # of an entry; it names places of the host, so it is no part of its content
@@ -176,12 +177,11 @@ class EntryInRegistry:
         found = {
             "schemaVersion": 2,
             "mediaType": MANIFEST_TYPE,
-            "artifactType": ARTIFACT_TYPE,
             "config": {"mediaType": CONFIG_TYPE, "digest": digest_of(config), "size": len(config)},
             "layers": [
                 {"mediaType": PIECE_TYPE, "digest": piece.digest, "size": piece.size} for piece in self.pieces
             ],
-            "annotations": {TITLE_ANNOTATION: self.description.title},
+            "annotations": {TITLE_ANNOTATION: self.description.title, FORMAT_ANNOTATION: str(FORMAT)},
         }
         return json.dumps(found, separators=(",", ":")).encode()
 
@@ -223,7 +223,7 @@ def parse_manifest(manifest: bytes) -> tuple[str, int]:
     """The digest and the size of the configuration that `manifest` names; raises `RegistryError`."""
     try:
         found = json.loads(manifest)
-        if found.get("artifactType") != ARTIFACT_TYPE or found["config"]["mediaType"] != CONFIG_TYPE:
+        if FORMAT_ANNOTATION not in found.get("annotations", {}):
             raise RegistryError("it is not an entry of pytest-vmsnap")
         return _digest(found["config"]["digest"]), _number(found["config"]["size"], LARGEST_CONFIG)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:

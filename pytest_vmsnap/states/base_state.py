@@ -124,7 +124,7 @@ def _boot(template: Template, channel: Channel, deadlines: Deadlines) -> None:
         if any(words in said for words in KVM_DEATHS):
             raise KvmCannotRunGuest("this host's KVM cannot run the guest's kernel", log=said) from error
         gone = isinstance(error, GuestGone)
-        what = f"the guest did not boot (time-out {seconds:.0f} s): {error.message}"
+        what = f"the guest did not boot: {error.message}"
         raise BootError(
             "the guest shut down, or QEMU ended, while it booted" if gone else what,
             console=template.domain.console_text(),

@@ -41,7 +41,7 @@ def base_parts(
     """Everything that the base state of a machine of `spec` depends on: plain data by name.
 
     `prepare` are the implementations of ``pytest_vmsnap_prepare``, in order; `root` is the project's root.
-    Raises `SpecError` if the SSH channel's key cannot be read.
+    Raises as `login_parts` does.
     """
     facts = factory.host.facts
     return {
@@ -65,7 +65,8 @@ def base_parts(
 def login_parts(channel_factory: ChannelFactory) -> list[str]:
     """The user and the public key that the SSH channel needs in the guest; empty with other channels.
 
-    The guest of a state lets only this key in. Raises `SpecError` if the key cannot be read.
+    The guest of a state lets only this key in. Raises `SpecError` if the key cannot be read, `HostError` if
+    paramiko is missing.
     """
     ssh = channel_factory.ssh
     return [ssh.user, ssh.public()] if channel_factory.channel == "ssh" else []

@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_vmsnap.errors import StoreDamaged
-from pytest_vmsnap.fork import Capabilities, ClusterSnapshot, FullMemory, LayeredMemory, Snapshot, rebase
+from pytest_vmsnap.fork import (
+    Capabilities,
+    ClusterSnapshot,
+    FullMemory,
+    LayeredMemory,
+    Snapshot,
+    backing_of,
+    rebase,
+)
 from pytest_vmsnap.model import GuestNotes, Image, MachineSpec
 from pytest_vmsnap.model.cluster import HOST_NAME
 from pytest_vmsnap.network import FaultSpec
@@ -224,9 +232,20 @@ def use(store: Store, host: Host, name: EntryName) -> Saved:
 
 
 def open_to(host: Host, snapshot: Snapshot) -> None:
-    """Let QEMU read the disks and the device state of a snapshot."""
+    """Let QEMU read the disks of a snapshot, what they are based on, and its device state.
+
+    If QEMU runs as another user, what another mode, a registry or the system store has put into the store is
+    not open to it yet, nor are the lower disks of a kept machine.
+    """
     for path in (*snapshot.disks, snapshot.devices):
         host.reachable(path)
+    if host.permissions.user is None:
+        return
+    for disk in snapshot.disks:
+        below = backing_of(disk)
+        while below and host.is_in_store(below):
+            host.reachable(below)
+            below = backing_of(below)
 
 
 def _memory_as_dict(memory: SavedMemory) -> dict[str, Any]:

@@ -64,9 +64,11 @@ def own_store(
     assert vmsnap.facts
     assert vmsnap._engine
     store = vmsnap._engine.host.run.data / f"store-{project.path.name}"
+    assert not store.exists()
     monkeypatch.setenv("VMSNAP_STORE", str(store))
     yield store
-    shutil.rmtree(store, ignore_errors=True)
+    if store.exists():
+        shutil.rmtree(store)
 
 
 @pytest.fixture

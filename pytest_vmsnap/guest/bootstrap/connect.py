@@ -20,7 +20,7 @@ log = logging.getLogger("pytest_vmsnap.bootstrap")
 
 ROUND_SECONDS = 1.0  # between two looks at the methods
 REFUSALS = 3  # of a login; cloud-init, for one, sets passwords after the login prompt has come
-REFUSED_PAUSE_SECONDS = 15.0
+REFUSED_PAUSE = 1 / 8  # of the timeout, before the next attempt
 ANSWER_SECONDS = 30.0  # for one run of the install script
 FIRST_TRY_SECONDS = 5.0  # before anything is installed: a clone has it already, and may be slow to answer
 
@@ -52,7 +52,7 @@ def connect_or_install(
     started = time.monotonic()
     deadline = started + timeout
     patience = timeout / 2 if at_boot else min(timeout / 2, FIRST_TRY_SECONDS)
-    installation = _Installation(methods)
+    installation = _Installation(methods, pause=timeout * REFUSED_PAUSE)
     watch = BootWatch(domain)
     try:
         while not channel.greet(min(deadline, time.monotonic() + ROUND_SECONDS)):
@@ -65,7 +65,7 @@ def connect_or_install(
         else:
             return
     except LoginRefused as error:
-        raise GuestHung(error.message, console=domain().console_text()) from error
+        raise GuestHung(installation.reasons(), console=domain().console_text()) from error
     finally:
         for method in methods:
             method.close()
@@ -76,14 +76,19 @@ def connect_or_install(
 class _Installation:
     """What has come of each method: it is tried once, or a few times if the guest refuses the login."""
 
-    def __init__(self, methods: Sequence[BootstrapMethod]) -> None:
+    def __init__(self, methods: Sequence[BootstrapMethod], pause: float) -> None:
         self._methods = methods
+        self._pause = pause
+        self._has_run = False
         self._failed: dict[str, str] = {}
-        self._refused: dict[str, int] = {}
+        self._refusals: dict[str, list[str]] = {}
         self._again = 0.0  # monotonic clock
 
     def attempt(self, script: str, deadline: float) -> None:
-        """Install with the first method that is ready. Raises `LoginRefused` after the last refusal."""
+        """Install with the first method that is ready.
+
+        Raises `LoginRefused` after the last refusal, if no other method has run the script.
+        """
         for method in self._methods:
             if method.name in self._failed or not self._may_log_in(method) or not method.is_ready():
                 continue
@@ -101,21 +106,27 @@ class _Installation:
             finally:
                 method.close()
             self._failed[method.name] = "the install script ran, but nothing answered"
+            self._has_run = True
             log.info("installed by %s", method.name)
             return
 
     def reasons(self) -> str:
         """Why each method did not work."""
+        refused = {name: messages[-1] for name, messages in self._refusals.items()}
         return "; ".join(
-            f"{method.name}: {self._failed.get(method.name) or method.problem()}" for method in self._methods
+            f"{method.name}: {self._failed.get(method.name) or refused.get(method.name) or method.problem()}"
+            for method in self._methods
         )
 
     def _may_log_in(self, method: BootstrapMethod) -> bool:
-        return method.name not in self._refused or time.monotonic() >= self._again
+        return method.name not in self._refusals or time.monotonic() >= self._again
 
     def _note_refusal(self, method: BootstrapMethod, error: LoginRefused) -> None:
-        self._refused[method.name] = count = self._refused.get(method.name, 0) + 1
-        self._again = time.monotonic() + REFUSED_PAUSE_SECONDS
+        messages = self._refusals.setdefault(method.name, [])
+        messages.append(error.message)
+        self._again = time.monotonic() + self._pause
         log.info("installing by %s: %s", method.name, error.message)
-        if count == REFUSALS:
-            raise LoginRefused(f"{method.name}: {error.message} ({count} attempts)")
+        if len(messages) == REFUSALS:
+            self._failed[method.name] = f"{error.message} ({REFUSALS} attempts)"
+            if not self._has_run:
+                raise error

@@ -47,7 +47,8 @@ for services in /etc/service /var/service /etc/runit/runsvdir/default; do # runi
   exit
 done
 
-# Nobody who would start it at boot. A shell's `&` has the job ignore SIGINT for good, as these do not.
-setsid -f /bin/sh "$place/shell" </dev/null >/dev/null 2>&1 ||
+# Nobody who would start it at boot. A shell's `&` has the job ignore SIGINT for good; setsid(1), which forks where
+# it leads a session already, does not.
+setsid setsid /bin/sh "$place/shell" </dev/null >/dev/null 2>&1 ||
   start-stop-daemon -S -b -x /bin/sh -- "$place/shell" </dev/null >/dev/null 2>&1 ||
-  { setsid /bin/sh "$place/shell" </dev/null >/dev/null 2>&1 & }
+  { /bin/sh "$place/shell" </dev/null >/dev/null 2>&1 & }

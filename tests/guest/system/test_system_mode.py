@@ -91,7 +91,9 @@ def image(vmsnap: VmsnapSession, tmp_path_factory: pytest.TempPathFactory) -> Pa
         subprocess.run(["cp", "--sparse=always", source, copy], check=True)
         copy.chmod(0o600)
         os.chown(copy, OWNER, OWNER)
-    (directory / "debian-cmdline").write_text(found.cmdline or "")
+    cmdline = directory / "debian-cmdline"
+    cmdline.write_text(found.cmdline or "")
+    os.chown(cmdline, OWNER, OWNER)
     return directory
 
 
@@ -168,6 +170,7 @@ def test_root_gets_the_daemon_and_a_persons_image_keeps_owner_and_mode(
 
         def test_fails(vm):
             vm.succeed("echo in memory >/dev/mark")
+            vm.snapshot("before")  # the disk of a kept machine is one on another then
             assert 0
         """
     )
@@ -191,6 +194,37 @@ def test_what_uefi_and_a_tpm_store_is_the_machines_here_too(command: list[str], 
     done = subprocess.run([*command, *options, *tests], capture_output=True, text=True, check=False)
     assert "2 passed" in done.stdout, done.stdout + done.stderr
     assert "vmsnap: qemu:///system" in done.stdout
+
+
+def test_states_that_another_mode_has_built_are_used(command: list[str], pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(
+        """
+        from pytest_vmsnap import state
+
+        @state
+        def child(vm):
+            vm.succeed("echo child >/child; echo on disk | dd of=/dev/vda conv=notrunc,fsync")
+        """
+    )
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.vm_state("child")
+        def test_it(vm):
+            assert vm.succeed("cat /child; head -c 7 /dev/vda") == "child\\non disk"
+            vm.succeed("dd if=/dev/vda of=/dev/null bs=1M")  # what is below is read
+        """
+    )
+    built = subprocess.run(
+        [*command, "--vmsnap-uri=qemu:///embed"], capture_output=True, text=True, check=False
+    )
+    assert "1 passed" in built.stdout, built.stdout + built.stderr
+    used = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "1 passed" in used.stdout, used.stdout + used.stderr
+    assert "vmsnap: qemu:///system" in used.stdout
+    assert "building" not in used.stdout
+    assert "preparing" not in used.stdout
 
 
 def test_others_on_the_host_cannot_reach_into_the_store(store: Path) -> None:
