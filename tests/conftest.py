@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -38,7 +39,8 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
             else:
-                path.unlink()
+                with suppress(OSError):  # a test may have made it read-only
+                    path.unlink()
 
 
 @pytest.fixture
