@@ -14,14 +14,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 from pytest_vmsnap.errors import RegistryError
-from pytest_vmsnap.registry.pieces import LONGEST_PIECE, PAGE
+from pytest_vmsnap.registry.known_pages import PAGE
+from pytest_vmsnap.registry.pieces import LONGEST_PIECE
 from pytest_vmsnap.store import MARKS, EntryName, Kind, read_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-FORMAT = 1
+FORMAT = 2  # 2 has copies
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 # Types that every registry takes: GitLab's and Quay's refuse what is not on their lists, an artifactType too.
 CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
@@ -45,11 +46,15 @@ _STATE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:
-    """A layer: its `digest`, its `size` in bytes, and the `length` in bytes of what it holds, uncompressed."""
+    """A layer: its `digest`, its `size` in bytes, and the `length` in bytes of what it holds, uncompressed.
+
+    `copied` are the bytes that come from sources instead.
+    """
 
     digest: str
     size: int
     length: int
+    copied: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +92,14 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """A file that pieces copy from: `file` of this entry, or of one that it was built on."""
+
+    entry: EntryName
+    file: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Need:
     """An entry that another was built on, with the digest of its manifest; `content` is as `content_of`."""
 
@@ -115,6 +128,7 @@ class EntryInRegistry:
     description: Description
     needs: tuple[Need, ...]
     parts: tuple[Part, ...]
+    sources: tuple[Source, ...] = ()
 
     @property
     def title(self) -> str:
@@ -161,10 +175,11 @@ class EntryInRegistry:
                 }
                 for need in self.needs
             ],
+            "sources": [[each.entry.kind, each.entry.key, each.file] for each in self.sources],
             "parts": [
                 {
                     "files": [[file.name, file.size, file.mode, file.checksum] for file in part.files],
-                    "pieces": [[piece.digest, piece.size, piece.length] for piece in part.pieces],
+                    "pieces": [[piece.digest, piece.size, piece.length, piece.copied] for piece in part.pieces],
                 }
                 for part in self.parts
             ],
@@ -249,7 +264,13 @@ def parse_config(data: bytes) -> EntryInRegistry:
         description = Description(
             title=_plain(found["title"]), state=_plain(found["state"]), made_from=made_from
         )
-        return EntryInRegistry(name=_entry_name(found), description=description, needs=needs, parts=parts)
+        return EntryInRegistry(
+            name=_entry_name(found),
+            description=description,
+            needs=needs,
+            parts=parts,
+            sources=tuple(_source(*each) for each in found["sources"]),
+        )
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise RegistryError(f"its configuration is not valid: {error!r}") from error
 
@@ -263,8 +284,9 @@ def _part(found: dict[str, Any]) -> Part:
             digest=_digest(digest),
             size=_number(packed, LONGEST_PIECE),
             length=_number(length, LONGEST_PIECE),
+            copied=_number(copied, LONGEST_PIECE),
         )
-        for digest, packed, length in found["pieces"]
+        for digest, packed, length, copied in found["pieces"]
     )
     return Part(files=files, pieces=pieces)
 
@@ -280,6 +302,12 @@ def _file(name: object, size: object, mode: object, checksum: object) -> FileInR
         mode=_number(mode, 0o777) & 0o600,
         checksum=_number(checksum, 0xFFFFFFFF),
     )
+
+
+def _source(kind: object, key: object, file: object) -> Source:
+    if not isinstance(file, str) or not _FILE_NAME.fullmatch(file):
+        raise RegistryError(f"it copies from a file with the name {file!r}, which leads outside of an entry")
+    return Source(entry=_entry_name({"kind": kind, "key": key}), file=file)
 
 
 def _entry_name(found: dict[str, Any]) -> EntryName:

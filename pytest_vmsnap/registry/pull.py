@@ -7,7 +7,7 @@ import os
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 from pytest_vmsnap.errors import RegistryError, StoreDamaged, StoreFull
@@ -15,14 +15,14 @@ from pytest_vmsnap.host import MORE_ROOM, NO_ROOM
 from pytest_vmsnap.registry.artifact import TRAVELLING, content_of, tag_of
 from pytest_vmsnap.registry.find import entry_at, find
 from pytest_vmsnap.registry.pieces import unpack
-from pytest_vmsnap.store import Fetched, checksum
+from pytest_vmsnap.store import Fetched, checksum, closure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from pytest_vmsnap.progress import Progress, Step
-    from pytest_vmsnap.registry.artifact import EntryInRegistry, Need, Part, Piece
+    from pytest_vmsnap.registry.artifact import EntryInRegistry, Need, Part, Piece, Source
     from pytest_vmsnap.registry.protocol import Registry
     from pytest_vmsnap.store import EntryName, SourceTitle, Store
 
@@ -125,7 +125,7 @@ class Puller:
         for need in entry.needs:
             self._provide(need, entry)
         with self._progress.step(f"pulling the {what} from {self._registry.address}") as step:
-            download = _Download(self._registry, entry, partial, step)
+            download = _Download(self._registry, entry, partial, self._files_below(entry), step)
             download.run(draft)
             self.received += download.received
         needs = tuple(need.name for need in entry.needs)
@@ -158,6 +158,15 @@ class Puller:
                 f"the {above.title} was built on other content of {need.name} than is in the store"
             )
 
+    def _files_below(self, entry: EntryInRegistry) -> dict[Source, Path]:
+        """Where the sources are that belong to what `entry` was built on."""
+        below = {each for need in entry.needs for each in closure(self._store.path, need.name)}
+        return {
+            source: self._store.place(source.entry) / source.file
+            for source in entry.sources
+            if source.entry in below
+        }
+
     @staticmethod
     def _empty(draft: Path) -> None:
         for path in draft.iterdir():
@@ -168,12 +177,23 @@ class Puller:
 
 
 class _Download:
-    """The pieces of one entry on their way to the directory `partial`, which may have some of them already."""
+    """The pieces of one entry on their way to the directory `partial`, which may have some of them already.
 
-    def __init__(self, registry: Registry, entry: EntryInRegistry, partial: Path, step: Step) -> None:
+    `below` are the sources of what the entry was built on.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        entry: EntryInRegistry,
+        partial: Path,
+        below: Mapping[Source, Path],
+        step: Step,
+    ) -> None:
         self._registry = registry
         self._entry = entry
         self._partial = partial
+        self._below = below
         self._lock = threading.Lock()
         self._size = sum(piece.size for part in entry.parts for piece in part.pieces)
         self.received = 0
@@ -192,8 +212,7 @@ class _Download:
         for number, part in enumerate(self._entry.parts):
             self._move(number, part, draft)
         shutil.rmtree(self._partial)
-        if done:
-            self._check(draft)
+        self._check(draft, resumed=bool(done))
 
     def _before(self) -> set[str]:
         with suppress(OSError):
@@ -205,23 +224,40 @@ class _Download:
         size = part.size
         descriptor = os.open(self._partial / str(number), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         pool = ThreadPoolExecutor(AT_ONCE, "vmsnap-pull")
-        try:
+        with ExitStack() as stack:
+            stack.callback(os.close, descriptor)
+            sources = self._sources(number, stack) if any(piece.copied for piece in part.pieces) else []
+            stack.callback(pool.shutdown, cancel_futures=True)
             os.ftruncate(descriptor, size)
             marked = {f"{number}:{place}": piece for place, piece in enumerate(part.pieces)}
             missing = {mark: piece for mark, piece in marked.items() if mark not in done}
             running = {
-                pool.submit(self._piece, piece, descriptor, size): mark for mark, piece in missing.items()
+                pool.submit(self._piece, piece, descriptor, size, sources): mark
+                for mark, piece in missing.items()
             }
             for each in as_completed(running):
                 each.result()
                 print(running[each], file=journal, flush=True)  # type: ignore[call-overload]
-        finally:
-            pool.shutdown(cancel_futures=True)
-            os.close(descriptor)
 
-    def _piece(self, piece: Piece, descriptor: int, size: int) -> None:
+    def _sources(self, number: int, stack: ExitStack) -> list[int | None]:
+        """The descriptors of the sources of part `number`: files below, and of this entry those before it."""
+        own = {part.files: self._partial / str(at) for at, part in enumerate(self._entry.parts[:number])}
+        before = {files[0].name: path for files, path in own.items() if len(files) == 1}
+        found: list[int | None] = []
+        for source in self._entry.sources:
+            is_own = source.entry == self._entry.name
+            path = before.get(source.file) if is_own else self._below.get(source)
+            descriptor = None
+            with suppress(FileNotFoundError):
+                descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW) if path else None
+            if descriptor is not None:
+                stack.callback(os.close, descriptor)
+            found.append(descriptor)
+        return found
+
+    def _piece(self, piece: Piece, descriptor: int, size: int, sources: list[int | None]) -> None:
         data = self._registry.blob(piece.digest, piece.size)
-        unpack(data, piece.length, descriptor, size)
+        unpack(data, piece.length, descriptor, size, sources)
         with self._lock:
             self.received += len(data)
 
@@ -244,16 +280,23 @@ class _Download:
         (draft / name).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         return draft / name
 
-    def _check(self, draft: Path) -> None:
-        """Prove that files which came in several runs are whole: a host may have lost power in between."""
-        for file in self._entry.files:
-            if checksum(draft / file.name) != file.checksum:
-                raise RegistryError(
-                    f"{file.name} of the {self._entry.title}, pulled in several parts, is not whole"
-                )
+    def _check(self, draft: Path, *, resumed: bool) -> None:
+        """Prove that files are whole that came in several runs, or that have copies.
+
+        A host may have lost power between the runs; what is copied may differ from what was pushed.
+        """
+        for part in self._entry.parts:
+            if not resumed and not any(piece.copied for piece in part.pieces):
+                continue
+            for file in part.files:
+                if checksum(draft / file.name) != file.checksum:
+                    raise RegistryError(
+                        f"{file.name} of the {self._entry.title} is not whole: it was pulled in several parts,"
+                        " or what it was built on has changed"
+                    )
 
     def _expect_space(self) -> None:
-        needed = sum(piece.length for part in self._entry.parts for piece in part.pieces)
+        needed = sum(piece.length + piece.copied for part in self._entry.parts for piece in part.pieces)
         free = shutil.disk_usage(self._partial.parent).free
         if needed > free:
             raise StoreFull(

@@ -17,25 +17,29 @@ from pytest_vmsnap.registry.artifact import (
     Need,
     Part,
     Piece,
+    Source,
     content_of,
     digest_of,
     padded,
     tag_of,
 )
 from pytest_vmsnap.registry.find import digest_in_registry, entry_at
+from pytest_vmsnap.registry.known_pages import KnownPages
 from pytest_vmsnap.registry.pieces import PIECE_BYTES, packed, packed_data, spans
-from pytest_vmsnap.store import MARKS, checksum, closure, needs_of, read_manifest
+from pytest_vmsnap.store import MARKS, EntryName, checksum, closure, needs_of, read_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from pytest_vmsnap.progress import Progress, Step
+    from pytest_vmsnap.registry.pieces import PackedPiece
     from pytest_vmsnap.registry.protocol import Registry
-    from pytest_vmsnap.store import EntryName, Store
+    from pytest_vmsnap.store import Store
 
 AT_ONCE = 4  # pieces
 SMALL = 1 << 20  # bytes; smaller files are joined
+DISK = "disk"  # how the names of a disk's files begin
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,19 +93,21 @@ def _push_one(
         if found:
             _tag(registry, found, there)
         return Pushed(name=name, digest=there, sent=0)
-    entry = store.place(name)
-    with progress.step(f"pushing the {description.title}") as step:
-        parts, sent = _Pushing(registry, step, entry).run()
+    with progress.step(f"pushing the {description.title}") as step, KnownPages() as known:
+        pushing = _Pushing(registry, step, store, name, known)
+        parts = pushing.run()
         needs = tuple(
             Need(name=each, content=content_of(store.place(each)), digest=below[each].digest)
             for each in needs_of(store.path, name)
         )
-        found = EntryInRegistry(name=name, description=description, needs=needs, parts=parts)
+        found = EntryInRegistry(
+            name=name, description=description, needs=needs, parts=parts, sources=tuple(pushing.sources)
+        )
         config = found.config()
         registry.put(digest_of(config), config)
         digest = digest_of(found.manifest())
         _tag(registry, found, digest)
-    return Pushed(name=name, digest=digest, sent=sent)
+    return Pushed(name=name, digest=digest, sent=pushing.sent)
 
 
 def _tag(registry: Registry, entry: EntryInRegistry, digest: str) -> None:
@@ -116,27 +122,47 @@ def _tag(registry: Registry, entry: EntryInRegistry, digest: str) -> None:
 
 
 class _Pushing:
-    """The files of one entry on their way."""
+    """The files of one entry on their way: the bytes that were `sent`, and the `sources` of copies."""
 
-    def __init__(self, registry: Registry, step: Step, entry: Path) -> None:
+    def __init__(
+        self, registry: Registry, step: Step, store: Store, name: EntryName, known: KnownPages
+    ) -> None:
         self._registry = registry
-        self._entry = entry
-        self._noted = read_manifest(entry)
-        self._sent = 0
-        step.follow(lambda: f"{self._sent / 1e6:.0f} MB sent")
+        self._store = store
+        self._name = name
+        self._entry = store.place(name)
+        self._noted = read_manifest(self._entry)
+        self._known = known
+        self.sources: list[Source] = []
+        self.sent = 0
+        step.follow(lambda: f"{self.sent / 1e6:.0f} MB sent")
 
-    def run(self) -> tuple[tuple[Part, ...], int]:
-        """Send what the registry lacks; returns the parts of the entry, and the number of bytes sent."""
+    def run(self) -> tuple[Part, ...]:
+        """Send what the registry lacks; returns the parts of the entry."""
         pool = ThreadPoolExecutor(AT_ONCE, "vmsnap-push")
         try:
+            for below in closure(self._store.path, self._name):
+                if below != self._name:
+                    self._add_sources(below, files_of(self._store.place(below)))
             files = [self._file(name) for name in files_of(self._entry)]
-            large = [file for file in files if file.size >= SMALL]
-            parts = [self._large(file, pool) for file in large]
+            parts = []
+            for file in files:
+                if file.size >= SMALL:
+                    parts.append(self._large(file, pool))
+                    self._add_sources(self._name, [file.name])
             joined = list(_joined([file for file in files if file.size < SMALL]))
             parts += pool.map(self._small, joined)
         finally:
             pool.shutdown(cancel_futures=True)
-        return tuple(parts), self._sent
+        return tuple(parts)
+
+    def _add_sources(self, entry: EntryName, names: list[str]) -> None:
+        """Let further pieces copy from the disks among the files `names` of `entry`."""
+        for name in names:
+            path = self._store.place(entry) / name
+            if name.startswith(DISK) and path.stat().st_size >= SMALL:
+                self._known.add(path)
+                self.sources.append(Source(entry=entry, file=name))
 
     def _file(self, name: str) -> FileInRegistry:
         """The file `name`; raises `StoreDamaged` if it is not what was saved, before others get it."""
@@ -150,24 +176,25 @@ class _Pushing:
 
     def _large(self, file: FileInRegistry, pool: ThreadPoolExecutor) -> Part:
         path = self._entry / file.name
-        pieces = pool.map(lambda span: self._piece(packed(path, *span)), spans(path))
+        pieces = pool.map(lambda span: self._piece(packed(path, span, self._known)), spans(path))
         return Part(files=(file,), pieces=tuple(piece for piece in pieces if piece))
 
     def _small(self, files: tuple[FileInRegistry, ...]) -> Part:
         part = Part(files=files, pieces=())
         piece = self._piece(
-            packed_data((at, (self._entry / file.name).read_bytes()) for file, at in part.places())
+            packed_data(
+                ((at, (self._entry / file.name).read_bytes()) for file, at in part.places()), self._known
+            )
         )
         return Part(files=files, pieces=(piece,) if piece else ())
 
-    def _piece(self, found: tuple[bytes, int] | None) -> Piece | None:
+    def _piece(self, found: PackedPiece | None) -> Piece | None:
         if found is None:
             return None
-        data, length = found
-        digest = digest_of(data)
-        if self._registry.put(digest, data):
-            self._sent += len(data)
-        return Piece(digest=digest, size=len(data), length=length)
+        digest = digest_of(found.data)
+        if self._registry.put(digest, found.data):
+            self.sent += len(found.data)
+        return Piece(digest=digest, size=len(found.data), length=found.length, copied=found.copied)
 
 
 def _joined(files: list[FileInRegistry]) -> Iterator[tuple[FileInRegistry, ...]]:
