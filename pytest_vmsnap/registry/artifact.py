@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pytest_vmsnap.errors import RegistryError
 from pytest_vmsnap.registry.known_pages import PAGE
-from pytest_vmsnap.registry.pieces import LONGEST_PIECE
+from pytest_vmsnap.registry.pieces import LONGEST_PIECE, PIECE_BYTES
 from pytest_vmsnap.store import MARKS, EntryName, Kind, read_manifest
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ LARGEST_META = 4 << 20  # bytes
 LARGEST_FILE = 1 << 44  # bytes
 LARGEST_CONFIG = 8 << 20  # bytes
 MOST_FILES = 100_000
+MOST_SOURCES = 256
 LONGEST_TEXT = 200  # characters
 SHOWN_DIGITS = 8  # of a key, in the tag for a person
 
@@ -250,12 +251,18 @@ def parse_config(data: bytes) -> EntryInRegistry:
     try:
         found: dict[str, Any] = json.loads(data)
         if found["format"] != FORMAT:
-            raise RegistryError(f"it has format {found['format']!r}; this version reads format {FORMAT}")
+            raise RegistryError(
+                f"it has format {found['format']!r}; this version reads format {FORMAT}",
+                hint="push it again with this version, then run vmsnap lock if it is pinned",
+            )
         parts = tuple(_part(each) for each in found["parts"])
         names = [file.name for part in parts for file in part.files]
         folders = {name[:at] for name in names for at in range(len(name)) if name[at] == "/"}
         if len(names) > MOST_FILES or len(set(names)) != len(names) or folders & set(names):
             raise ValueError("its list of files")
+        sources = tuple(_source(*each) for each in found["sources"])
+        if len(set(sources)) != len(sources) or len(sources) > MOST_SOURCES:
+            raise ValueError("its list of sources")
         needs = tuple(
             Need(name=_entry_name(each), content=str(each["content"]), digest=_digest(each["digest"]))
             for each in found["needs"]
@@ -269,7 +276,7 @@ def parse_config(data: bytes) -> EntryInRegistry:
             description=description,
             needs=needs,
             parts=parts,
-            sources=tuple(_source(*each) for each in found["sources"]),
+            sources=sources,
         )
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise RegistryError(f"its configuration is not valid: {error!r}") from error
@@ -288,7 +295,10 @@ def _part(found: dict[str, Any]) -> Part:
         )
         for digest, packed, length, copied in found["pieces"]
     )
-    return Part(files=files, pieces=pieces)
+    part = Part(files=files, pieces=pieces)
+    if len(files) > 1 and part.size > PIECE_BYTES:
+        raise ValueError("a part of several files that is too large")
+    return part
 
 
 def _file(name: object, size: object, mode: object, checksum: object) -> FileInRegistry:
@@ -305,8 +315,8 @@ def _file(name: object, size: object, mode: object, checksum: object) -> FileInR
 
 
 def _source(kind: object, key: object, file: object) -> Source:
-    if not isinstance(file, str) or not _FILE_NAME.fullmatch(file):
-        raise RegistryError(f"it copies from a file with the name {file!r}, which leads outside of an entry")
+    if not isinstance(file, str) or not _FILE_NAME.fullmatch(file) or file in (META, *MARKS):
+        raise RegistryError(f"it copies from a file with the name {file!r}, which is no disk of an entry")
     return Source(entry=_entry_name({"kind": kind, "key": key}), file=file)
 
 

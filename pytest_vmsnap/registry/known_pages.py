@@ -38,7 +38,7 @@ class KnownPages:
 
     def add(self, path: Path) -> None:
         """Remember the pages of the file at `path`, which is the next source: 0, 1, 2 and so on."""
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         self._open.callback(os.close, descriptor)
         number = len(self._descriptors)
         self._descriptors.append(descriptor)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 PIECE_BYTES = 16 << 20  # of the file
 LONGEST_PIECE = PIECE_BYTES + (1 << 20)  # bytes, packed or not, with its header
+MOST_PLACES = LONGEST_PIECE // 512  # ranges and copies of a piece
 ZERO_PAGE = bytes(PAGE)
 LEVEL = 6  # of zstd
 HEAD, RANGE, COPY = struct.Struct("<II"), struct.Struct("<QI"), struct.Struct("<QIHQ")
@@ -107,10 +108,18 @@ def _add_copy(copies: list[tuple[int, int, int, int]], place: int, source: int, 
     copies.append((place, PAGE, source, offset))
 
 
-def unpack(piece: bytes, length: int, target: int, size: int, sources: Sequence[int | None] = ()) -> int:
+def unpack(
+    piece: bytes,
+    length: int,
+    target: int,
+    size: int,
+    *,
+    copied: int = 0,
+    sources: Sequence[int | None] = (),
+) -> int:
     """Write the data of `piece` to the file descriptor `target`, whose file has `size` bytes.
 
-    `length` is what the piece has uncompressed; `sources` are the file descriptors of what is copied from, None
+    `length` is what the piece has uncompressed, and `copied` bytes come from `sources`: file descriptors, None
     for one that is not there. Returns the number of bytes written. Raises `RegistryError` if the piece is not
     as `packed` returns it.
     """
@@ -119,18 +128,22 @@ def unpack(piece: bytes, length: int, target: int, size: int, sources: Sequence[
         whole = decompressor.decompress(piece, max_length=length + 1)  # of a frame that holds more, not all
         if len(whole) != length or not decompressor.eof or decompressor.unused_data:
             raise RegistryError(f"a piece does not have the {length} bytes that it should have")
-        count, copied = HEAD.unpack_from(whole)
+        count, copy_count = HEAD.unpack_from(whole)
+        if count + copy_count > MOST_PLACES:
+            raise RegistryError(f"a piece is not valid: it has more than {MOST_PLACES} ranges")
         ranges = [RANGE.unpack_from(whole, HEAD.size + number * RANGE.size) for number in range(count)]
         begin = HEAD.size + count * RANGE.size
-        copies = [COPY.unpack_from(whole, begin + number * COPY.size) for number in range(copied)]
+        copies = [COPY.unpack_from(whole, begin + number * COPY.size) for number in range(copy_count)]
     except (zstd.ZstdError, struct.error) as error:
         raise RegistryError(f"a piece is not valid: {error}") from error
-    view = memoryview(whole)[begin + copied * COPY.size :]
+    view = memoryview(whole)[begin + copy_count * COPY.size :]
     places = [*ranges, *((offset, part) for offset, part, _, _ in copies)]
-    if sum(part for _, part in ranges) != len(view) or any(offset + part > size for offset, part in places):
+    if sum(part for _, part in ranges) != len(view) or any(
+        not part or offset + part > size for offset, part in places
+    ):
         raise RegistryError("a piece is not valid: its ranges are not those of its file")
-    if sum(part for _, part in places) > LONGEST_PIECE:
-        raise RegistryError(f"a piece is not valid: it is for more than {LONGEST_PIECE >> 20} MiB")
+    if sum(part for _, part in places) > LONGEST_PIECE or sum(part for _, part, _, _ in copies) != copied:
+        raise RegistryError("a piece is not valid: it is for more than it says")
     at = 0
     for offset, part in ranges:
         _write(target, view[at : at + part], offset)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from pytest_vmsnap.errors import RegistryError, StoreDamaged, StoreFull
 from pytest_vmsnap.host import MORE_ROOM, NO_ROOM
-from pytest_vmsnap.registry.artifact import TRAVELLING, content_of, tag_of
+from pytest_vmsnap.registry.artifact import TRAVELLING, Source, content_of, tag_of
 from pytest_vmsnap.registry.find import entry_at, find
 from pytest_vmsnap.registry.pieces import unpack
 from pytest_vmsnap.store import Fetched, checksum, closure
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_vmsnap.progress import Progress, Step
-    from pytest_vmsnap.registry.artifact import EntryInRegistry, Need, Part, Piece, Source
+    from pytest_vmsnap.registry.artifact import EntryInRegistry, Need, Part, Piece
     from pytest_vmsnap.registry.protocol import Registry
     from pytest_vmsnap.store import EntryName, SourceTitle, Store
 
@@ -205,9 +205,15 @@ class _Download:
         if not done:
             self._expect_space()
         self._partial.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with (self._partial / JOURNAL).open("a") as journal:
+        with ExitStack() as stack:
+            journal = stack.enter_context((self._partial / JOURNAL).open("a"))
+            sources = [self._opened(self._below.get(source), stack) for source in self._entry.sources]
             for number, part in enumerate(self._entry.parts):
-                self._part(number, part, done, journal)
+                self._part(number, part, done, journal, sources)
+                own = Source(entry=self._entry.name, file=part.files[0].name)
+                if len(part.files) == 1 and own in self._entry.sources:
+                    at = self._entry.sources.index(own)
+                    sources[at] = self._opened(self._partial / str(number), stack)
         (self._partial / JOURNAL).unlink()
         for number, part in enumerate(self._entry.parts):
             self._move(number, part, draft)
@@ -220,13 +226,23 @@ class _Download:
         shutil.rmtree(self._partial, ignore_errors=True)  # without a journal, it is of no use
         return set()
 
-    def _part(self, number: int, part: Part, done: set[str], journal: object) -> None:
+    @staticmethod
+    def _opened(path: Path | None, stack: ExitStack) -> int | None:
+        """A descriptor of the file at `path`, for as long as `stack` has it; None if there is no such file."""
+        if path is None or not path.is_file():
+            return None
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        stack.callback(os.close, descriptor)
+        return descriptor
+
+    def _part(
+        self, number: int, part: Part, done: set[str], journal: object, sources: list[int | None]
+    ) -> None:
         size = part.size
         descriptor = os.open(self._partial / str(number), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         pool = ThreadPoolExecutor(AT_ONCE, "vmsnap-pull")
         with ExitStack() as stack:
             stack.callback(os.close, descriptor)
-            sources = self._sources(number, stack) if any(piece.copied for piece in part.pieces) else []
             stack.callback(pool.shutdown, cancel_futures=True)
             os.ftruncate(descriptor, size)
             marked = {f"{number}:{place}": piece for place, piece in enumerate(part.pieces)}
@@ -239,25 +255,9 @@ class _Download:
                 each.result()
                 print(running[each], file=journal, flush=True)  # type: ignore[call-overload]
 
-    def _sources(self, number: int, stack: ExitStack) -> list[int | None]:
-        """The descriptors of the sources of part `number`: files below, and of this entry those before it."""
-        own = {part.files: self._partial / str(at) for at, part in enumerate(self._entry.parts[:number])}
-        before = {files[0].name: path for files, path in own.items() if len(files) == 1}
-        found: list[int | None] = []
-        for source in self._entry.sources:
-            is_own = source.entry == self._entry.name
-            path = before.get(source.file) if is_own else self._below.get(source)
-            descriptor = None
-            with suppress(FileNotFoundError):
-                descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW) if path else None
-            if descriptor is not None:
-                stack.callback(os.close, descriptor)
-            found.append(descriptor)
-        return found
-
     def _piece(self, piece: Piece, descriptor: int, size: int, sources: list[int | None]) -> None:
         data = self._registry.blob(piece.digest, piece.size)
-        unpack(data, piece.length, descriptor, size, sources)
+        unpack(data, piece.length, descriptor, size, copied=piece.copied, sources=sources)
         with self._lock:
             self.received += len(data)
 
@@ -292,7 +292,8 @@ class _Download:
                 if checksum(draft / file.name) != file.checksum:
                     raise RegistryError(
                         f"{file.name} of the {self._entry.title} is not whole: it was pulled in several parts,"
-                        " or what it was built on has changed"
+                        " or what it was built on has changed",
+                        hint="vmsnap verify finds what is damaged in the store",
                     )
 
     def _expect_space(self) -> None:

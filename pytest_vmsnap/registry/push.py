@@ -10,6 +10,7 @@ from filelock import FileLock
 
 from pytest_vmsnap.errors import RegistryError, StoreDamaged
 from pytest_vmsnap.registry.artifact import (
+    MOST_SOURCES,
     TRAVELLING,
     Description,
     EntryInRegistry,
@@ -141,28 +142,39 @@ class _Pushing:
         """Send what the registry lacks; returns the parts of the entry."""
         pool = ThreadPoolExecutor(AT_ONCE, "vmsnap-push")
         try:
-            for below in closure(self._store.path, self._name):
-                if below != self._name:
-                    self._add_sources(below, files_of(self._store.place(below)))
             files = [self._file(name) for name in files_of(self._entry)]
+            if sum(file.size for file in files) >= SMALL:  # not if it has little but references to others
+                self._add_sources_below()
             parts = []
             for file in files:
                 if file.size >= SMALL:
                     parts.append(self._large(file, pool))
-                    self._add_sources(self._name, [file.name])
+                    self._add_source(self._name, file.name)
             joined = list(_joined([file for file in files if file.size < SMALL]))
             parts += pool.map(self._small, joined)
         finally:
             pool.shutdown(cancel_futures=True)
         return tuple(parts)
 
-    def _add_sources(self, entry: EntryName, names: list[str]) -> None:
-        """Let further pieces copy from the disks among the files `names` of `entry`."""
-        for name in names:
-            path = self._store.place(entry) / name
-            if name.startswith(DISK) and path.stat().st_size >= SMALL:
-                self._known.add(path)
-                self.sources.append(Source(entry=entry, file=name))
+    def _add_sources_below(self) -> None:
+        """Let pieces copy from what the entry was built on.
+
+        Raises `StoreDamaged` if a disk there is not what was saved: nobody else could use the copies.
+        """
+        for below in closure(self._store.path, self._name):
+            place = self._store.place(below)
+            for name in files_of(place) if below != self._name else []:
+                if self._add_source(below, name):
+                    _expect_unchanged(place / name, read_manifest(place)[name].checksum)
+
+    def _add_source(self, entry: EntryName, name: str) -> bool:
+        """Let further pieces copy from the file `name` of `entry`, if it is a disk; returns whether it is."""
+        path = self._store.place(entry) / name
+        is_source = name.startswith(DISK) and path.stat().st_size >= SMALL and len(self.sources) < MOST_SOURCES
+        if is_source:
+            self._known.add(path)
+            self.sources.append(Source(entry=entry, file=name))
+        return is_source
 
     def _file(self, name: str) -> FileInRegistry:
         """The file `name`; raises `StoreDamaged` if it is not what was saved, before others get it."""
@@ -170,8 +182,7 @@ class _Pushing:
         found, noted = path.stat(), self._noted[name].checksum
         if noted is None:
             raise StoreDamaged(f"{path} has no checksum, so its content cannot be checked")
-        if checksum(path) != noted:
-            raise StoreDamaged(f"the content of {path} changed after it was saved")
+        _expect_unchanged(path, noted)
         return FileInRegistry(name=name, size=found.st_size, mode=found.st_mode & 0o600, checksum=noted)
 
     def _large(self, file: FileInRegistry, pool: ThreadPoolExecutor) -> Part:
@@ -195,6 +206,11 @@ class _Pushing:
         if self._registry.put(digest, found.data):
             self.sent += len(found.data)
         return Piece(digest=digest, size=len(found.data), length=found.length, copied=found.copied)
+
+
+def _expect_unchanged(path: Path, noted: int | None) -> None:
+    if checksum(path) != noted:
+        raise StoreDamaged(f"the content of {path} changed after it was saved")
 
 
 def _joined(files: list[FileInRegistry]) -> Iterator[tuple[FileInRegistry, ...]]:

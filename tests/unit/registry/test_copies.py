@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import random
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_vmsnap.errors import RegistryError
-from pytest_vmsnap.registry.artifact import Source
+from pytest_vmsnap.errors import RegistryError, StoreDamaged
+from pytest_vmsnap.registry.artifact import MOST_SOURCES, Source
 from pytest_vmsnap.registry.find import entry_at
-from pytest_vmsnap.registry.pieces import COPY, HEAD, LONGEST_PIECE, unpack, zstd
+from pytest_vmsnap.registry.pieces import COPY, HEAD, LONGEST_PIECE, MOST_PLACES, unpack, zstd
 from pytest_vmsnap.store import EntryName, expect_whole
 
 from .conftest import Host
@@ -96,7 +96,7 @@ def test_a_disk_that_has_changed_is_noticed_and_the_run_builds(
 @pytest.mark.parametrize(
     ("source", "said"),
     [
-        (Source(entry=BASE, file="../../../etc/passwd"), "leads outside of an entry"),
+        (Source(entry=BASE, file="../../../etc/passwd"), "which is no disk of an entry"),
         (Source(entry=EntryName(kind="images", key="other"), file="disk.qcow2"), "copies what is not there"),
         (Source(entry=CHILD, file="ram"), "copies what is not there"),  # not whole yet
         (Source(entry=BASE, file="no-such-disk"), "copies what is not there"),
@@ -122,7 +122,9 @@ def test_a_source_that_is_not_below_is_refused(
         ([(0, PAGE, 0, PAGE + 1)], "copies what is not there"),
         ([(0, PAGE, 0, 2**64 - 1)], "copies what is not there"),
         ([(9 * MIB, 8 * MIB, 0, 0)], "its ranges are not those of its file"),
-        ([(0, LONGEST_PIECE // 2 + 1, 0, 0)] * 2, "it is for more than 17 MiB"),
+        ([(0, LONGEST_PIECE // 2 + 1, 0, 0)] * 2, "it is for more than it says"),
+        ([(0, 0, 0, 0)], "its ranges are not those of its file"),
+        ([(0, PAGE, 0, 0)] * (MOST_PLACES + 1), "it has more than"),
     ],
 )
 def test_a_copy_that_cannot_be_is_refused(
@@ -133,4 +135,64 @@ def test_a_copy_that_cannot_be_is_refused(
     with (tmp_path / "source").open("rb") as source, (tmp_path / "target").open("wb") as target:
         target.truncate(16 * MIB)
         with pytest.raises(RegistryError, match=said):
-            unpack(zstd.compress(whole), len(whole), target.fileno(), 16 * MIB, [source.fileno()])
+            unpack(
+                zstd.compress(whole),
+                len(whole),
+                target.fileno(),
+                16 * MIB,
+                copied=sum(length for _, length, _, _ in copies),
+                sources=[source.fileno()],
+            )
+
+
+def test_a_piece_that_copies_more_than_it_says_is_refused(tmp_path: Path) -> None:
+    whole = HEAD.pack(0, 1) + COPY.pack(0, PAGE, 0, 0)
+    (tmp_path / "both").write_bytes(bytes(2 * PAGE))
+    with (tmp_path / "both").open("r+b") as both, pytest.raises(RegistryError, match="more than it says"):
+        unpack(zstd.compress(whole), len(whole), both.fileno(), PAGE, copied=0, sources=[both.fileno()])
+
+
+def test_a_damaged_disk_below_is_not_pushed_from(first: Host) -> None:
+    pushed(first, BASE)
+    disk = first.store.place(BASE) / "disk.qcow2"
+    disk.chmod(0o600)
+    with disk.open("r+b") as file:
+        file.seek(9 * PAGE)
+        file.write(b"changed")
+    with pytest.raises(StoreDamaged, match=r"disk\.qcow2 changed after it was saved"):
+        pushed(first, CHILD)
+
+
+def test_a_long_list_of_sources_is_refused(tmp_path: Path, fresh_server: RegistryServer, first: Host) -> None:
+    pushed(first, CHILD)
+    _, found = entry_at(first.registry, f"states-{CHILD.key}") or pytest.fail("it was not pushed")
+    many = tuple(replace(found.sources[0], file=f"disk{number}") for number in range(MOST_SOURCES + 1))
+    for sources in (many, (found.sources[0],) * 2):
+        put_in_place(first, replace(found, sources=sources))
+        with pytest.raises(RegistryError, match="its list of sources"):
+            entry_at(first.registry, f"states-{CHILD.key}")
+
+
+def test_a_pull_that_was_interrupted_goes_on_with_its_copies(
+    tmp_path: Path, fresh_server: RegistryServer, first: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pytest_vmsnap.registry import pull
+
+    pushed(first, CHILD)
+    asked = 0
+
+    def interrupted(*arguments: Any, **named: Any) -> int:
+        nonlocal asked
+        asked += 1
+        if asked == 3:  # of the child's memory: the image's and the child's disk are there
+            raise KeyboardInterrupt
+        return unpack(*arguments, **named)
+
+    monkeypatch.setattr(pull, "unpack", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        provide(Host(tmp_path / "second", fresh_server.address))
+    monkeypatch.setattr(pull, "unpack", unpack)
+    second = Host(tmp_path / "second", fresh_server.address)
+    entry = provide(second)
+    assert second.built == []
+    assert digest(entry / "ram") == digest(first.store.place(CHILD) / "ram")
