@@ -29,8 +29,8 @@ kill "$holder"
 echo "$status" >"$2/status"
 mv "$2/status" "$2/ended"
 """
-# In the background by setsid(1), since a shell makes what it starts with `&` ignore SIGINT. Where the first has
-# begun a session, the second has to fork, and does not wait: util-linux's and busybox's, which has no -f.
+# In the background by setsid(1), since a shell makes what it starts with `&` ignore SIGINT. The first starts a
+# session, so the second has to fork, and does not wait for its child. busybox's has no option -f for this.
 START = f"""
 for place in {TEMP_DIRS}; do dir=$(mktemp -d "$place/vmsnap.XXXXXX" 2>/dev/null) && break; done
 [ "$dir" ] && mkfifo "$dir/in" "$dir/start" || exit 1
@@ -102,7 +102,7 @@ class Process:
         """Send a signal, by number or name, to it and everything it started. Does nothing if it has ended."""
         name = shlex.quote(str(signal).upper().removeprefix("SIG"))
         if self.poll() is None:
-            # not `-s {name} -- -{pid}`: busybox's kill(1) takes the two dashes for a process, and fails
+            # without `--`, which busybox's kill(1) takes for a process ID
             self._run(f"kill -{name} -{self.pid} 2>/dev/null || kill -{name} {self.pid}")
 
     def write(self, data: bytes | str) -> None:

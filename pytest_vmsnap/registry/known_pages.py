@@ -1,6 +1,6 @@
-"""Pages that whoever pulls an entry has already: a guest's memory holds much of what is on its disks.
+"""Pages that the puller of an entry already has: a guest's memory holds much of what is on its disks.
 
-The kernel of the guest keeps what it has read of a disk in memory ("page cache"), in pages of 4 KiB. QEMU
+The kernel of the guest keeps what it has read from a disk in memory ("page cache"), in pages of 4 KiB. QEMU
 stores a disk's content in clusters of the file, which begin at multiples of a page (qcow2 specification). So
 such a page is found by comparing it with the files of the disks.
 """

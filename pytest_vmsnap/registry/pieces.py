@@ -3,8 +3,8 @@
 A piece is a zstd frame (RFC 8878) of a header and data. The header has the number of ranges and that of copies
 (u32 each); for each range its offset in the file (u64) and its length (u32); for each copy its offset in the
 file (u64), its length (u32), the number of the source (u16) and the offset there (u64); all little-endian. The
-data of the ranges follows. Holes and pages of zeros are in neither. A source is a file that whoever pulls has
-already (see `known_pages`).
+data of the ranges follows. Holes and pages of zeros are in neither. A source is a file that the puller
+already has (see `known_pages`).
 """
 
 from __future__ import annotations
@@ -114,8 +114,8 @@ def unpack(
     target: int,
     size: int,
     *,
-    copied: int = 0,
-    sources: Sequence[int | None] = (),
+    copied: int,
+    sources: Sequence[int | None],
 ) -> int:
     """Write the data of `piece` to the file descriptor `target`, whose file has `size` bytes.
 

@@ -162,8 +162,10 @@ class _Pushing:
         Raises `StoreDamaged` if a disk there is not what was saved: nobody else could use the copies.
         """
         for below in closure(self._store.path, self._name):
+            if below == self._name:
+                continue
             place = self._store.place(below)
-            for name in files_of(place) if below != self._name else []:
+            for name in files_of(place):
                 if self._add_source(below, name):
                     _expect_unchanged(place / name, read_manifest(place)[name].checksum)
 

@@ -18,7 +18,7 @@ until device=$(found) && [ -n "$device" ]; do
     sleep 0.1 2>/dev/null || sleep 1
 done
 
-# udev gives a card that has just come another name
+# udev renames a new card
 if command -v udevadm >/dev/null; then udevadm settle --timeout=20; device=$(found); fi
 
 active() { systemctl is-active --quiet "$1" 2>/dev/null; }

@@ -1,4 +1,4 @@
-"""Memory has much of what is on the disks: it is copied from there by whoever pulls."""
+"""Much of a guest's memory is on its disks too: a pull copies it from there."""
 
 from __future__ import annotations
 
