@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pytest_vmsnap.model import Settings
-    from pytest_vmsnap.states import Wanted
+    from pytest_vmsnap.states import NeededState
     from pytest_vmsnap.store import Store
 
 NAME = "states"
@@ -53,7 +53,7 @@ def run(settings: Settings, arguments: argparse.Namespace) -> int:
 
 def _explain(settings: Settings, store: Store, name: str) -> int:
     """Print what differs for the states `name`. Raises `UnknownState` if no run of this project needed it."""
-    needed = states.read_wanted(store, settings.root, name)
+    needed = states.read_needed(store, settings.root, name)
     if needed is None:
         raise UnknownState(
             f"no run of this project with the store {store.path} needed a state {name!r}",
@@ -75,7 +75,7 @@ def _explain(settings: Settings, store: Store, name: str) -> int:
     return 0
 
 
-def _compare(what: str, key: str, outline: Mapping[str, str], needed: Wanted) -> None:
+def _compare(what: str, key: str, outline: Mapping[str, str], needed: NeededState) -> None:
     if key == needed.key:
         print(f"{what}: fits")
         return

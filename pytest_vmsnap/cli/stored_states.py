@@ -11,7 +11,7 @@ from pytest_vmsnap.errors import SpecError, StoreDamaged, UnknownState
 from pytest_vmsnap.host import choose_uri, default_store
 from pytest_vmsnap.progress import Progress
 from pytest_vmsnap.registry import open_registry, parse_address
-from pytest_vmsnap.states import KIND, Origin, expect_own_store, is_full, members_of, origin_of, read_wanted
+from pytest_vmsnap.states import KIND, Origin, expect_own_store, is_full, members_of, origin_of, read_needed
 from pytest_vmsnap.store import Store, entry_usages
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def find_own_state(store: Store, settings: Settings, written: str) -> StoredStat
     found = find_state(store, settings, written, newest=True)
     if "@" in written:
         return found
-    if needed := read_wanted(store, settings.root, written):
+    if needed := read_needed(store, settings.root, written):
         for each in all_states(store):
             if (each.origin.name, each.key) == (written, needed.key):
                 return each

@@ -4,9 +4,9 @@ from pytest_vmsnap.guest.boot import settle
 from pytest_vmsnap.guest.bootstrap import ConsoleLogin, seed_image
 from pytest_vmsnap.guest.channel import Channel, Completed, Request, Target, content_of
 from pytest_vmsnap.guest.channel_factory import ChannelFactory
+from pytest_vmsnap.guest.inventory import Inventory, inventory
 from pytest_vmsnap.guest.kernel_modules import mount_modules
 from pytest_vmsnap.guest.lan import JOIN_SCRIPT, join_network
-from pytest_vmsnap.guest.listing import Listing, listing
 from pytest_vmsnap.guest.repairs import expect_clean, repair, reseeder_of, set_clock, stop_calendar_timers
 from pytest_vmsnap.guest.serial import attach
 from pytest_vmsnap.guest.shell import additions, install_script
@@ -46,6 +46,6 @@ __all__ = [
     "set_clock",
     "stop_calendar_timers",
     "expect_clean",
-    "Listing",
-    "listing",
+    "Inventory",
+    "inventory",
 ]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pytest_vmsnap.errors import VmsnapError
 from pytest_vmsnap.fork import ClusterSnapshot
-from pytest_vmsnap.pool.ending import Ending
+from pytest_vmsnap.pool.teardown import Teardown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -38,7 +38,7 @@ def for_each(work: Callable[[Item], Result], items: Iterable[Item]) -> list[Resu
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class ClusterLease(Ending):
+class ClusterLease(Teardown):
     """The `leases` of a cluster's machines by name, and the `switch` between them."""
 
     leases: dict[str, Lease]

@@ -15,7 +15,7 @@ from pytest_vmsnap.host import LanPort
 from pytest_vmsnap.network import address_of
 from pytest_vmsnap.network.switch import Switch
 from pytest_vmsnap.pool.cluster_lease import ClusterLease, for_each
-from pytest_vmsnap.pool.ending import Ending
+from pytest_vmsnap.pool.teardown import Teardown
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,7 +31,7 @@ CHECK_SECONDS = 5.0  # for a machine that has answered before
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class Lease(Ending):
+class Lease(Teardown):
     """A clone that runs, answers and is repaired, and the channel to it.
 
     `nonce` is the proof that was left in it, empty without one.

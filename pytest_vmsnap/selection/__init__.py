@@ -2,6 +2,7 @@
 
 from pytest_vmsnap.selection.durations import recorded_durations
 from pytest_vmsnap.selection.groups import grouped
+from pytest_vmsnap.selection.item_position import in_order
 from pytest_vmsnap.selection.lookahead import lookahead, machine_key
 from pytest_vmsnap.selection.markers import (
     MarkerError,
@@ -11,7 +12,6 @@ from pytest_vmsnap.selection.markers import (
     requirements,
     uses_machine,
 )
-from pytest_vmsnap.selection.position import in_order
 from pytest_vmsnap.selection.revert_policy import Decision, Mark, PreviousMachine, decide
 from pytest_vmsnap.selection.shard import in_shard
 

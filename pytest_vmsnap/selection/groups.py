@@ -6,7 +6,7 @@ from collections import defaultdict
 from itertools import count
 from typing import TYPE_CHECKING
 
-from pytest_vmsnap.selection.position import position_of
+from pytest_vmsnap.selection.item_position import position_of
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Sequence

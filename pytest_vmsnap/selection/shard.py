@@ -7,7 +7,7 @@ from statistics import mean
 from typing import TYPE_CHECKING
 
 from pytest_vmsnap.selection.groups import hold_together
-from pytest_vmsnap.selection.position import position_of
+from pytest_vmsnap.selection.item_position import position_of
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence

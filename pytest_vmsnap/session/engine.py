@@ -15,9 +15,9 @@ from pytest_vmsnap.machine import Deadlines
 from pytest_vmsnap.pool import Allocation, HostBudget, OwnBudget, Pool, Provisioner
 from pytest_vmsnap.registry import open_registry, parse_address
 from pytest_vmsnap.states import (
-    Exchange,
     Library,
     PreparationHook,
+    RunRegistry,
     SystemStore,
     expect_own_store,
     read_lock,
@@ -114,7 +114,7 @@ class Engine:
             progress=progress,
             note_use=timings.note_state,
             observe=observe,
-            exchange=Exchange(self.store, target=registry if settings.push else None, progress=progress),
+            registry=RunRegistry(self.store, target=registry if settings.push else None, progress=progress),
         )
 
     def _add_system_store(self, progress: Progress) -> None:

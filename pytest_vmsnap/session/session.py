@@ -13,13 +13,13 @@ from pytest_vmsnap.machine import Cluster, History, Machine
 from pytest_vmsnap.model import Settings
 from pytest_vmsnap.pool import expect_memory
 from pytest_vmsnap.progress import Progress
-from pytest_vmsnap.session.audit import ReadonlyAudit
 from pytest_vmsnap.session.engine import Engine
 from pytest_vmsnap.session.evidence_recorder import EvidenceRecorder
 from pytest_vmsnap.session.failures import Failures
 from pytest_vmsnap.session.fixture_machines import FixtureMachine, FixtureMachines
 from pytest_vmsnap.session.header import header_lines
 from pytest_vmsnap.session.prefetch import Prefetcher
+from pytest_vmsnap.session.readonly_audit import ReadonlyAudit
 from pytest_vmsnap.session.reusable_machine import ReusableMachine
 from pytest_vmsnap.session.timings import Timings
 from pytest_vmsnap.states import NO_STATES, StateTree

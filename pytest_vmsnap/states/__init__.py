@@ -19,19 +19,19 @@ from pytest_vmsnap.states.entries import (
     title_of,
     use,
 )
-from pytest_vmsnap.states.exchange import Exchange
 from pytest_vmsnap.states.from_registry import lock, pull_state, push_state, registry_source
 from pytest_vmsnap.states.function_source import source_parts
 from pytest_vmsnap.states.input_files import inputs_digest
+from pytest_vmsnap.states.last_run import NeededState
+from pytest_vmsnap.states.last_run import read as read_needed
 from pytest_vmsnap.states.library import Library
 from pytest_vmsnap.states.lock_file import read_lock, write_lock
 from pytest_vmsnap.states.preparation import PreparationHook
+from pytest_vmsnap.states.run_registry import RunRegistry
 from pytest_vmsnap.states.system_store import SystemStore, expect_own_store, share_state
 from pytest_vmsnap.states.system_store import finding as system_store_finding
 from pytest_vmsnap.states.tree import NO_STATES, StateTree, collect
 from pytest_vmsnap.states.verification import damaged_memory
-from pytest_vmsnap.states.wanted import Wanted
-from pytest_vmsnap.states.wanted import read as read_wanted
 
 __all__ = [
     "state",
@@ -43,7 +43,7 @@ __all__ = [
     "source_parts",
     "inputs_digest",
     "Library",
-    "Exchange",
+    "RunRegistry",
     "PreparationHook",
     "image_request",
     "BASE",
@@ -74,6 +74,6 @@ __all__ = [
     "extract_disk",
     "damaged_memory",
     "differences",
-    "Wanted",
-    "read_wanted",
+    "NeededState",
+    "read_needed",
 ]

@@ -20,7 +20,7 @@ from pytest_vmsnap.fork import ClusterSnapshot
 from pytest_vmsnap.guest import stop_calendar_timers
 from pytest_vmsnap.machine import History, Machine
 from pytest_vmsnap.model import ClusterSpec, MachineSpec
-from pytest_vmsnap.states import cache_key, entries, wanted
+from pytest_vmsnap.states import cache_key, entries, last_run
 from pytest_vmsnap.states.base_state import (
     BASE,
     BOOT_SECONDS,
@@ -50,8 +50,8 @@ if TYPE_CHECKING:
     from pytest_vmsnap.progress import Progress
     from pytest_vmsnap.states.declarations import Declaration
     from pytest_vmsnap.states.entries import Origin
-    from pytest_vmsnap.states.exchange import Exchange
     from pytest_vmsnap.states.preparation import PreparationHook
+    from pytest_vmsnap.states.run_registry import RunRegistry
     from pytest_vmsnap.states.tree import StateTree
     from pytest_vmsnap.store import Damage, Fingerprint, Kind, SourceTitle, Store
 
@@ -66,8 +66,8 @@ class Library:
     `prepare` is ``pytest_vmsnap_prepare``, `prepare_cluster` is ``pytest_vmsnap_prepare_cluster``. `note_use`
     is called once for each state that is used, with its name, its key, the seconds that it took to build (None
     if it was not built), and the title of the source that this run has it from, None without one. `observe` is
-    called with the history of a machine whose state could not be made, before the machine ends. `exchange` is
-    that with a registry.
+    called with the history of a machine whose state could not be made, before the machine ends. `registry` is
+    what the run does with a registry.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Library:
         progress: Progress,
         note_use: Callable[[str, str, float | None, SourceTitle | None], None],
         observe: Callable[[History], None],
-        exchange: Exchange,
+        registry: RunRegistry,
     ) -> None:
         self._settings = settings
         self._tree = tree
@@ -100,7 +100,7 @@ class Library:
         self._note_use = note_use
         self._build_seconds: dict[str, float] = {}  # by key
         self._observe = observe
-        self._exchange = exchange
+        self._registry = registry
         self._found: dict[tuple[Spec, str], Saved] = {}
         self._images: dict[MachineSpec, Image] = {}
         self._keys: dict[tuple[Spec, str], str] = {}
@@ -149,7 +149,7 @@ class Library:
                 self._keys.clear()
                 entry = self._entry(spec, state)
             self._found[spec, state] = self._opened(entry)
-            self._exchange.push(EntryName(kind=entries.KIND, key=entry.name))
+            self._registry.push(EntryName(kind=entries.KIND, key=entry.name))
             source = self._store.fetched.get(EntryName(kind=entries.KIND, key=entry.name))
             self._note_use(state, self.key(spec, state), self._build_seconds.get(self.key(spec, state)), source)
             trim(self._store, self._settings.store_limit)
@@ -167,7 +167,7 @@ class Library:
             return None
         with self._progress.step(f"checking the state {state} in the store"):
             damaged = damage_of(self._store, EntryName(kind=entries.KIND, key=self.key(spec, state)))
-        damaged = damaged or self._exchange.distrust(EntryName(kind=entries.KIND, key=self.key(spec, state)))
+        damaged = damaged or self._registry.distrust(EntryName(kind=entries.KIND, key=self.key(spec, state)))
         if not damaged:
             return None
         self._healed.add((spec, state))
@@ -216,7 +216,7 @@ class Library:
                 below = self._outlines[self.key(spec, self._tree.declaration(state).parent)]
             own = {f"{state}.{name}": text for name, text in cache_key.outline(parts).items()}
             self._outlines[key] = below | own
-            wanted.note(self._store, self._settings.root, state, key, self._outlines[key])
+            last_run.note(self._store, self._settings.root, state, key, self._outlines[key])
         return self._keys[spec, state]
 
     def _image(self, spec: MachineSpec) -> Image:
@@ -265,7 +265,7 @@ class Library:
 
         def build(draft: Path) -> Iterable[EntryName]:
             __tracebackhide__ = True
-            self._exchange.say_what_differs(state, self._outlines[self.key(spec, state)])
+            self._registry.say_what_differs(state, self._outlines[self.key(spec, state)])
             prepare: Callable[..., object] | None = declaration.function if declaration else None
             if not declaration and self._prepare_cluster.implementations:
                 prepare = partial(self._prepare_cluster.call, spec=spec)
@@ -351,7 +351,7 @@ class Library:
 
     def _build_base(self, draft: Path, spec: MachineSpec) -> None:
         __tracebackhide__ = True
-        self._exchange.say_what_differs(BASE, self._outlines[self.key(spec, BASE)])
+        self._registry.say_what_differs(BASE, self._outlines[self.key(spec, BASE)])
         started = time.monotonic()
         snapshot = build_base(
             self._factory,
@@ -385,7 +385,7 @@ class Library:
     def _build(self, draft: Path, spec: MachineSpec, declaration: Declaration) -> None:
         __tracebackhide__ = True
         name = declaration.name
-        self._exchange.say_what_differs(name, self._outlines[self.key(spec, name)])
+        self._registry.say_what_differs(name, self._outlines[self.key(spec, name)])
         source = (spec, declaration.parent)
         lease = cast("Lease", self._made([source], lambda: self.snapshot(*source)))
         started = time.monotonic()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import tomllib
 from typing import TYPE_CHECKING, Any
@@ -87,6 +88,21 @@ def test_each_piece_of_the_reference_is_in_a_page() -> None:
 
 def test_every_page_is_in_the_navigation_and_nothing_else() -> None:
     assert sorted(f"docs/{page}" for page in nav()) == PAGES
+
+
+def test_the_drawing_of_the_subpackages_has_the_order_that_imports_are_checked_against() -> None:
+    drawing = (ROOT / "CONTRIBUTING.md").read_text().partition("```text\n")[2].partition("```")[0]
+    drawn = re.findall(r"\b([a-z]+)(?:/|\.py)", drawing)
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    layers = settings["tool"]["importlinter"]["contracts"][0]["layers"]
+    assert [sorted(layer.split(" : ")) for layer in layers] == [
+        sorted(names) for names in grouped(drawn, [len(layer.split(" : ")) for layer in layers])
+    ]
+
+
+def grouped(names: list[str], sizes: list[int]) -> list[list[str]]:
+    rest = iter(names)
+    return [list(itertools.islice(rest, size)) for size in sizes]
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", *PAGES])

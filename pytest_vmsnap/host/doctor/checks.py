@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pytest_vmsnap.host import connect, facts, uri
 from pytest_vmsnap.host.doctor import firmware, kvm, packages, qemu
-from pytest_vmsnap.host.doctor.attempt import tried
+from pytest_vmsnap.host.doctor.from_errors import tried
 from pytest_vmsnap.host.permissions import Permissions, name_of
 from pytest_vmsnap.host.run_directory import Run
 from pytest_vmsnap.host.uri import EMBED

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pytest_vmsnap.host import accelerator
 from pytest_vmsnap.host.accelerator import NO_DEVICE, NO_GUEST
-from pytest_vmsnap.host.doctor.attempt import tried
+from pytest_vmsnap.host.doctor.from_errors import tried
 from pytest_vmsnap.host.permissions import name_of
 from pytest_vmsnap.model import Finding, not_checked, ok
 

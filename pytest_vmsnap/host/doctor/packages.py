@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pytest_vmsnap.errors import HostError, NoHypervisor
 from pytest_vmsnap.host import embedded_driver, emulator
-from pytest_vmsnap.host.doctor.attempt import asked
+from pytest_vmsnap.host.doctor.from_errors import asked
 from pytest_vmsnap.host.libvirt import BINDING, INSTALL, library
 from pytest_vmsnap.model import Finding, ok
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pytest_vmsnap.errors import HostError
 from pytest_vmsnap.host import emulator
-from pytest_vmsnap.host.doctor.attempt import asked, tried
+from pytest_vmsnap.host.doctor.from_errors import asked, tried
 from pytest_vmsnap.host.domain_xml import MACHINE_TYPE
 from pytest_vmsnap.host.qemu_capabilities import IGNORE_SHARED, has_user_network, query_capabilities
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_vmsnap.guest.listing import MOST_OF_A_KIND, Listing, parsed
+from pytest_vmsnap.guest.inventory import MOST_OF_A_KIND, Inventory, parsed
 
 TCP = "   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 2488 1\0"
 CONNECTED = (
@@ -28,8 +28,10 @@ def test_ports_are_those_that_are_listened_on() -> None:
 
 
 def test_each_change_is_a_line() -> None:
-    before = Listing({"file": {"/a": "1", "/b": "1", "/c": "1"}, "sysctl": {"vm.a": "0"}})
-    after = Listing({"file": {"/a": "1", "/b": "2", "/d": "1"}, "sysctl": {"vm.a": "1"}, "mount": {"/mnt": ""}})
+    before = Inventory({"file": {"/a": "1", "/b": "1", "/c": "1"}, "sysctl": {"vm.a": "0"}})
+    after = Inventory(
+        {"file": {"/a": "1", "/b": "2", "/d": "1"}, "sysctl": {"vm.a": "1"}, "mount": {"/mnt": ""}}
+    )
     assert before.changes_to(after) == [
         "file /b: changed",
         "file /c: gone",
@@ -41,7 +43,7 @@ def test_each_change_is_a_line() -> None:
 
 
 def test_many_changes_of_a_kind_are_counted() -> None:
-    before, after = Listing({"file": {}}), Listing({"file": {f"/{number:03}": "" for number in range(50)}})
+    before, after = Inventory({"file": {}}), Inventory({"file": {f"/{number:03}": "" for number in range(50)}})
     lines = before.changes_to(after)
     assert len(lines) == MOST_OF_A_KIND + 1
     assert lines[-1] == "file: 30 more"

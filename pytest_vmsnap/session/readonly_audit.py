@@ -27,7 +27,7 @@ class ReadonlyAudit:
         Raises `ChannelError` if the guest's files and processes cannot be listed.
         """
         if not is_wanted:
-            reusable.forget_listing()
+            reusable.forget_inventory()
             yield
             return
         self._machines[test] = reusable
@@ -37,7 +37,7 @@ class ReadonlyAudit:
         finally:
             del self._machines[test]
             if not reusable.audited:
-                reusable.forget_listing()  # it skipped or failed: do not blame the next test for its changes
+                reusable.forget_inventory()  # it skipped or failed: do not blame the next test for its changes
 
     def expect_unchanged(self, test: str) -> None:
         """Raise `PromiseBroken` if `test` is audited and changed its machine."""

@@ -1,4 +1,4 @@
-"""What a project's last run wanted: the key of each of its states, and what it was made from.
+"""What a project's last run needed: the key of each of its states, and what it was made from.
 
 `vmsnap states --why` compares it with what there is.
 """
@@ -22,7 +22,7 @@ DIRECTORY = "wanted"  # in the store, with a file for each state of each project
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class NeededState:
     """The `key` of a state, and its `outline` (see `cache_key.outline`)."""
 
     key: str
@@ -30,15 +30,15 @@ class Wanted:
 
 
 def note(store: Store, project: Path, state: str, key: str, outline: Mapping[str, str]) -> None:
-    """Note what a run of `project` wants for `state`; what an earlier run noted is replaced."""
+    """Note what a run of `project` needs for `state`; what an earlier run noted is replaced."""
     (store.path / DIRECTORY).mkdir(mode=0o700, exist_ok=True)
     write_whole(_place(store, project, state), json.dumps({"key": key, "outline": dict(outline)}) + "\n")
 
 
-def read(store: Store, project: Path, state: str) -> Wanted | None:
-    """What the last run of `project` wanted for `state`; None if none did."""
+def read(store: Store, project: Path, state: str) -> NeededState | None:
+    """What the last run of `project` needed for `state`; None if none did."""
     try:
-        return Wanted(**json.loads(_place(store, project, state).read_text()))
+        return NeededState(**json.loads(_place(store, project, state).read_text()))
     except (OSError, ValueError, TypeError):
         return None
 

@@ -1,4 +1,4 @@
-"""How a machine, or a cluster, is ended: always, or with what went wrong."""
+"""End a machine or a cluster; errors are raised, or only logged."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import logging
 log = logging.getLogger("pytest_vmsnap.pool")
 
 
-class Ending:
-    """What can be ended."""
+class Teardown:
+    """Something that a run ends: a machine, or a cluster."""
 
     __slots__ = ()
 

@@ -85,12 +85,12 @@ LISTENING = {
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
+class Inventory:
     """What was found in a guest: all details that may change, by kind (``"file"``, ``"mount"``, …) and name."""
 
     found: dict[str, dict[str, str]]
 
-    def changes_to(self, after: Listing) -> list[str]:
+    def changes_to(self, after: Inventory) -> list[str]:
         """Return a line for each item that is changed, new or gone in `after`.
 
         Of each kind, only the first `MOST_OF_A_KIND` have their own line, and one more line counts the rest.
@@ -109,7 +109,7 @@ class Listing:
         return lines
 
 
-def listing(channel: Channel, *, timeout: float) -> Listing:
+def inventory(channel: Channel, *, timeout: float) -> Inventory:
     """List the guest as it is now; raise `ChannelError` if that takes more than `timeout` seconds."""
     done = channel.run(Request(text=LIST), timeout=timeout)
     if done.timed_out:
@@ -117,7 +117,7 @@ def listing(channel: Channel, *, timeout: float) -> Listing:
     return parsed(done.stdout.decode(errors="replace"))
 
 
-def parsed(text: str) -> Listing:
+def parsed(text: str) -> Inventory:
     """Parse what `LIST` printed."""
     found: dict[str, dict[str, str]] = {}
     kind = ""
@@ -132,7 +132,7 @@ def parsed(text: str) -> Listing:
                 name = name.removeprefix("/proc/sys/").replace("/", ".")
             things = found.setdefault(kind, {})
             things[name] = f"{things[name]}\n{rest}" if name in things else rest
-    return Listing(found)
+    return Inventory(found)
 
 
 def _listening(table: str, line: str) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pytest_vmsnap.errors import NoHypervisor
-from pytest_vmsnap.host.doctor.attempt import asked, tried
+from pytest_vmsnap.host.doctor.from_errors import asked, tried
 from pytest_vmsnap.model import Finding
 
 

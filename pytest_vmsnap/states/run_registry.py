@@ -24,7 +24,7 @@ log = logging.getLogger("pytest_vmsnap.states")
 MOST_DIFFERENCES = 3  # that are said of a state
 
 
-class Exchange:
+class RunRegistry:
     """The states of a run and a registry: that of the store's source, and `target`, which gets what is used.
 
     Without a registry, nothing is done. A registry that fails is only reported.
