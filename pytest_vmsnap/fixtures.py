@@ -41,12 +41,12 @@ def vm(request: pytest.FixtureRequest, vmsnap: VmsnapSession, vm_spec: MachineSp
     __tracebackhide__ = True
     requirements = _requirements(request)
     with _errors_told(vmsnap):
-        lent = vmsnap.provide(request.node, vm_spec.replace(**requirements.changes), requirements)
-        machine = lent.__enter__()
+        provided = vmsnap.provide(request.node, vm_spec.replace(**requirements.changes), requirements)
+        machine = provided.__enter__()
     try:
         yield machine
     finally:
-        lent.__exit__(None, None, None)
+        provided.__exit__(None, None, None)
 
 
 @pytest.fixture(scope="class")
@@ -133,12 +133,12 @@ def _cluster(
         spec = ClusterSpec.of(machines, vm_spec.replace(**requirements.changes), base=BASE)
         for member in spec.members:
             vmsnap.tree.require(member.state, f"the machine {member.name} of the cluster")
-        lent = vmsnap.provide_cluster(fixture, request.node, spec, requirements.state)
-        cluster = lent.__enter__()
+        provided = vmsnap.provide_cluster(fixture, request.node, spec, requirements.state)
+        cluster = provided.__enter__()
     try:
         yield cluster
     finally:
-        lent.__exit__(None, None, None)
+        provided.__exit__(None, None, None)
 
 
 def _shared(
@@ -147,14 +147,14 @@ def _shared(
     __tracebackhide__ = True
     with _errors_told(vmsnap):
         requirements = _requirements(request)
-        lent = vmsnap.provide_shared(
+        provided = vmsnap.provide_shared(
             fixture, request.node, vm_spec.replace(**requirements.changes), requirements.state
         )
-        machine = lent.__enter__()
+        machine = provided.__enter__()
     try:
         yield machine
     finally:
-        lent.__exit__(None, None, None)
+        provided.__exit__(None, None, None)
 
 
 def _requirements(request: pytest.FixtureRequest) -> selection.Requirements:

@@ -62,7 +62,7 @@ def _explain(settings: Settings, store: Store, name: str) -> int:
     print(f"the last run of this project needed {name}@{needed.key[: stored_states.SHOWN]}")
     found = [each for each in stored_states.all_states(store) if each.origin.name == name]
     for each in found:
-        _compare(f"in the store, {each.title}", each.key, each.origin.outline, needed)
+        _compare(f"in the store, {each.title}", each.key, each.origin.key_parts, needed)
     if settings.registry:
         source = states.registry_source(
             store, stored_states.registry(settings), root=settings.root, progress=store.progress, pinned=None
@@ -75,12 +75,14 @@ def _explain(settings: Settings, store: Store, name: str) -> int:
     return 0
 
 
-def _compare(what: str, key: str, outline: Mapping[str, str], needed: NeededState) -> None:
+def _compare(what: str, key: str, key_parts: Mapping[str, str], needed: NeededState) -> None:
     if key == needed.key:
         print(f"{what}: fits")
         return
     print(f"{what}: does not fit")
-    for line in states.differences(outline, needed.outline) if outline else ["it was saved without a record"]:
+    for line in (
+        states.differences(key_parts, needed.key_parts) if key_parts else ["it was saved without a record"]
+    ):
         print(f"  {line}")
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pytest_vmsnap.pool.lease import Lease
     from pytest_vmsnap.pool.pool import Pool
 
-Held = TypeVar("Held", "Lease", "ClusterLease")
+LeaseT = TypeVar("LeaseT", "Lease", "ClusterLease")
 
 log = logging.getLogger("pytest_vmsnap.pool")
 
@@ -38,19 +38,19 @@ class Savepoint:
     wanted: bool = True
 
 
-class Allocation(Generic[Held]):
+class Allocation(Generic[LeaseT]):
     """A machine that one test after another uses: `lease`, in the state of `origin` when it was taken.
 
     Each `revert_to` replaces `lease`.
     """
 
-    def __init__(self, pool: Pool, lease: Held, origin: Saved) -> None:
+    def __init__(self, pool: Pool, lease: LeaseT, origin: Saved) -> None:
         self._pool = pool
         self._origin = Savepoint(snapshot=origin)
         self._mapped = self._origin  # what the machine was made from: its memory is a layer on it
         self._at = self._origin  # its disks are layers on this one
         self._savepoints: list[Savepoint] = []
-        self.lease: Held = lease
+        self.lease: LeaseT = lease
 
     @property
     def origin(self) -> Savepoint:
@@ -92,13 +92,13 @@ class Allocation(Generic[Held]):
         self._savepoints.append(self._at)
         return self._at
 
-    def revert_to(self, savepoint: Savepoint, moved: Callable[[Held], None]) -> None:
+    def revert_to(self, savepoint: Savepoint, moved: Callable[[LeaseT], None]) -> None:
         """Replace the machine with another one in the state of `savepoint`.
 
         `moved` is called with the new lease before the old machine ends. Raises `RevertError` or `StoreDamaged`
         as `Pool.take` does.
         """
-        lease = cast("Held", self._pool.take(savepoint.snapshot, nonce=savepoint.nonce))
+        lease = cast("LeaseT", self._pool.take(savepoint.snapshot, nonce=savepoint.nonce))
         old, self.lease, self._mapped, self._at = self.lease, lease, savepoint, savepoint
         try:
             self._pool.returned(savepoint.snapshot)

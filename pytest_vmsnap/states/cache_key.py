@@ -86,7 +86,7 @@ def state_parts(declaration: Declaration, *, parent: str, root: Path) -> dict[st
     }
 
 
-def outline(parts: Mapping[str, Any]) -> dict[str, str]:
+def key_parts(parts: Mapping[str, Any]) -> dict[str, str]:
     """What `parts` consist of, to compare with another host's, by name: values that may be shown, else digests.
 
     What is made of named parts itself, such as the specification, has a name for each: ``spec.memory``. A
@@ -104,7 +104,7 @@ def outline(parts: Mapping[str, Any]) -> dict[str, str]:
 
 
 def differences(there: Mapping[str, str], here: Mapping[str, str]) -> list[str]:
-    """What differs between two outlines, a text for each part; empty if the states are the same."""
+    """What differs between the key parts of two states, a text for each; empty if the states are the same."""
     found = []
     for name in dict.fromkeys([*here, *there]):
         one, other = there.get(name), here.get(name)

@@ -45,7 +45,7 @@ class Origin:
     key of the parent state, None without one.
 
     `made_from` names the image, and the versions and CPU that a host needs to load the snapshot; `created` is
-    in seconds since the epoch. `outline` is what its key was made from (see `cache_key.outline`).
+    in seconds since the epoch. `key_parts` is what its key was made from (see `cache_key.key_parts`).
     """
 
     name: str
@@ -53,7 +53,7 @@ class Origin:
     parent: str | None
     made_from: dict[str, str]
     created: float
-    outline: dict[str, str] = field(default_factory=dict)
+    key_parts: dict[str, str] = field(default_factory=dict)
 
 
 def seal(store: Store, draft: Path, snapshot: Snapshot, origin: Origin) -> None:
@@ -103,7 +103,14 @@ def moved(snapshot: Snapshot, target: Path) -> Snapshot:
 
 def origin_of(entry: Path) -> Origin:
     """The origin of the snapshot in the directory `entry`; raises `StoreDamaged` if it cannot be read."""
-    return Origin(**_meta(entry)["origin"])
+    return _origin_in(_meta(entry))
+
+
+def _origin_in(meta: Mapping[str, Any]) -> Origin:
+    """The origin in the metadata `meta`; `key_parts` was called `outline` before."""
+    return Origin(
+        **{"key_parts" if name == "outline" else name: value for name, value in meta["origin"].items()}
+    )
 
 
 def made_from(facts: Facts, image: str) -> dict[str, str]:
@@ -149,10 +156,10 @@ def expect_readable(store: Store, meta: dict[str, Any]) -> None:
 
     Raises `LookupError`, `TypeError`, `ValueError`, or `SpecError`.
     """
-    origin = Origin(**meta["origin"])
+    origin = _origin_in(meta)
     if not isinstance(origin.name, str) or not isinstance(origin.created, float | int):
         raise TypeError("its origin")
-    for named in (origin.made_from, origin.outline):
+    for named in (origin.made_from, origin.key_parts):
         if not all(isinstance(text, str) for pair in named.items() for text in pair):
             raise TypeError("its origin")
     if (members := meta.get("members")) is not None:
@@ -258,7 +265,7 @@ def _memory_as_dict(memory: SavedMemory) -> dict[str, Any]:
 def _memory(store: Store, entry: Path, meta: dict[str, Any], size: int) -> SavedMemory:
     if meta["full"]:
         return FullMemory(fingerprint=read_manifest(entry)[RAM])
-    origin = Origin(**meta["origin"])
+    origin = _origin_in(meta)
     parent = origin.parent if meta.get("on_parent", True) else None
     return LayeredMemory(
         below=load(store, store.place(EntryName(kind=KIND, key=parent))).memory if parent else None,
@@ -302,7 +309,7 @@ def origin_now(
     project: Path,
     parent: str | None,
     made_from: dict[str, str],
-    outline: dict[str, str] | None = None,
+    key_parts: dict[str, str] | None = None,
 ) -> Origin:
     """The origin of a snapshot that is created now."""
     return Origin(
@@ -311,5 +318,5 @@ def origin_now(
         parent=parent,
         made_from=made_from,
         created=time.time(),
-        outline=outline or {},
+        key_parts=key_parts or {},
     )

@@ -105,4 +105,4 @@ def _described(store: Store, name: EntryName) -> Description:
     if name.kind != KIND:
         return Description(title=title_of(store, name))
     origin = entries.origin_of(store.place(name))
-    return Description(title=title_of(store, name), state=origin.name, made_from=origin.outline)
+    return Description(title=title_of(store, name), state=origin.name, made_from=origin.key_parts)

@@ -23,16 +23,16 @@ DIRECTORY = "wanted"  # in the store, with a file for each state of each project
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NeededState:
-    """The `key` of a state, and its `outline` (see `cache_key.outline`)."""
+    """The `key` of a state, and its `key_parts` (see `cache_key.key_parts`)."""
 
     key: str
-    outline: dict[str, str]
+    key_parts: dict[str, str]
 
 
-def note(store: Store, project: Path, state: str, key: str, outline: Mapping[str, str]) -> None:
+def note(store: Store, project: Path, state: str, key: str, key_parts: Mapping[str, str]) -> None:
     """Note what a run of `project` needs for `state`; what an earlier run noted is replaced."""
     (store.path / DIRECTORY).mkdir(mode=0o700, exist_ok=True)
-    write_whole(_place(store, project, state), json.dumps({"key": key, "outline": dict(outline)}) + "\n")
+    write_whole(_place(store, project, state), json.dumps({"key": key, "key_parts": dict(key_parts)}) + "\n")
 
 
 def read(store: Store, project: Path, state: str) -> NeededState | None:

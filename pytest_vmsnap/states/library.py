@@ -104,7 +104,7 @@ class Library:
         self._found: dict[tuple[Spec, str], Saved] = {}
         self._images: dict[MachineSpec, Image] = {}
         self._keys: dict[tuple[Spec, str], str] = {}
-        self._outlines: dict[str, dict[str, str]] = {}  # by key
+        self._key_parts: dict[str, dict[str, str]] = {}  # by key
         self._healed: set[tuple[Spec, str]] = set()
         self._images_healed: set[MachineSpec] = set()
         self._clusters = ClusterBuilder(
@@ -213,10 +213,10 @@ class Library:
             key = self._keys[spec, state] = cache_key.key_of(parts)
             below: dict[str, str] = {}
             if state != BASE:
-                below = self._outlines[self.key(spec, self._tree.declaration(state).parent)]
-            own = {f"{state}.{name}": text for name, text in cache_key.outline(parts).items()}
-            self._outlines[key] = below | own
-            last_run.note(self._store, self._settings.root, state, key, self._outlines[key])
+                below = self._key_parts[self.key(spec, self._tree.declaration(state).parent)]
+            own = {f"{state}.{name}": text for name, text in cache_key.key_parts(parts).items()}
+            self._key_parts[key] = below | own
+            last_run.note(self._store, self._settings.root, state, key, self._key_parts[key])
         return self._keys[spec, state]
 
     def _image(self, spec: MachineSpec) -> Image:
@@ -265,7 +265,7 @@ class Library:
 
         def build(draft: Path) -> Iterable[EntryName]:
             __tracebackhide__ = True
-            self._registry.say_what_differs(state, self._outlines[self.key(spec, state)])
+            self._registry.say_what_differs(state, self._key_parts[self.key(spec, state)])
             prepare: Callable[..., object] | None = declaration.function if declaration else None
             if not declaration and self._prepare_cluster.implementations:
                 prepare = partial(self._prepare_cluster.call, spec=spec)
@@ -351,7 +351,7 @@ class Library:
 
     def _build_base(self, draft: Path, spec: MachineSpec) -> None:
         __tracebackhide__ = True
-        self._registry.say_what_differs(BASE, self._outlines[self.key(spec, BASE)])
+        self._registry.say_what_differs(BASE, self._key_parts[self.key(spec, BASE)])
         started = time.monotonic()
         snapshot = build_base(
             self._factory,
@@ -385,7 +385,7 @@ class Library:
     def _build(self, draft: Path, spec: MachineSpec, declaration: Declaration) -> None:
         __tracebackhide__ = True
         name = declaration.name
-        self._registry.say_what_differs(name, self._outlines[self.key(spec, name)])
+        self._registry.say_what_differs(name, self._key_parts[self.key(spec, name)])
         source = (spec, declaration.parent)
         lease = cast("Lease", self._made([source], lambda: self.snapshot(*source)))
         started = time.monotonic()
@@ -422,5 +422,5 @@ class Library:
             project=self._settings.root,
             parent=parent,
             made_from=entries.made_from(self._factory.host.facts, image),
-            outline=self._outlines.get(key),
+            key_parts=self._key_parts.get(key),
         )

@@ -46,10 +46,10 @@ class RunRegistry:
             if isinstance(error, RegistryError) and error.is_lost:
                 self._target = None
 
-    def say_what_differs(self, state: str, outline: Mapping[str, str]) -> None:
+    def say_what_differs(self, state: str, key_parts: Mapping[str, str]) -> None:
         """Say why the registry's state of this name is not used, if it has one and this run builds it.
 
-        `outline` is that of the state that is needed (see `cache_key.outline`).
+        `key_parts` are those of the state that is needed (see `cache_key.key_parts`).
         """
         puller = next((each for each in self._store.sources if isinstance(each, Puller)), None)
         if puller is None:
@@ -61,7 +61,7 @@ class RunRegistry:
             return
         if there is None or not there[1]:
             return
-        if found := cache_key.differences(there[1], outline):
+        if found := cache_key.differences(there[1], key_parts):
             shown = "; ".join(found[:MOST_DIFFERENCES])
             rest = f"; {len(found) - MOST_DIFFERENCES} more" if len(found) > MOST_DIFFERENCES else ""
             self._progress.say(f"the registry's state {state} does not fit: {shown}{rest}")

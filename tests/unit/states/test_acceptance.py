@@ -13,6 +13,7 @@ from pytest_vmsnap.errors import StoreDamaged
 from pytest_vmsnap.image.checksum import Checksum
 from pytest_vmsnap.progress import silent
 from pytest_vmsnap.states.acceptance import acceptance
+from pytest_vmsnap.states.entries import origin_of
 from pytest_vmsnap.store import EntryName, Store
 
 from .saved_state import IMAGE, qcow2, state
@@ -43,6 +44,13 @@ def test_a_sound_state_becomes_one_of_this_project(store: Store) -> None:
     draft = state(store)
     accept(store, draft)
     assert json.loads((draft / "meta.json").read_text())["origin"]["project"] == str(store.path / "project")
+
+
+def test_a_state_whose_metadata_has_the_earlier_name_of_its_key_parts_is_accepted(store: Store) -> None:
+    draft = state(store)
+    changed(draft, lambda meta: meta["origin"].update(outline={"spec.memory": "512"}))
+    accept(store, draft)
+    assert origin_of(draft).key_parts == {"spec.memory": "512"}
 
 
 @pytest.mark.parametrize("written", ["/etc/passwd", "../../images/image1/../../../secret", "nbd://host/export"])

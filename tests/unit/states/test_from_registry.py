@@ -8,7 +8,7 @@ import pytest
 
 from pytest_vmsnap.errors import StoreError
 from pytest_vmsnap.states import differences, read_lock, write_lock
-from pytest_vmsnap.states.cache_key import outline
+from pytest_vmsnap.states.cache_key import key_parts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,8 +30,8 @@ def test_a_lock_file_that_is_not_valid_is_named(tmp_path: Path, text: str) -> No
 
 
 def test_what_differs_is_named_by_its_part() -> None:
-    one = outline({"spec": {"memory": 512}, "cpu": "maximum", "prepare": [{"conftest.f": "def f():\n  one"}]})
-    other = outline({"spec": {"memory": 512}, "cpu": "EPYC", "prepare": [{"conftest.f": "def f():\n  two"}]})
+    one = key_parts({"spec": {"memory": 512}, "cpu": "maximum", "prepare": [{"conftest.f": "def f():\n  one"}]})
+    other = key_parts({"spec": {"memory": 512}, "cpu": "EPYC", "prepare": [{"conftest.f": "def f():\n  two"}]})
     assert differences(one, one) == []
     assert differences(one, other) == ["cpu is maximum, not EPYC", "prepare.conftest.f differs"]
     assert differences({}, {"qemu": "7.2"}) == ["qemu is new"]
@@ -39,7 +39,11 @@ def test_what_differs_is_named_by_its_part() -> None:
 
 def test_a_constant_of_the_project_is_not_shown() -> None:
     """It may be a password, and goes into the registry and into logs."""
-    found = outline({"source": {"conftest.TOKEN": "'hunter2'"}, "spec": {"image": "https://me:hunter2@host/i"}})
+    found = key_parts(
+        {"source": {"conftest.TOKEN": "'hunter2'"}, "spec": {"image": "https://me:hunter2@host/i"}}
+    )
     assert "hunter2" not in str(found)
-    other = outline({"source": {"conftest.TOKEN": "'hunter3'"}, "spec": {"image": "https://me:hunter2@host/i"}})
+    other = key_parts(
+        {"source": {"conftest.TOKEN": "'hunter3'"}, "spec": {"image": "https://me:hunter2@host/i"}}
+    )
     assert differences(found, other) == ["source.conftest.TOKEN differs"]
