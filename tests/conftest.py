@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-# pytest-randomly shuffles wherever it is installed; who tests it asks for it by ("-p", "randomly")
-PLAIN = "-p no:randomly"
+from . import plain
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -51,5 +50,5 @@ def own_environment(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytes
         if name.startswith(("VMSNAP_", "XDG_")) or name in ("PYTEST_ADDOPTS", "PYTEST_PLUGINS"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(home))
-    monkeypatch.setenv("PYTEST_ADDOPTS", PLAIN)
+    monkeypatch.setenv("PYTEST_ADDOPTS", plain.ADDOPTS)
     return home

@@ -18,6 +18,7 @@ from pytest_vmsnap import image
 from pytest_vmsnap.progress import Progress
 from pytest_vmsnap.states import image_request
 
+from .. import plain
 from .images import BUSYBOX, SHELL_INSTALLED, booting, busybox
 from .terminal import Person
 
@@ -52,7 +53,7 @@ def project(
     monkeypatch.setenv("HOME", pwd.getpwuid(os.getuid()).pw_dir)  # pytester's is too deep for libvirt's sockets
     monkeypatch.setenv("VMSNAP_STORE", str(vmsnap.store.path))
     monkeypatch.setenv("VMSNAP_URI", vmsnap.facts.uri.uri)
-    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:randomly")
+    monkeypatch.setenv("PYTEST_ADDOPTS", plain.ADDOPTS)
     return pytester
 
 

@@ -150,7 +150,7 @@ def test_a_disk_that_starts_no_system_is_told_at_once(project: pytest.Pytester, 
     (project.path / "random.img").write_bytes(os.urandom(500) + bytes(12) + os.urandom(1 << 20))
     (project.path / "empty.img").write_bytes(bytes(1 << 20))
     project.makepyfile(test_broken=TESTS)
-    result = project.run(*runner, "-p", "no:randomly")
+    result = project.run(*runner)
     result.assert_outcomes(errors=6)
     said = result.stdout.str()
     for words in (
@@ -171,7 +171,7 @@ def test_a_disk_that_uefi_cannot_start_is_told_at_once(project: pytest.Pytester,
     efi_disk(project.path / "empty-efi.img")
     efi_disk(project.path / "unsigned.img", loader=True)
     project.makepyfile(test_broken=UEFI_TESTS)
-    result = project.run(*runner, "-p", "no:randomly")
+    result = project.run(*runner)
     result.assert_outcomes(errors=2)
     said = result.stdout.str()
     assert (

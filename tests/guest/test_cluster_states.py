@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from .. import plain
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -89,7 +91,7 @@ def project_of_clusters(
     monkeypatch: pytest.MonkeyPatch,
 ) -> pytest.Pytester:
     """A project with states of clusters, over an empty store of its own."""
-    options = (*light, "-pno:cacheprovider", "-pno:randomly")
+    options = (*light, "-pno:cacheprovider", *plain.OPTIONS)
     monkeypatch.setenv("PYTEST_ADDOPTS", " ".join(f"'{option}'" for option in options))
     project.makeconftest(CONFTEST)
     return project

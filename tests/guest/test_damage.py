@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from .. import plain
 from .stores import copy_tree
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def store(
     whole: Path,
 ) -> Path:
     """The store of a project, with its states in it."""
-    options = (*light, "-pno:cacheprovider", "-pno:randomly", "--vmsnap-standby=1")
+    options = (*light, "-pno:cacheprovider", *plain.OPTIONS, "--vmsnap-standby=1")
     monkeypatch.setenv("PYTEST_ADDOPTS", " ".join(f"'{option}'" for option in options))
     project.makeconftest(CONFTEST)
     project.makepyfile(test_it=TESTS)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from .. import plain
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -211,7 +213,7 @@ def recorded(
     project: pytest.Pytester, light: tuple[str, ...], runner: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> list[list[str]]:
     """Phase and function of each step; the project's tests have one of them fail in each."""
-    options = (*light, "-pno:cacheprovider", "-pno:randomly", "--vmsnap-standby=0")
+    options = (*light, "-pno:cacheprovider", *plain.OPTIONS, "--vmsnap-standby=0")
     monkeypatch.setenv("VMSNAP_STORE", str(project.path / "store"))
     monkeypatch.setenv("PYTEST_ADDOPTS", " ".join(f"'{option}'" for option in options))
     project.makeconftest(CONFTEST)

@@ -17,6 +17,7 @@ from pytest_vmsnap.progress import Progress, silent
 from pytest_vmsnap.states import image_request
 from pytest_vmsnap.store import Store, checksum
 
+from .. import plain
 from ..registry_server import PASSWORD, RegistryServer, auth_file, serving
 from .stores import copy_tree
 
@@ -108,7 +109,7 @@ def suite(vmsnap: VmsnapSession, tmp_path_factory: pytest.TempPathFactory) -> It
             "VMSNAP_REGISTRY": server.address,
             "REQUESTS_CA_BUNDLE": str(server.certificate),
             "REGISTRY_AUTH_FILE": str(auth_file(path / "auth.json", server.host)),
-            "PYTEST_ADDOPTS": "-p no:randomly -p no:cacheprovider",
+            "PYTEST_ADDOPTS": f"{plain.ADDOPTS} -p no:cacheprovider",
         }
         yield Suite(path, server, environment, stores)
     shutil.rmtree(stores)

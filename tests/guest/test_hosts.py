@@ -18,6 +18,7 @@ from pytest_vmsnap.progress import Progress, silent
 from pytest_vmsnap.states import image_request
 from pytest_vmsnap.store import Store
 
+from .. import plain
 from ..registry_server import serving
 from ..ssh_hosts import ssh_host
 from .stores import copy_tree
@@ -59,7 +60,7 @@ def test_a_suite_runs_on_two_hosts_that_share_a_registry(
     (project / "test_it.py").write_text(TESTS)
     with serving(scratch / "registry") as server:
         (project / "pytest.ini").write_text(
-            f"[pytest]\naddopts = -p no:randomly -p no:cacheprovider\nvmsnap_registry = {server.address}\n"
+            f"[pytest]\naddopts = {plain.ADDOPTS} -p no:cacheprovider\nvmsnap_registry = {server.address}\n"
         )
         environment = {"VMSNAP_URI": vmsnap.facts.uri.uri}
         first = scratch / "first"

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from .. import plain
+
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Callable
@@ -78,7 +80,7 @@ def failing(
     project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, light: tuple[str, ...]
 ) -> pytest.Pytester:
     """A project whose tests fail."""
-    options = (*light, "-pno:cacheprovider", "-pno:randomly")
+    options = (*light, "-pno:cacheprovider", *plain.OPTIONS)
     monkeypatch.setenv("PYTEST_ADDOPTS", " ".join(f"'{option}'" for option in options))
     project.makeconftest(CONFTEST)
     project.makepyfile(test_it=TESTS)

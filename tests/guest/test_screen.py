@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from .. import plain
+
 if TYPE_CHECKING:
     from pytest_vmsnap.session import VmsnapSession
 
@@ -94,7 +96,7 @@ def test_the_screen_is_what_it_was_wherever_a_machine_is_saved(
 ) -> None:
     assert vmsnap._engine
     stores = [vmsnap._engine.host.run.data / f"store-{project.path.name}-{number}" for number in range(2)]
-    options = (*light, "-pno:cacheprovider", "-pno:randomly")
+    options = (*light, "-pno:cacheprovider", *plain.OPTIONS)
     monkeypatch.setenv("PYTEST_ADDOPTS", " ".join(f"'{option}'" for option in options))
     monkeypatch.setenv("VMSNAP_STORE", str(stores[0]))
     project.makeini("[pytest]\nvmsnap_standby = 0\n")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from .. import plain
 from .stores import copy_tree
 from .test_runs import begin
 
@@ -102,7 +103,7 @@ def stated(
     project: pytest.Pytester, own_store: Path, monkeypatch: pytest.MonkeyPatch, light: tuple[str, ...]
 ) -> pytest.Pytester:
     """A project with states, over an empty store of its own."""
-    monkeypatch.setenv("PYTEST_ADDOPTS", " ".join(["-p no:randomly", *(f"'{option}'" for option in light)]))
+    monkeypatch.setenv("PYTEST_ADDOPTS", " ".join([plain.ADDOPTS, *(f"'{option}'" for option in light)]))
     (project.path / "input").write_text("one")
     project.makeconftest(CONFTEST)
     project.makepyfile(TESTS)

@@ -280,7 +280,7 @@ def test_each_example_of_hypothesis_begins_where_the_test_does(
 ) -> None:
     project.makeconftest(EXAMPLES_CONFTEST)
     project.makepyfile(EXAMPLES)
-    result = project.runpytest_subprocess(*light, *NO_CACHE, "-W", "error")
+    result = project.runpytest_subprocess(*light, *NO_CACHE, "-p", "hypothesispytest", "-W", "error")
     having(result, passed=2, failed=1)
     result.stdout.fnmatch_lines(["*items=?'c'?,*"])
     result.stdout.no_fnmatch_line("*Flaky*")

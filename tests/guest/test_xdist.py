@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import signal
-import time
 from pathlib import Path
 from threading import Timer
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from .. import plain
 from .stores import copy_tree
 from .test_runs import begin
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 pytest.importorskip("xdist")
 
 PATIENCE = 300.0  # seconds for a whole run, however loaded the host is
-OWN = 5.0  # seconds that a worker may take for its end; xdist kills it after 10
 
 CONFTEST = """
 import os, time
@@ -87,13 +86,12 @@ def named(self, *arguments, **named):
     note("runs", self.host.run.id)
 
 
-def timed(self):
-    began = time.monotonic()
+def noted(self):
     close(self)
-    note("closed", time.monotonic() - began)
+    note("closed", self.host.run.id)
 
 
-Engine.__init__, Engine.close = named, timed
+Engine.__init__, Engine.close = named, noted
 """
 
 TESTS = """
@@ -124,7 +122,7 @@ def spread(
     project: pytest.Pytester, own_store: Path, monkeypatch: pytest.MonkeyPatch, light: tuple[str, ...]
 ) -> pytest.Pytester:
     """A project with states, over an empty store of its own."""
-    monkeypatch.setenv("PYTEST_ADDOPTS", " ".join(f"'{option}'" for option in light))
+    monkeypatch.setenv("PYTEST_ADDOPTS", " ".join(f"'{option}'" for option in (*light, *plain.OPTIONS)))
     project.makeconftest(CONFTEST)
     project.makepyfile(test_it=TESTS)
     return project
@@ -247,7 +245,7 @@ def test_every_way_to_hand_tests_out_is_served_from_the_store(
     text = output(begin(runner, warm.path, "-n2", f"--dist={dist}", "-v", *anew))
     assert "10 passed" in text
     assert notes(warm, "built") == (["one"] if anew else [])  # once by all workers
-    assert max(map(float, notes(warm, "closed"))) < OWN
+    assert sorted(notes(warm, "closed")) == sorted(notes(warm, "runs"))  # xdist had to kill no worker
     expect_nothing_left()
     if dist == "loadgroup":
         ran = re.findall(r"\[(gw\d)\].* PASSED test_it\.py::test_(one|two)\[\d\] *$", text, re.MULTILINE)
@@ -285,9 +283,7 @@ def test_no_more_machines_wait_than_the_host_can_make_and_all_end_at_the_first_f
     text = output(begin(runner, warm.path, "-n4", "-x"))
     assert re.search(r"1 failed, \d+ passed", text), text
     assert "the first failure" in text
-    closed = [float(seconds) for seconds in notes(warm, "closed")]
-    assert len(closed) == 4
-    assert max(closed) < OWN
+    assert len(notes(warm, "closed")) == 4  # xdist had to kill no worker
     expect_nothing_left()
 
 
@@ -376,17 +372,12 @@ def test_ctrl_c_ends_all_workers_with_nothing_left(
     process = begin(runner, warm.path, "-n2")
     ready = warm.path / "ready"
     wait_for(lambda: ready.exists() and len(set(ready.read_text().split())) == 2, "two tests")
-    interrupted = time.monotonic()
     if whom == "all":
         os.killpg(process.pid, signal.SIGINT)
     else:
         process.send_signal(signal.SIGINT)
     text = output(process)
-    # xdist leaves workers alone for 5 s before it interrupts them, and kills them 5 s later
-    assert time.monotonic() - interrupted < 15
     assert "KeyboardInterrupt" in text
     assert process.returncode == pytest.ExitCode.INTERRUPTED
-    closed = [float(seconds) for seconds in notes(warm, "closed")]
-    assert len(closed) == 2
-    assert max(closed) < OWN
+    assert len(notes(warm, "closed")) == 2  # xdist had to kill no worker
     expect_nothing_left()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ... import plain
 from ...registry_server import serving
 from ...ssh_hosts import ssh_host
 
@@ -59,7 +60,7 @@ def place() -> Iterator[Path]:
         os.chown(found / name, uid, gid)
     (found / "project" / "conftest.py").write_text(CONFTEST)
     (found / "project" / "test_it.py").write_text(TESTS)
-    (found / "project" / "pytest.ini").write_text("[pytest]\naddopts = -p no:randomly -p no:cacheprovider\n")
+    (found / "project" / "pytest.ini").write_text(f"[pytest]\naddopts = {plain.ADDOPTS} -p no:cacheprovider\n")
     yield found
     with suppress(OSError, ValueError):
         os.kill(int((found / "run" / "libvirt" / "libvirtd.pid").read_text()), signal.SIGTERM)

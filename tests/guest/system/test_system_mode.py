@@ -22,6 +22,7 @@ import pytest
 
 from pytest_vmsnap.host import processes, uri
 
+from ... import plain
 from ..images import CMDLINE, SHELL_INSTALLED, busybox
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def store() -> Iterator[Path]:
 def command(daemon: None, image: Path, store: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """pytest on that image, as root, with nothing said of a URI."""
     monkeypatch.delenv("VMSNAP_URI", raising=False)
-    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:randomly")
+    monkeypatch.setenv("PYTEST_ADDOPTS", plain.ADDOPTS)
     return [
         *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"--vmsnap-store={store}"),
         *(f"--vmsnap-image={image}/disk.qcow2", f"--vmsnap-kernel={image}/kernel"),
