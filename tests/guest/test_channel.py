@@ -16,6 +16,8 @@ from pytest_vmsnap.guest.shell.channel import PING_SECONDS, ShellChannel
 from pytest_vmsnap.guest.shell.scripts import COMMAND_SLOTS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pytest_vmsnap import Machine
 
 COMMANDS = int(os.environ.get("TEST_COMMANDS", "250"))
@@ -75,11 +77,11 @@ def test_input_that_nobody_reads_disturbs_no_later_command(shell: Machine) -> No
     assert shell.run("cat", input=data).stdout == data
 
 
-def test_what_a_background_process_prints_later_is_in_no_other_commands_output(shell: Machine) -> None:
-    waits = "until [ -e /go ]; do sleep 0.1; done; sleep 1; echo late"
-    assert shell.succeed(f"({waits}) & echo now") == "now\n"
-    shell.succeed("touch /go")
-    time.sleep(1.5)  # it comes while no command runs
+def test_what_a_background_process_prints_later_is_in_no_other_commands_output(
+    shell: Machine, wait_for: Callable[..., None]
+) -> None:
+    assert shell.succeed("(sleep 2; echo late; echo it has printed >/dev/ttyS0) & echo now") == "now\n"
+    wait_for(lambda: "it has printed" in shell.console_log, "what is printed while no command runs")
     for _ in range(8):
         assert shell.succeed("echo mine") == "mine\n"
 
