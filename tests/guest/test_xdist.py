@@ -170,14 +170,15 @@ def header(text: str) -> list[str]:
 
 
 @pytest.fixture
-def expect_nothing_left(spread: pytest.Pytester, qemus: Callable[[str], list[int]]) -> Callable[[], None]:
-    """Of no run that there was a machine or a file is there any more."""
+def expect_nothing_left(spread: pytest.Pytester, qemus: Callable[[str], list[int]]) -> Callable[[], list[str]]:
+    """`expect_nothing_left()`: no machine or file of the runs until now is left; returns the runs' ids."""
 
-    def expect() -> None:
+    def expect() -> list[str]:
         assert list((Path(os.environ["VMSNAP_STORE"]) / "runs").iterdir()) == []
         runs = notes(spread, "runs")
         assert runs
         assert not [pid for run in runs for pid in qemus(f"vmsnap-{run}-")]
+        return runs
 
     return expect
 
@@ -187,7 +188,7 @@ def test_two_whole_runs_of_two_workers_build_each_state_once(
     spread: pytest.Pytester,
     runner: list[str],
     filled: Path,
-    expect_nothing_left: Callable[[], None],
+    expect_nothing_left: Callable[[], list[str]],
 ) -> None:
     texts = [output(process) for process in [begin(runner, spread.path, "-n2") for _ in range(2)]]
     for text in texts:
@@ -239,14 +240,13 @@ def properties(path: Path) -> dict[str, dict[str, str]]:
 
 @pytest.mark.parametrize("dist", ["loadscope", "loadfile", "worksteal", "loadgroup"])
 def test_every_way_to_hand_tests_out_is_served_from_the_store(
-    warm: pytest.Pytester, runner: list[str], dist: str, expect_nothing_left: Callable[[], None]
+    warm: pytest.Pytester, runner: list[str], dist: str, expect_nothing_left: Callable[[], list[str]]
 ) -> None:
     anew = ["--vmsnap-refresh-state=one"] if dist == "worksteal" else []
     text = output(begin(runner, warm.path, "-n2", f"--dist={dist}", "-v", *anew))
     assert "10 passed" in text
     assert notes(warm, "built") == (["one"] if anew else [])  # once by all workers
-    assert sorted(notes(warm, "closed")) == sorted(notes(warm, "runs"))  # xdist had to kill no worker
-    expect_nothing_left()
+    assert sorted(notes(warm, "closed")) == sorted(expect_nothing_left())  # xdist had to kill no worker
     if dist == "loadgroup":
         ran = re.findall(r"\[(gw\d)\].* PASSED test_it\.py::test_(one|two)\[\d\] *$", text, re.MULTILINE)
         assert len(ran) == 8
@@ -254,7 +254,7 @@ def test_every_way_to_hand_tests_out_is_served_from_the_store(
 
 
 def test_no_more_machines_wait_than_the_host_can_make_and_all_end_at_the_first_failure(
-    warm: pytest.Pytester, runner: list[str], expect_nothing_left: Callable[[], None]
+    warm: pytest.Pytester, runner: list[str], expect_nothing_left: Callable[[], list[str]]
 ) -> None:
     warm.makepyfile(
         test_it="""
@@ -291,7 +291,7 @@ def test_another_worker_goes_on_with_the_build_of_one_that_was_killed(
     warm: pytest.Pytester,
     runner: list[str],
     wait_for: Callable[..., None],
-    expect_nothing_left: Callable[[], None],
+    expect_nothing_left: Callable[[], list[str]],
 ) -> None:
     warm.makepyfile(
         test_it="""
@@ -327,7 +327,7 @@ def test_another_worker_goes_on_with_the_build_of_one_that_was_killed(
 
 
 def test_a_worker_that_is_killed_amid_a_test_is_replaced_and_leaves_nothing(
-    warm: pytest.Pytester, runner: list[str], expect_nothing_left: Callable[[], None]
+    warm: pytest.Pytester, runner: list[str], expect_nothing_left: Callable[[], list[str]]
 ) -> None:
     warm.makepyfile(
         test_it="""
@@ -355,7 +355,7 @@ def test_ctrl_c_ends_all_workers_with_nothing_left(
     warm: pytest.Pytester,
     runner: list[str],
     wait_for: Callable[..., None],
-    expect_nothing_left: Callable[[], None],
+    expect_nothing_left: Callable[[], list[str]],
     whom: str,
 ) -> None:
     warm.makepyfile(
