@@ -75,7 +75,7 @@ def test_the_machine_after_a_fork_bomb_is_clean_and_quick(vm: Machine) -> None:
 def test_a_reboot_keeps_the_disk_and_starts_a_new_kernel(vm: Machine) -> None:
     before = vm.read_text("/proc/sys/kernel/random/boot_id")
     vm.succeed("echo kept >/srv/kept")
-    vm.reboot(timeout=30)
+    vm.reboot()
     assert vm.read_text("/srv/kept") == "kept\n"
     assert vm.read_text("/proc/sys/kernel/random/boot_id") != before
     assert vm.succeed("systemd-detect-virt").strip() == "kvm"
