@@ -108,9 +108,10 @@ def origin_of(entry: Path) -> Origin:
 
 def _origin_in(meta: Mapping[str, Any]) -> Origin:
     """The origin in the metadata `meta`; `key_parts` was called `outline` before."""
-    return Origin(
-        **{"key_parts" if name == "outline" else name: value for name, value in meta["origin"].items()}
-    )
+    written = dict(meta["origin"])
+    if "outline" in written:
+        written["key_parts"] = written.pop("outline")
+    return Origin(**written)
 
 
 def made_from(facts: Facts, image: str) -> dict[str, str]:

@@ -94,6 +94,8 @@ OUTSIDE, LACKS, UNREADABLE = "outside of what it was built on", "it lacks its fi
         (lambda meta: meta["spec"].update(memory=1), UNREADABLE),
         (lambda meta: meta["origin"].update(unknown=1), UNREADABLE),
         (lambda meta: meta["origin"].update(made_from={"QEMU": 7}), UNREADABLE),
+        (lambda meta: meta.update(origin=["base"]), UNREADABLE),
+        (lambda meta: meta.update(origin="base"), UNREADABLE),
         (lambda meta: meta.update(full="yes"), UNREADABLE),
         (lambda meta: meta.pop("spec"), UNREADABLE),
         (lambda meta: meta.pop("abilities"), UNREADABLE),
