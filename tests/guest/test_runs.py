@@ -385,6 +385,26 @@ def test_a_host_that_cannot_is_told_in_full_by_the_first_test_and_in_a_line_by_t
     )
 
 
+TWO_SESSIONS = """\
+import pytest
+for number in range(2):
+    pytest.main(["-q", "--tb=short", "-p", "no:cacheprovider"])
+"""
+
+
+@pytest.mark.smoke
+@pytest.mark.skipif(os.geteuid() != 0, reason="libvirt's driver runs in a process of root only")
+def test_a_second_session_in_a_process_is_told_why_libvirts_driver_refuses_it(
+    project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VMSNAP_URI", "qemu:///embed")
+    project.makepyfile("def test_it(vmsnap): assert vmsnap.facts")
+    result = project.runpython_c(TWO_SESSIONS)
+    result.stdout.fnmatch_lines(
+        ["1 passed*", "*already open with path*", "*runpytest_subprocess*qemu:///session*", "1 failed*"]
+    )
+
+
 def test_a_machine_whose_making_hangs_does_not_hold_the_end_of_the_run(
     project: pytest.Pytester,
     runner: list[str],

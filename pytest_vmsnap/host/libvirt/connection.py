@@ -242,6 +242,11 @@ def _described(description: Element, *, without: str = "") -> str:
 
 
 def _advice(uri: str, message: str) -> str:
+    if "already open with path" in message:  # a process has one driver, in one directory, for good
+        return (
+            "another pytest session in this process uses libvirt, or has used it: start each in a process of "
+            "its own (pytester's runpytest_subprocess), or use vmsnap_uri=qemu:///session"
+        )
     if "too long for unix socket" in message:  # 108 bytes, unix(7)
         return "set XDG_RUNTIME_DIR to a short directory of your own, as a login does (/run/user/UID)"
     if uri.startswith("qemu:///system"):
