@@ -155,8 +155,8 @@ def test_a_command_that_is_ended_at_any_moment_leaves_a_channel_that_works(shell
 def test_a_panic_ends_the_wait_at_once(vm: Machine) -> None:
     began = time.monotonic()
     with pytest.raises(GuestHung, match="kernel panicked"):
-        vm.run("echo 1 >/proc/sys/kernel/sysrq; echo c >/proc/sysrq-trigger; sleep 1000", timeout=100)
-    assert time.monotonic() - began < 60
+        vm.run("echo 1 >/proc/sys/kernel/sysrq; echo c >/proc/sysrq-trigger; sleep 1000", timeout=1000)
+    assert time.monotonic() - began < 500
 
 
 def test_a_stopped_qemu_is_told_from_a_slow_guest(vm: Machine) -> None:
