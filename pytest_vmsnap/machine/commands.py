@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from pytest_vmsnap.pool import Savepoint
     from pytest_vmsnap.progress import Progress
 
-ENDING_SECONDS = 5.0  # until libvirt reports that QEMU has ended
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")  # POSIX, "Environment Variable Definition": what sh can set
 SIGNAL_BASE = 128  # POSIX, "Exit Status for Commands": a command ended by a signal has a status above 128
 
@@ -240,8 +239,8 @@ class Commands:
     def _explained(self, when: str, error: ChannelError) -> GuestGone | GuestHung:
         """Return the error to raise for `error`, with what QEMU does, and what it and the guest printed."""
         domain = self._backend.domain
-        if isinstance(error, GuestGone):  # its ports close a moment before libvirt reports the end
-            domain.events.stopped.wait(ENDING_SECONDS)
+        if isinstance(error, GuestGone):
+            domain.events.wait_for_end()
         name, condition = self._history.title, domain.condition()
         console = self._history.console(SHOWN_BYTES)
         if condition == "stopped":

@@ -62,6 +62,10 @@ class KvmCannotRunGuest(BootError):
     """This host's KVM cannot run the guest's kernel."""
 
 
+class QemuFailed(BootError):
+    """QEMU crashed, or was killed, while the guest booted; the guest may boot the next time."""
+
+
 def build_base(
     factory: DomainFactory,
     *,
@@ -78,8 +82,8 @@ def build_base(
     """Boot a machine, call `prepare` with it, and save it in the directory `into`.
 
     If that fails, `observe` is called with the machine's history before the machine ends. Raises `BootError`
-    with the console if the guest does not boot (`KvmCannotRunGuest` if KVM is the cause), `StateFailed` if
-    `prepare` fails.
+    with the console if the guest does not boot (`KvmCannotRunGuest` if KVM is the cause, `QemuFailed` if QEMU
+    is), `StateFailed` if `prepare` fails.
     """
     with ExitStack() as stack:
         script = channel_factory.seed(image)
@@ -123,13 +127,13 @@ def _boot(template: Template, channel: Channel, deadlines: Deadlines) -> None:
         said = template.log()
         if any(words in said for words in KVM_DEATHS):
             raise KvmCannotRunGuest("this host's KVM cannot run the guest's kernel", log=said) from error
-        gone = isinstance(error, GuestGone)
-        what = f"the guest did not boot: {error.message}"
-        raise BootError(
-            "the guest shut down, or QEMU ended, while it booted" if gone else what,
-            console=template.domain.console_text(),
-            log=said,
-        ) from error
+        kind, what = BootError, f"the guest did not boot: {error.message}"
+        if isinstance(error, GuestGone):
+            template.domain.events.wait_for_end()
+            kind, what = BootError, "the guest shut down while it booted"
+            if template.domain.events.qemu_failed:
+                kind, what = QemuFailed, "QEMU crashed, or was killed, while the guest booted"
+        raise kind(what, console=template.domain.console_text(), log=said) from error
 
 
 def _reseeder(channel: Channel, deadlines: Deadlines, entropy: Entropy, progress: Progress) -> Reseeder:

@@ -20,11 +20,13 @@ from pytest_vmsnap.fork import ClusterSnapshot
 from pytest_vmsnap.guest import stop_calendar_timers
 from pytest_vmsnap.machine import History, Machine
 from pytest_vmsnap.model import ClusterSpec, MachineSpec
+from pytest_vmsnap.readable import last_line, qemu_output
 from pytest_vmsnap.states import cache_key, entries, last_run
 from pytest_vmsnap.states.base_state import (
     BASE,
     BOOT_SECONDS,
     KvmCannotRunGuest,
+    QemuFailed,
     build_base,
     check_entropy,
     image_request,
@@ -147,6 +149,13 @@ class Library:
                 self._progress.say(f"{error.message}; continuing with software emulation")
                 self._factory.host.demote(error.message)
                 self._keys.clear()
+                entry = self._entry(spec, state)
+            except QemuFailed as error:
+                printed = last_line(qemu_output(error.log))
+                self._progress.say(
+                    f"warning: {error.message}; it is booted once more"
+                    + (f". QEMU printed: {printed}" if printed else "")
+                )
                 entry = self._entry(spec, state)
             self._found[spec, state] = self._opened(entry)
             self._registry.push(EntryName(kind=entries.KIND, key=entry.name))

@@ -241,3 +241,48 @@ def test_what_firmware_and_boot_loader_print_is_on_the_console_of_a_machine_that
     project.makepyfile(test_from_disk=FROM_DISK)
     result = project.run(*runner, f"--vmsnap-image={tmp_path / 'disk'}", "--vmsnap-memory=160")
     result.assert_outcomes(passed=2)
+
+
+KILLS_QEMU = """
+import os, signal, threading, time
+from pathlib import Path
+
+TIMES = int(os.environ["TIMES"])
+killed = []
+
+def pytest_vmsnap_domain_xml(domain, spec):
+    name = domain.findtext("name")
+    if "-template-" in name and len(killed) < TIMES:
+        killed.append(name)
+        threading.Thread(target=kill, args=(name,), daemon=True).start()
+
+def kill(name):
+    while True:
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                command = (process / "cmdline").read_bytes()
+                ticks = (process / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if f"guest={name},".encode() in command and int(ticks[11]) > os.sysconf("SC_CLK_TCK"):
+                os.kill(int(process.name), signal.SIGABRT)  # it has run the guest for a second
+                return
+        time.sleep(0.1)
+"""
+
+
+def test_a_guest_whose_qemu_crashes_in_the_boot_is_booted_once_more(
+    project: pytest.Pytester, own_store: Path, light: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.makeconftest(KILLS_QEMU)
+    project.makepyfile("def test_one(vm): vm.succeed('true')\ndef test_two(vm): ...")
+    monkeypatch.setenv("TIMES", "2")
+    result = project.runpytest_subprocess(*light, "-p", "no:cacheprovider")
+    result.assert_outcomes(errors=2)
+    crashed = "QEMU crashed, or was killed, while the guest booted"
+    result.stdout.fnmatch_lines([f"vmsnap: warning: {crashed}; it is booted once more*", f"{crashed}*"])
+    monkeypatch.setenv("TIMES", "1")
+    result = project.runpytest_subprocess(*light, "-p", "no:cacheprovider")
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines([f"vmsnap: warning: {crashed}; it is booted once more*"])
+    assert own_store.exists()

@@ -86,6 +86,7 @@ class Connection:
             self._of_others.wake()
             return
         if event == libvirt.VIR_DOMAIN_EVENT_STOPPED:
+            domain.events.qemu_failed = detail == libvirt.VIR_DOMAIN_EVENT_STOPPED_FAILED
             domain.events.stopped.set()
         domain.events.wake()
 

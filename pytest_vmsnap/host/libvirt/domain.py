@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("pytest_vmsnap.libvirt")
 
 CONSOLE_END = 64 << 10  # bytes
+ENDING_SECONDS = 5.0  # until libvirt reports that QEMU has ended
 LINE_BYTES = 4 << 10
 PANIC = "Kernel panic - not syncing"  # Linux, kernel/panic.c
 PANIC_BYTES = 256 << 10  # of the console's end, searched for a panic
@@ -34,10 +35,13 @@ class Events:
     """The events of a domain that libvirt has reported; `wait` sleeps until the next one.
 
     `reboots` counts the guest's resets since the domain started (libvirt, ``VIR_DOMAIN_EVENT_ID_REBOOT``).
+    `qemu_failed` tells, once `stopped` is set, whether QEMU ended without saying so: it crashed, or was killed
+    (``VIR_DOMAIN_EVENT_STOPPED_FAILED``).
     """
 
     def __init__(self) -> None:
         self.reboots = 0
+        self.qemu_failed = False
         self.stopped = threading.Event()
         self._changed = threading.Condition()
 
@@ -49,6 +53,10 @@ class Events:
         """Return at the next event, or after `timeout` seconds."""
         with self._changed:
             self._changed.wait(timeout)
+
+    def wait_for_end(self) -> None:
+        """Return when libvirt has reported QEMU's end; QEMU's ports close a moment before."""
+        self.stopped.wait(ENDING_SECONDS)
 
 
 class Domain:
