@@ -80,14 +80,14 @@ def test_a_reboot_keeps_the_disk_and_starts_a_new_kernel(vm: Machine) -> None:
 @state
 def filled(vm: Machine) -> None:
     """A layer of memory, disk and a process."""
-    vm.succeed("head -c 20000000 /dev/urandom >/dev/shm/data; md5sum /dev/shm/data >/srv/sum")
+    vm.succeed("head -c 5000000 /dev/urandom >/dev/shm/data; md5sum /dev/shm/data >/srv/sum")
     vm.succeed("sleep 4343 >/dev/null 2>&1 &")
 
 
 @state(parent="filled")
 def filled_further(vm: Machine) -> None:
     """What was freed in the parent's memory, and came anew."""
-    vm.succeed("rm /dev/shm/data; head -c 30000000 /dev/urandom >/dev/shm/more; md5sum /dev/shm/more >/srv/sum")
+    vm.succeed("rm /dev/shm/data; head -c 8000000 /dev/urandom >/dev/shm/more; md5sum /dev/shm/more >/srv/sum")
 
 
 @pytest.mark.vm_state("filled")
@@ -102,13 +102,13 @@ def test_a_state_on_a_state_has_its_own(vm: Machine) -> None:
 
 
 def test_a_running_machine_is_saved_and_gone_back_to(vm: Machine) -> None:
-    vm.succeed("head -c 20000000 /dev/urandom >/dev/shm/data; md5sum /dev/shm/data >/srv/sum")
+    vm.succeed("head -c 5000000 /dev/urandom >/dev/shm/data; md5sum /dev/shm/data >/srv/sum")
     vm.succeed("sleep 4444 >/dev/null 2>&1 &")
     with vm.rollback():
         vm.succeed("rm /dev/shm/data /srv/sum; pkill -x sleep")
     vm.succeed("md5sum -c /srv/sum; pgrep -x sleep")
     vm.snapshot("here")
-    vm.succeed("rm /dev/shm/data; head -c 30000000 /dev/urandom >/srv/data; sync")
+    vm.succeed("rm /dev/shm/data; head -c 8000000 /dev/urandom >/srv/data; sync")
     for _ in range(2):
         vm.revert("here")
         vm.succeed("md5sum -c /srv/sum; pgrep -x sleep; test ! -e /srv/data")

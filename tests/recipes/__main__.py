@@ -9,6 +9,7 @@ recipe caches of its store is taken from one job to the next.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import re
@@ -18,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,7 +34,7 @@ from pytest_vmsnap.store import Store
 
 from ..registry_server import RegistryServer, auth_file, serving
 from . import recipes
-from .root import SUITE, Failed, base_root, enter, fresh_root, write_steps
+from .root import SUITE, Failed, base_root, enter, root_over, write_steps
 
 if TYPE_CHECKING:
     from ..documents import Command
@@ -72,6 +74,7 @@ def main() -> int:
         wheels = work / "wheels"
         print("==> Making the wheel", flush=True)
         pip("wheel", "--quiet", "--no-deps", "--wheel-dir", str(wheels), str(ROOT))
+        layers = Layers(work / "layers", base, cache / "archives", wheels)
         for name in names or list(JOBS):
             kept = work / name
             start_of_cache(kept)
@@ -83,7 +86,7 @@ def main() -> int:
                     print(f"==> Recipe {title}", flush=True)
                     read = recipes.read(recipe, **of_matrix)
                     try:
-                        job(read, base, cache / "archives", wheels, kept, registry, warm=number > 0)
+                        job(read, layers, kept, registry, warm=number > 0)
                     except Failed as error:
                         failed.append(f"{title}: {error}")
                     print(f"==> Recipe {title}: {time.monotonic() - started:.0f} s", flush=True)
@@ -92,22 +95,47 @@ def main() -> int:
     return int(bool(failed))
 
 
-def job(
-    recipe: recipes.Recipe,
-    base: Path,
-    debs: Path,
-    wheels: Path,
-    kept: Path,
-    registry: RegistryServer,
-    *,
-    warm: bool,
-) -> None:
+class Layers:
+    """What jobs have installed, each step a layer over those before: jobs that install the same share them."""
+
+    def __init__(self, place: Path, base: Path, debs: Path, wheels: Path) -> None:
+        self._place = place
+        self._base = base
+        self.debs = debs
+        self.wheels = wheels
+        place.mkdir()
+
+    def below(self, recipe: recipes.Recipe, payload: Path) -> list[Path]:
+        """What is below a job of `recipe`, the uppermost first: what its first steps install, and the base."""
+        found = [self._base]
+        done = repr((recipe.user, recipe.project, recipe.confined))
+        for step in recipe.installing:
+            done = hashlib.sha256(f"{done} {step}".encode()).hexdigest()
+            layer = self._place / done[:16]
+            if layer.exists():
+                print(f"==> {step.name}: as in the job before", flush=True)
+            else:
+                new = layer.with_suffix(".new")
+                with root_over(found, new) as root:
+                    checkout(root / recipe.project.lstrip("/"))
+                    hand_over(recipe, root)
+                    write_steps(recipe, [step], payload, self.wheels)
+                    enter(root, payload, self.debs)
+                new.rename(layer)
+            found.insert(0, layer)
+        return found
+
+
+def job(recipe: recipes.Recipe, layers: Layers, kept: Path, registry: RegistryServer, *, warm: bool) -> None:
     """Run `recipe` in a root of its own, and take from it what it keeps; raises `Failed`.
 
     `registry` takes the place of the one that it uses.
     """
-    with fresh_root(base) as root, tempfile.TemporaryDirectory(prefix="vmsnap-recipe-") as directory:
-        payload = Path(directory)
+    with tempfile.TemporaryDirectory(prefix="vmsnap-recipe-") as directory, ExitStack() as stack:
+        payload = Path(directory, "payload")
+        payload.mkdir()
+        below = layers.below(recipe, payload)
+        root = stack.enter_context(root_over(below, Path(directory, "top")))
         project = root / recipe.project.lstrip("/")
         if not recipe.shown:  # who reads a tutorial begins with nothing
             checkout(project)
@@ -116,10 +144,10 @@ def job(
             further |= connect(recipe, root, payload, registry)
         if not (recipe.registry and warm):
             restore(recipe, root, kept)
-        owned = f"/home/{recipe.user}" if recipe.user != "root" else recipe.project
-        subprocess.run(["chroot", root, "chown", "-R", f"{recipe.user}:", owned], check=True)
-        write_steps(recipe, payload, wheels, **further)
-        output = enter(root, payload, debs)
+        hand_over(recipe, root)
+        steps = [step for step in recipe.steps if not (recipe.installing and step.installs)]
+        write_steps(recipe, steps, payload, layers.wheels, **further)
+        output = enter(root, payload, layers.debs)
         if "passed" not in output:
             raise Failed("its tests did not pass")
         if recipe.registry and not warm and not registry.blobs():
@@ -136,6 +164,12 @@ def job(
         keep(recipe, root, kept)
         if warm and recipe.store and bases(kept) != before:
             raise Failed("the store of the job before was of no use: the base state was built again")
+
+
+def hand_over(recipe: recipes.Recipe, root: Path) -> None:
+    """Give the recipe's user the project, or the whole home that it is in."""
+    owned = f"/home/{recipe.user}" if recipe.user != "root" else recipe.project
+    subprocess.run(["chroot", root, "chown", "-R", f"{recipe.user}:", owned], check=True)
 
 
 def connect(recipe: recipes.Recipe, root: Path, payload: Path, registry: RegistryServer) -> dict[str, str]:

@@ -15,6 +15,7 @@ from ..documents import Command, blocks, commands
 from ..registry_server import PASSWORD, USER
 
 TUTORIAL = "docs/tutorial/first-test.md"
+INSTALLS = re.compile("(apt-get|pip) install ")
 BEGIN, END = "=== begin {} ===", "=== end {} ==="
 # What a person's machine has done before, and what they answer.
 PERSON = """\
@@ -35,6 +36,10 @@ class Step:
     name: str
     script: str
     cwd: str | None = None
+
+    @property
+    def installs(self) -> bool:
+        return bool(INSTALLS.search(self.script))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +62,12 @@ class Recipe:
     docker_login: bool = False
     confined: bool = False
     shown: list[Command] = field(default_factory=list)
+
+    @property
+    def installing(self) -> list[Step]:
+        """The first steps up to the last one that installs something, where others follow."""
+        count = max((number for number, step in enumerate(self.steps, 1) if step.installs), default=0)
+        return self.steps[:count] if count < len(self.steps) else []
 
 
 def github(text: str, *, shard: int, event: str = "push") -> Recipe:

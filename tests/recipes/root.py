@@ -16,14 +16,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from .recipes import Recipe
+    from .recipes import Recipe, Step
 
 SUITE = "trixie"
 # What a hosted runner has that a bare Debian has not: a user with sudo, a udev that runs.
 INCLUDE = "ca-certificates,sudo,udev"
 SETUP = (
+    'echo force-unsafe-io >"$1/etc/dpkg/dpkg.cfg.d/unsafe-io"',  # no root outlives its job
     'chroot "$1" useradd --create-home --uid 1001 --shell /bin/bash runner',
     'echo "runner ALL=(ALL) NOPASSWD: ALL" >"$1/etc/sudoers.d/runner"',
 )
@@ -84,7 +85,7 @@ class Failed(Exception):
 
 
 def base_root(cache: Path) -> Path:
-    """The root that the fresh ones are copied from, from the cache or made."""
+    """The root that all others have below them, from the cache or made."""
     place = cache / SUITE
     (cache / "archives").mkdir(parents=True, exist_ok=True)
     if not place.exists():
@@ -102,17 +103,26 @@ def base_root(cache: Path) -> Path:
 
 
 @contextlib.contextmanager
-def fresh_root(base: Path) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="vmsnap-root-") as directory:
-        root = Path(directory) / "root"
-        subprocess.run(["cp", "-a", "--reflink=auto", base, root], check=True)
-        yield root
+def root_over(below: Sequence[Path], top: Path) -> Iterator[Path]:
+    """A root with what `below` has, the uppermost first; what is written to it goes to `top`, another layer."""
+    top.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="vmsnap-root-", dir=top.parent) as directory:
+        root, work = Path(directory, "root"), Path(directory, "work")
+        root.mkdir()
+        work.mkdir()
+        layers = f"lowerdir={':'.join(map(str, below))},upperdir={top},workdir={work}"
+        subprocess.run(["mount", "-t", "overlay", "overlay", "-o", layers, root], check=True)
+        try:
+            yield root
+        finally:
+            subprocess.run(["umount", root], check=True)
 
 
-def write_steps(recipe: Recipe, payload: Path, wheels: Path, **further: str) -> None:
-    """The steps as files, which a job runs in the order of their names; `further` is environment of theirs."""
+def write_steps(recipe: Recipe, steps: Sequence[Step], payload: Path, wheels: Path, **further: str) -> None:
+    """Write `steps` of `recipe` as files, which `enter` runs in order; `further` is environment of theirs."""
+    shutil.rmtree(payload / "steps", ignore_errors=True)
     (payload / "steps").mkdir()
-    shutil.copytree(wheels, payload / "wheels")
+    shutil.copytree(wheels, payload / "wheels", dirs_exist_ok=True)
     home = "/root" if recipe.user == "root" else f"/home/{recipe.user}"
     environment = {
         "CI": "true",
@@ -129,7 +139,7 @@ def write_steps(recipe: Recipe, payload: Path, wheels: Path, **further: str) -> 
     if recipe.user != "root":
         environment["XDG_RUNTIME_DIR"] = "/run/user/1001"
     setting = [f"export {name}={shlex.quote(value)}" for name, value in environment.items()]
-    for number, step in enumerate(recipe.steps):
+    for number, step in enumerate(steps):
         lines = [f"# {step.name}", *setting, f"cd {shlex.quote(step.cwd or recipe.project)}", step.script]
         (payload / "steps" / f"{number:02}").write_text("\n".join(lines) + "\n")
     before = f"runuser -u {recipe.user} --"

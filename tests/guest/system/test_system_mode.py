@@ -214,7 +214,7 @@ def test_states_that_another_mode_has_built_are_used(command: list[str], pyteste
         @pytest.mark.vm_state("child")
         def test_it(vm):
             assert vm.succeed("cat /child; head -c 7 /dev/vda") == "child\\non disk"
-            vm.succeed("dd if=/dev/vda of=/dev/null bs=1M")  # what is below is read
+            vm.succeed("dd if=/dev/vda of=/dev/null bs=1M count=100")  # what is below is read
         """
     )
     built = subprocess.run(
