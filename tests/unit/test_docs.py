@@ -164,6 +164,12 @@ def test_ci_runs_the_commands_of_the_readme() -> None:
     assert [command for command in others if command not in run] == []
 
 
+def test_what_ci_leaves_out_are_tests() -> None:
+    named = re.findall(r"(tests/\S+\.py)::(\w+)", (ROOT / ".ci" / "run").read_text())
+    assert named
+    assert [name for path, name in named if f"def {name}(" not in (ROOT / path).read_text()] == []
+
+
 def console(page: str) -> list[Command]:
     return [command for block in blocks(page, "console") for command in commands(block)]
 
