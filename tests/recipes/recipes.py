@@ -49,7 +49,8 @@ class Recipe:
     `store` are the paths that outlive the job, `results` those that it uploads; relative ones to `project`.
     `registry` is the one that it uses; with `docker_login` an action of docker's logs it in. `confined`: with
     no more capabilities than a container has. `shown` are commands whose output is compared: what the one of
-    number N prints stands between `BEGIN` and `END` of N, and behind that its status.
+    number N prints stands between `BEGIN` and `END` of N, and behind that its status. `installing` are the
+    first steps, up to the last that installs something, where jobs have them in common.
     """
 
     user: str
@@ -62,12 +63,7 @@ class Recipe:
     docker_login: bool = False
     confined: bool = False
     shown: list[Command] = field(default_factory=list)
-
-    @property
-    def installing(self) -> list[Step]:
-        """The first steps up to the last one that installs something, where others follow."""
-        count = max((number for number, step in enumerate(self.steps, 1) if step.installs), default=0)
-        return self.steps[:count] if count < len(self.steps) else []
+    installing: list[Step] = field(default_factory=list)
 
 
 def github(text: str, *, shard: int, event: str = "push") -> Recipe:
@@ -95,16 +91,19 @@ def github(text: str, *, shard: int, event: str = "push") -> Recipe:
     assert shard in job["strategy"]["matrix"]["shard"]
     actions = {step["uses"].split("@")[0]: step["with"] for step in job["steps"] if "with" in step}
     registry = actions.get("docker/login-action", {}).get("registry")
+    steps = [
+        Step(name=step["name"], script=f"set -e\n{filled(step['run'])}")
+        for step in job["steps"]
+        if "run" in step
+    ]
+    installed = max(number for number, step in enumerate(steps, 1) if step.installs)
     return Recipe(
         user="runner",
         project=project,
         environment={name: filled(str(value)) for name, value in job["env"].items()}
         | {"GITHUB_OUTPUT": "/tmp/github-output", "GITHUB_WORKSPACE": project},
-        steps=[
-            Step(name=step["name"], script=f"set -e\n{filled(step['run'])}")
-            for step in job["steps"]
-            if "run" in step
-        ],
+        steps=steps,
+        installing=steps[:installed],
         store=_lines(actions.get("actions/cache/restore", {}).get("path", "")),
         registry=registry,
         docker_login=bool(registry),
