@@ -55,7 +55,7 @@ class Events:
             self._changed.wait(timeout)
 
     def wait_for_end(self) -> None:
-        """Return when libvirt has reported QEMU's end; QEMU's ports close a moment before."""
+        """Return when libvirt has reported QEMU's end, or after `ENDING_SECONDS`: its ports close before."""
         self.stopped.wait(ENDING_SECONDS)
 
 
